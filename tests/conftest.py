@@ -1,0 +1,115 @@
+"""What holds for every test: reproducible randomness, no silent skips in CI, no process left behind."""
+
+import os
+import random
+import time
+import uuid
+from collections.abc import Generator, Iterator
+
+import psutil
+import pytest
+from gevent.hub import Hub
+from hypothesis import settings
+
+pytest.register_assert_rewrite("support")  # before any of it is imported
+
+from support.parts import in_ci  # noqa: E402
+
+# pytest-timeout raises its failure wherever the alarm finds the main thread, which may be gevent's hub or a
+# greenlet. Unless gevent takes it for a system error, it prints it and waits on.
+Hub.SYSTEM_ERROR = (*Hub.SYSTEM_ERROR, pytest.fail.Exception)
+
+settings.register_profile("local", max_examples=50, deadline=None, print_blob=True)
+settings.register_profile("ci", max_examples=300, deadline=None, print_blob=True, derandomize=False)
+settings.load_profile("ci" if in_ci() else "local")
+
+BY_DESIGN = "by design: "  # how the reason for a skip begins that is right in CI too
+MARK = "GREENTASK_TEST_RUN"  # in the environment of every process that the tests start
+GRACE = 5.0
+
+
+# ---- Randomness
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # A fixed seed keeps Hypothesis from using its database of failures, which only CI can do without.
+    if in_ci() and config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    seed = config.getoption("hypothesis_seed", None)
+    said = f"--hypothesis-seed={seed}" if seed is not None else "seed: its own (told when a test fails)"
+    return f"hypothesis: {said}, max_examples={settings().max_examples}"
+
+
+# ---- Skips
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        no_skip_in_ci(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    no_skip_in_ci(report)
+    return report
+
+
+def no_skip_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """CI has every part, so a skip there hides something; one that begins with BY_DESIGN doesn't."""
+    if not (in_ci() and report.skipped):
+        return
+    skip = report.longrepr
+    reason = (skip[2] if isinstance(skip, tuple) else str(skip)).removeprefix("Skipped: ")
+    if not reason.startswith(BY_DESIGN):
+        report.outcome = "failed"
+        report.longrepr = f"Skipped in CI, where nothing may be missing: {reason}"
+
+
+# ---- Processes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Fail the run when a process that the tests started outlives them, as a child or as an orphan."""
+    os.environ[MARK] = run = uuid.uuid4().hex
+    yield
+    give_up = time.monotonic() + GRACE
+    while (left := list(started_by(run))) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    if left:
+        pytest.fail("processes left behind by the tests:\n" + "\n".join(map(describe, left)), pytrace=False)
+
+
+def started_by(run: str) -> Iterator[psutil.Process]:
+    me = psutil.Process()
+    children = set(me.children(recursive=True))
+    for process in children.union(psutil.process_iter()) - {me}:
+        try:
+            ours = process in children or process.environ().get(MARK) == run
+            if ours and "multiprocessing.resource_tracker" not in " ".join(process.cmdline()):
+                yield process
+        except psutil.ZombieProcess:
+            if process in children:
+                yield process
+        except psutil.Error:
+            pass  # gone meanwhile, or somebody else's
+
+
+def describe(process: psutil.Process) -> str:
+    try:
+        with process.oneshot():
+            return f"  {process.pid} {process.status()} {' '.join(process.cmdline()) or process.name()}"
+    except psutil.Error as error:
+        return f"  {process.pid} {error}"
