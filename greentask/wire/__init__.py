@@ -1,0 +1,1 @@
+"""The wire: framing, JSON, messages and addresses, without any I/O."""

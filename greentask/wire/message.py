@@ -1,0 +1,261 @@
+"""Messages: what one line means, decoded into small frozen classes and encoded back.
+
+A line to a server is a ``Call`` or a ``More``; a line to a client is a ``Reply``. The lines of a reply are put
+together from members that are bytes already (``"result":…``), so that what a task process encoded is
+never decoded and encoded again on its way out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, refusal
+from .json import dumps, find_fault, loads
+
+__all__ = [
+    "DEFAULT_STREAM_WINDOW",
+    "Args",
+    "Call",
+    "Id",
+    "More",
+    "Reply",
+    "decode_reply",
+    "decode_request",
+    "encode_call",
+    "encode_more",
+    "error_member",
+    "item_line",
+    "line",
+    "member",
+]
+
+Id = str | int
+Args = dict[str, Any] | list[Any]
+
+#: How many items of a stream may be ahead of its reader, unless the call says otherwise.
+DEFAULT_STREAM_WINDOW = 64
+_MAX_STREAM_WINDOW = 1_000_000
+
+_CALL_MEMBERS = frozenset({"function", "args", "id", "timeout", "progress", "batch", "stream", "enqueue"})
+_NOT_YET = {
+    "enqueue": "durable tasks (enqueue) are not available on this server: it has no queue",
+    "jsonrpc": 'JSON-RPC is not available on this server: send {"function": …, "args": …}',
+    "auth": "this server has no secret: send no proof",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request to run a task. ``timeout`` is in seconds; ``stream`` the window in items, 0 for no stream."""
+
+    function: str
+    args: Args | None = None
+    id: Id | None = None
+    timeout: float | None = None
+    progress: bool = False
+    batch: tuple[Args | None, ...] | None = None
+    stream: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """A reader's grant of ``items`` more items of the stream ``id``."""
+
+    id: Id
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One line about a call. ``kind`` is ``result``, ``error``, ``progress`` or ``item``."""
+
+    id: Id | None
+    kind: str
+    value: Any
+    index: int | None = None
+
+
+class BadRequest(InvalidMessage):
+    """``InvalidMessage`` for a line whose ``id`` could be read all the same."""
+
+    def __init__(self, message: str, id: Id | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+
+    @property
+    def type(self) -> str:
+        return "InvalidMessage"
+
+
+def decode_request(text: bytes) -> Call | More:
+    """What a client's line asks for. Raises ``InvalidMessage`` (with ``.id`` where one could be read)."""
+    message = loads(text)
+    if not isinstance(message, dict):
+        raise BadRequest(f"a message is an object, not {_kind(message)}")
+    id = message.get("id")
+    if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
+        raise BadRequest(f"id must be a string or an integer, not {_kind(id)}")
+    try:
+        if "more" in message:
+            return _decode_more(message)
+        return _decode_call(message, id)
+    except BadRequest as error:
+        error.id = id
+        raise
+
+
+def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
+    unknown = message.keys() - _CALL_MEMBERS
+    if unknown:
+        for name in sorted(unknown):
+            raise BadRequest(_NOT_YET.get(name, f"unknown member {_show(name)}"))
+    if message.get("enqueue"):
+        raise BadRequest(_NOT_YET["enqueue"])
+    function = message.get("function")
+    if not isinstance(function, str) or not function:
+        raise BadRequest("function must be a non-empty string" if "function" in message else "function is missing")
+    batch = None
+    if "batch" in message:
+        if "args" in message or "stream" in message:
+            raise BadRequest("batch takes the place of args, and does not go with stream")
+        items = message["batch"]
+        if not isinstance(items, list):
+            raise BadRequest(f"batch must be an array of args values, not {_kind(items)}")
+        batch = tuple(_check_args(item, "each item of batch") for item in items)
+    stream = _decode_stream(message.get("stream", False))
+    progress = message.get("progress", False)
+    if not isinstance(progress, bool):
+        raise BadRequest(f"progress must be true or false, not {_kind(progress)}")
+    if id is None:
+        for name, wanted in (("progress", progress), ("batch", batch is not None), ("stream", bool(stream))):
+            if wanted:
+                raise BadRequest(f"{name} needs an id")
+    return Call(
+        function,
+        _check_args(message.get("args"), "args"),
+        id,
+        _decode_timeout(message.get("timeout")),
+        progress,
+        batch,
+        stream,
+    )
+
+
+def _decode_more(message: dict[str, Any]) -> More:
+    id, items = message["more"], message.get("items", DEFAULT_STREAM_WINDOW)
+    unknown = message.keys() - {"more", "items"}
+    if unknown:
+        raise BadRequest(f"unknown member {_show(min(unknown))}")
+    if isinstance(id, bool) or not isinstance(id, (str, int)):
+        raise BadRequest(f"more must be a call's id, not {_kind(id)}")
+    if isinstance(items, bool) or not isinstance(items, int) or not 0 < items <= _MAX_STREAM_WINDOW:
+        raise BadRequest(f"items must be an integer from 1 to {_MAX_STREAM_WINDOW}")
+    return More(id, items)
+
+
+def _check_args(args: Any, what: str) -> Args | None:
+    if args is not None and not isinstance(args, (dict, list)):
+        raise BadRequest(f"{what} must be an object (keyword arguments) or an array, not {_kind(args)}")
+    return args
+
+
+def _decode_timeout(timeout: Any) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise BadRequest(f"timeout must be a number of seconds above 0, not {_kind(timeout)}")
+    try:
+        seconds = float(timeout)
+    except OverflowError:
+        seconds = math.inf
+    if not 0 < seconds < math.inf:
+        raise BadRequest(f"timeout must be a number of seconds above 0, not {_show(timeout)}")
+    return seconds
+
+
+def _decode_stream(stream: Any) -> int:
+    if stream is True:
+        return DEFAULT_STREAM_WINDOW
+    if stream is False:
+        return 0
+    if not isinstance(stream, int) or not 0 < stream <= _MAX_STREAM_WINDOW:
+        raise BadRequest(f"stream must be true or an integer from 1 to {_MAX_STREAM_WINDOW}")
+    return stream
+
+
+def decode_reply(text: bytes) -> Reply:
+    """What a server's line says. Raises ``InvalidMessage``."""
+    message = loads(text)
+    if not isinstance(message, dict):
+        raise InvalidMessage(f"a reply is an object, not {_kind(message)}")
+    id, index = message.get("id"), message.get("index")
+    for kind in ("result", "error", "progress", "item"):
+        if kind in message:
+            value = message[kind]
+            if kind == "error" and not isinstance(value, dict):
+                raise InvalidMessage(f"error must be an object, not {_kind(value)}")
+            return Reply(id, kind, value, index)
+    raise InvalidMessage("a reply needs one of result, error, progress or item")
+
+
+def encode_call(call: Call) -> bytes:
+    """The line of a call. Raises ``InvalidArguments`` where JSON can't carry an argument."""
+    message: dict[str, Any] = {"function": call.function}
+    if call.batch is not None:
+        message["batch"] = call.batch
+    elif call.args is not None:
+        message["args"] = call.args
+    if call.id is not None:
+        message["id"] = call.id
+    if call.timeout is not None:
+        message["timeout"] = call.timeout
+    if call.progress:
+        message["progress"] = True
+    if call.stream:
+        message["stream"] = call.stream
+    try:
+        return dumps(message) + b"\n"
+    except InvalidResult as error:
+        args = call.args if call.batch is None else call.batch
+        raise InvalidArguments(f"{call.function}: {find_fault(args, 'args') or error}") from None
+
+
+def encode_more(more: More) -> bytes:
+    """The line that grants more items of a stream."""
+    return dumps({"more": more.id, "items": more.items}) + b"\n"
+
+
+def member(kind: str, value: bytes) -> bytes:
+    """One member of a reply, from its value's JSON."""
+    return b'"%b":%b' % (kind.encode(), value)
+
+
+def error_member(error: CallError) -> bytes:
+    """The ``error`` member for one of the protocol's own errors."""
+    return member("error", dumps(refusal(error)))
+
+
+def line(id: Id | None, body: bytes) -> bytes:
+    """A reply's line around a member."""
+    if id is None:
+        return b"{%b}\n" % body
+    return b'{"id":%b,%b}\n' % (dumps(id), body)
+
+
+def item_line(id: Id | None, index: int, body: bytes) -> bytes:
+    """The line of one item of a batch."""
+    return line(id, b'"index":%d,%b' % (index, body))
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
+    return names.get(type(value), "a number")
+
+
+def _show(value: Any) -> str:
+    text = dumps(value).decode()
+    return text if len(text) <= 80 else text[:80] + "…"

@@ -1,0 +1,77 @@
+"""Text framing: lines of bytes ended by a newline, whatever pieces they arrive in.
+
+A ``\\r`` before the newline is dropped, an empty line is ignored (as Workerman's ``Text://`` does).
+"""
+
+from __future__ import annotations
+
+from ..errors import LineTooLong
+
+__all__ = ["DEFAULT_MAX_LINE", "LineSplitter"]
+
+DEFAULT_MAX_LINE = 16 * 1024 * 1024
+
+
+class LineSplitter:
+    """Cuts a stream of bytes into lines; holds at most ``max_line`` bytes of an unfinished one.
+
+    >>> splitter = LineSplitter()
+    >>> splitter.feed(b'{"a":1}\\r\\n{"b"'), splitter.feed(b":2}\\n")
+    ([b'{"a":1}'], [b'{"b":2}'])
+    """
+
+    __slots__ = ("_held", "_pieces", "max_line")
+
+    def __init__(self, max_line: int = DEFAULT_MAX_LINE) -> None:
+        self.max_line = max_line
+        self._pieces: list[bytes] = []
+        self._held = 0
+
+    @property
+    def pending(self) -> int:
+        """How many bytes of an unfinished line are held."""
+        return self._held
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what arrived; return the lines that it completes.
+
+        Raises ``LineTooLong`` when a line exceeds ``max_line``: the stream can't be followed any further,
+        ``error.lines`` holds the whole lines that came before it.
+        """
+        end = data.rfind(b"\n")
+        if end < 0:
+            self._hold(data, [])
+            return []
+        whole = data[:end]
+        if self._pieces:
+            self._pieces.append(whole)
+            whole = b"".join(self._pieces)
+            self._pieces.clear()
+            self._held = 0
+        lines: list[bytes] = []
+        for line in whole.split(b"\n"):
+            if line.endswith(b"\r"):
+                line = line[:-1]
+            if len(line) > self.max_line:
+                raise self._too_long(lines)
+            if line:
+                lines.append(line)
+        self._hold(data[end + 1 :], lines)
+        return lines
+
+    def _hold(self, rest: bytes, lines: list[bytes]) -> None:
+        if rest:
+            # One more byte than max_line may be a "\r" whose newline hasn't arrived.
+            if self._held + len(rest) > self.max_line + 1:
+                self._pieces.clear()
+                self._held = 0
+                raise self._too_long(lines)
+            self._pieces.append(rest)
+            self._held += len(rest)
+
+    def _too_long(self, lines: list[bytes]) -> LineTooLong:
+        error = LineTooLong(
+            f"a line is longer than max_line ({self.max_line} bytes): send less at once, or raise max_line"
+        )
+        error.lines = tuple(lines)
+        return error
