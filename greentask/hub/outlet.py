@@ -1,0 +1,111 @@
+"""Writing to a non-blocking descriptor from the hub: what is written in one turn of the loop leaves together."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from gevent.event import Event
+
+__all__ = ["Outlet"]
+
+_MOST_PIECES = 256  # of one writev; the kernel's limit (IOV_MAX) is 1024
+_WRITE = 2  # the event loop's name for "writable"
+
+
+class Outlet:
+    """The one writer of a descriptor, which stays its owner's to close.
+
+    Belongs to the thread of the hub whose ``loop`` it gets. ``failed`` is called once, from the loop, when the other
+    end is gone; what was waiting is forgotten then.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_failed",
+        "_fd",
+        "_loop",
+        "_moved",
+        "_pending",
+        "_scheduled",
+        "_watcher",
+        "unsent",
+    )
+
+    def __init__(self, loop: Any, fd: int, failed: Callable[[OSError], None]) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._failed = failed
+        self._pending: deque[bytes | memoryview] = deque()
+        self._watcher = loop.io(fd, _WRITE)
+        self._scheduled = False
+        self._closed = False
+        self._moved: Event | None = None
+        self.unsent = 0  # bytes
+
+    def write(self, *pieces: bytes) -> None:
+        """Send these pieces behind what is waiting already. Never blocks; does nothing once closed."""
+        if self._closed:
+            return
+        for piece in pieces:
+            if piece:
+                self._pending.append(piece)
+                self.unsent += len(piece)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.run_callback(self._flush)
+
+    def wait_below(self, limit: int, timeout: float | None = None) -> bool:
+        """Let other greenlets run until at most ``limit`` bytes are unsent; False after ``timeout`` seconds.
+
+        True too once the outlet is closed.
+        """
+        while self.unsent > limit:
+            if self._moved is None:
+                self._moved = Event()
+            self._moved.clear()
+            if not self._moved.wait(timeout):
+                return False
+        return True
+
+    def close(self) -> None:
+        """Stop writing and forget what is waiting."""
+        if not self._closed:
+            self._closed = True
+            self._pending.clear()
+            self.unsent = 0
+            self._watcher.stop()
+            self._watcher.close()
+            if self._moved is not None:
+                self._moved.set()
+
+    def _flush(self) -> None:
+        # While the watcher runs, _scheduled stays True: the watcher calls us as soon as it is of use.
+        pending = self._pending
+        try:
+            while pending:
+                if len(pending) == 1:
+                    written = os.write(self._fd, pending[0])
+                else:
+                    written = os.writev(self._fd, list(islice(pending, _MOST_PIECES)))
+                self.unsent -= written
+                while pending and written >= len(pending[0]):
+                    written -= len(pending.popleft())
+                if written:
+                    pending[0] = memoryview(pending[0])[written:]
+        except BlockingIOError:
+            if not self._watcher.active:
+                self._watcher.start(self._flush)
+        except OSError as error:
+            self.close()
+            self._failed(error)
+            return
+        else:
+            self._scheduled = False
+            if not self._closed:
+                self._watcher.stop()
+        if self._moved is not None:
+            self._moved.set()

@@ -1,0 +1,108 @@
+"""What goes over the socket between a pool and one of its processes: length-prefixed frames, without I/O.
+
+Both ends are ours and on one machine, so integers are in little-endian order and nothing is negotiated.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import struct
+from dataclasses import dataclass
+
+__all__ = ["HEADER", "CallFrame", "Flag", "FrameReader", "Kind", "decode_call", "encode_call", "frame_header"]
+
+#: the call's token, the length of the body that follows, kind.
+HEADER = struct.Struct("<QQB7x")
+
+# deadline (monotonic seconds, infinite for none), stream window, flags, length of the name that follows.
+_CALL = struct.Struct("<dIBxH")
+
+
+class Kind(enum.IntEnum):
+    """What a frame means."""
+
+    # to the process
+    CALL = 1
+    MORE = 2  # body: how many more items of the stream, 4 bytes
+    INTERRUPT = 3  # body: why, an Interruption
+    # from the process
+    READY = 16
+    RESULT = 17  # body: the result's JSON
+    ERROR = 18  # body: the error object's JSON
+    PROGRESS = 19
+    ITEM = 20
+
+
+class Flag(enum.IntFlag):
+    """What a call's caller wants besides the result."""
+
+    NONE = 0
+    PROGRESS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CallFrame:
+    """A call as a process gets it: the task's name and the caller's bytes, untouched."""
+
+    name: str
+    payload: bytes
+    deadline: float | None
+    window: int
+    flags: Flag
+
+
+def frame_header(kind: Kind, token: int, length: int) -> bytes:
+    """The header of a frame with a body of ``length`` bytes."""
+    return HEADER.pack(token, length, kind)
+
+
+def encode_call(token: int, call: CallFrame) -> list[bytes]:
+    """A call's frame, as pieces to be written together: the payload isn't copied."""
+    name = call.name.encode()
+    head = _CALL.pack(math.inf if call.deadline is None else call.deadline, call.window, call.flags, len(name))
+    length = len(head) + len(name) + len(call.payload)
+    return [HEADER.pack(token, length, Kind.CALL) + head + name, call.payload]
+
+
+def decode_call(body: bytes) -> CallFrame:
+    """The call in a CALL frame's body."""
+    deadline, window, flags, length = _CALL.unpack_from(body)
+    start = _CALL.size + length
+    name = body[_CALL.size : start].decode()
+    return CallFrame(name, body[start:], None if deadline == math.inf else deadline, window, Flag(flags))
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames. Only bytes of one unfinished frame are held."""
+
+    __slots__ = ("_held", "_pieces", "_wanted")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._wanted = HEADER.size
+
+    def feed(self, data: bytes) -> list[tuple[Kind, int, bytes]]:
+        """Take what arrived; return the frames that it completes, as kind, token and body."""
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held < self._wanted:
+            return []
+        whole = b"".join(self._pieces) if len(self._pieces) > 1 else data
+        frames: list[tuple[Kind, int, bytes]] = []
+        start = 0
+        while True:
+            self._wanted = HEADER.size
+            if len(whole) - start < HEADER.size:
+                break
+            token, length, kind = HEADER.unpack_from(whole, start)
+            self._wanted = HEADER.size + length
+            if len(whole) - start < self._wanted:
+                break
+            frames.append((Kind(kind), token, whole[start + HEADER.size : start + self._wanted]))
+            start += self._wanted
+        rest = whole[start:]
+        self._pieces = [rest] if rest else []
+        self._held = len(rest)
+        return frames

@@ -1,0 +1,151 @@
+"""The pool's end of its template's control socket: asks for processes and signals, hears of starts and exits."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gevent
+from gevent import monkey
+
+from .setup import Setup, send_setup, start_template
+from .template import RECORD, Record
+
+__all__ = ["TemplateEvents", "TemplateLink"]
+
+_READ = 1  # the event loop's name for "readable"
+_waitpid: Callable[[int, int], tuple[int, int]] = monkey.get_original("os", "waitpid")
+_Socket: type[socket.socket] = monkey.get_original("socket", "socket")
+_FD_SIZE = array.array("i").itemsize
+
+
+class TemplateEvents(Protocol):
+    """What a template tells its pool, in the hub."""
+
+    def template_ready(self) -> None:
+        """It has imported everything and can fork."""
+
+    def template_failed(self, trace: str) -> None:
+        """The code that it should import raised; the traceback's text."""
+
+    def template_gone(self) -> None:
+        """It ended, and every process with it."""
+
+    def process_started(self, slot: int, pid: int, fd: int) -> None:
+        """A process was forked; ``fd`` is our end of its socket."""
+
+    def process_exited(self, slot: int, pid: int, status: int) -> None:
+        """A process ended, or could not be forked (``pid`` 0): its exit code, or a signal's number below zero."""
+
+
+class TemplateLink:
+    """Starts one template and talks to it. Belongs to the hub whose ``loop`` it gets."""
+
+    def __init__(self, loop: Any, setup: Setup, events: TemplateEvents) -> None:
+        self._events = events
+        self._reported = 0  # bytes of a traceback still to come
+        self._report = b""
+        ours, theirs = socket.socketpair()
+        self._socket = _Socket(fileno=ours.detach())
+        self._socket.setblocking(True)
+        theirs.setblocking(True)
+        try:
+            self.pid = start_template(theirs)
+        finally:
+            theirs.close()
+        with contextlib.suppress(OSError):  # it died at once: its end of file tells
+            send_setup(self._socket, setup)
+        self._socket.setblocking(False)
+        self._watcher = loop.io(self._socket.fileno(), _READ)
+        self._watcher.start(self._readable)
+
+    def fork(self, slot: int) -> None:
+        """Ask for a process."""
+        self._send(Record.FORK, slot, 0, 0)
+
+    def signal(self, pid: int, number: int, *, group: bool = False) -> None:
+        """Ask for a signal to one of its processes, or to that process's whole group.
+
+        The template alone waits for them, so it can't hit a stranger that got the same number.
+        """
+        self._send(Record.SIGNAL, int(group), pid, number)
+
+    def end(self, timeout: float) -> None:
+        """Tell the template to end all its processes and itself, and wait for that; after ``timeout``, kill it."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + timeout
+        while not self._reaped():
+            if time.monotonic() >= deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+                deadline += 1
+            gevent.sleep(0.005)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the socket; the template ends when it notices."""
+        self._watcher.stop()
+        self._watcher.close()
+        self._socket.close()
+
+    def abandon(self) -> None:
+        """In a forked child: drop our copy of the socket, so that the template sees its pool's end."""
+        self._socket.close()
+
+    def _reaped(self) -> bool:
+        try:
+            return _waitpid(self.pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:  # libev's or the user's handler was first
+            return True
+
+    def _send(self, kind: int, slot: int, pid: int, number: int) -> None:
+        # Records are tiny and the template reads them at once; a full socket means that it hangs or is gone.
+        with contextlib.suppress(OSError):
+            self._socket.send(RECORD.pack(kind, slot, pid, number))
+
+    def _readable(self) -> None:
+        while not self._socket._closed:  # type: ignore[attr-defined]
+            try:
+                # Never more than one record at a time: the descriptor that comes along is that record's.
+                size = min(self._reported, 65536) or RECORD.size
+                data, ancillary, _, _ = self._socket.recvmsg(size, socket.CMSG_LEN(_FD_SIZE), socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, ancillary = b"", []
+            if not data:
+                self._watcher.stop()
+                self._reaped()
+                self._events.template_gone()
+                return
+            if self._reported:
+                self._report += data
+                self._reported -= len(data)
+                if not self._reported:
+                    self._events.template_failed(self._report.decode("utf-8", "replace"))
+            else:
+                self._take(data, ancillary)
+
+    def _take(self, data: bytes, ancillary: list[tuple[int, int, bytes]]) -> None:
+        kind, slot, pid, number = RECORD.unpack(data)
+        if kind == Record.READY:
+            self._events.template_ready()
+        elif kind == Record.FAILED:
+            self._reported = number
+        elif kind == Record.EXITED:
+            self._events.process_exited(slot, pid, number)
+        elif kind == Record.STARTED:
+            fds = array.array("i")
+            for _, _, packed in ancillary:
+                fds.frombytes(packed[: len(packed) - len(packed) % _FD_SIZE])
+            if fds:
+                self._events.process_started(slot, pid, fds[0])
+            else:  # out of descriptors here
+                self.signal(pid, signal.SIGKILL, group=True)

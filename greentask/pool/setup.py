@@ -1,0 +1,66 @@
+"""How a template process is started, and what it is told first."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import struct
+import sys
+from dataclasses import dataclass, field
+from multiprocessing import util
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Setup", "receive_setup", "send_setup", "start_template"]
+
+_LENGTH = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a pool's processes run.
+
+    ``factory`` is ``module:function``, called once in the template with ``args``; what it returns is the ``Handler``
+    of every process. ``path`` becomes the processes' ``sys.path``.
+    """
+
+    factory: str
+    args: tuple[Any, ...] = ()
+    path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+
+
+def start_template(control: socket.socket) -> int:
+    """Start a template on the other end of ``control``'s pair; its process id.
+
+    A fresh interpreter, by multiprocessing's own way of starting one: it inherits no thread, no hub, no descriptor but
+    this and the standard three, and needs no SIGCHLD handler, which in a gevent program is gevent's.
+    """
+    fd = control.fileno()
+    # _args_from_interpreter_flags: -W, -X, -O … of this interpreter, as multiprocessing hands them on.
+    flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    root = str(Path(__file__).parents[2])
+    program = f"import sys; sys.path.insert(0, {root!r}); from greentask.pool.template import main; main({fd})"
+    python = os.fsencode(sys.executable)
+    return util.spawnv_passfds(python, [python, *flags, "-c", program], [fd])
+
+
+def send_setup(control: socket.socket, setup: Setup) -> None:
+    """Tell a template what to load. The socket must still be in blocking mode."""
+    data = pickle.dumps(setup)
+    control.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def receive_setup(control: socket.socket) -> Setup:
+    """What the pool that started this process says. It is pickled: only ever between a parent and its child."""
+    (length,) = _LENGTH.unpack(_receive(control, _LENGTH.size))
+    setup = pickle.loads(_receive(control, length))
+    assert isinstance(setup, Setup)
+    return setup
+
+
+def _receive(control: socket.socket, length: int) -> bytes:
+    data = control.recv(length, socket.MSG_WAITALL)
+    if len(data) < length:
+        raise EOFError("the pool went away")
+    return data

@@ -1,0 +1,205 @@
+"""The template: a clean process that imports the task modules once and forks the task processes.
+
+It never runs a task, has one thread, and reads one socket: the pool's requests. It is the only one that waits for
+the processes, so a process id that it signals is never somebody else's. When the pool's end of the socket closes, it
+kills every process that it made, and what those left behind, and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from .child import Handler, serve
+from .setup import Setup, receive_setup
+
+__all__ = ["RECORD", "Record", "main"]
+
+#: One record of the pool's control socket: kind, slot, process id, status or signal (or a length, with FAILED).
+RECORD = struct.Struct("<Biii")
+
+
+class Record:
+    """Kinds of records: the pool asks FORK and SIGNAL, the template tells the rest."""
+
+    FORK = 1
+    SIGNAL = 2  # status: the signal; to the process's whole group if the slot is 1
+    READY = 3
+    FAILED = 4  # followed by a traceback of ``status`` bytes
+    STARTED = 5  # carries the pool's end of the process's socket
+    EXITED = 6
+
+
+def main(fd: int) -> None:
+    """Run the template until the pool closes its end of the socket ``fd``: what the pool's command line calls."""
+    os.setsid()  # out of the terminal's reach: Ctrl-C is for the program in front, which then ends us
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(ignored, _ignore)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    control = socket.socket(fileno=fd)
+    control.setblocking(True)
+    control.set_inheritable(False)
+    try:
+        handler = _load(receive_setup(control))
+    except BaseException:
+        text = traceback.format_exc().encode("utf-8", "replace")
+        control.sendall(RECORD.pack(Record.FAILED, 0, 0, len(text)) + text)
+        return
+    _become_subreaper()
+    gc.collect()
+    gc.freeze()  # no collection touches these objects again, so their pages stay shared with the processes
+    control.sendall(RECORD.pack(Record.READY, 0, 0, 0))
+    _Template(control, handler).run()
+
+
+def _load(setup: Setup) -> Handler:
+    sys.path[:] = setup.path
+    module, _, name = setup.factory.partition(":")
+    factory: Callable[..., Handler] = getattr(importlib.import_module(module), name)
+    return factory(*setup.args)
+
+
+def _ignore(_signal: int, _frame: FrameType | None) -> None:
+    # A handler and not SIG_IGN, which programs that a task starts would inherit.
+    pass
+
+
+class _Template:
+    def __init__(self, control: socket.socket, handler: Handler) -> None:
+        self.control = control
+        self.handler = handler
+        self.processes: dict[int, int] = {}  # process id -> slot
+        self.wake_read, self.wake_write = os.pipe()
+        for fd in (self.wake_read, self.wake_write):
+            os.set_blocking(fd, False)
+
+    def run(self) -> None:
+        signal.signal(signal.SIGCHLD, _ignore)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        try:
+            while True:
+                control = self.control.fileno()
+                readable, _, _ = select.select([control, self.wake_read], [], [])
+                if self.wake_read in readable:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self.wake_read, 4096)
+                    self.reap()
+                if control in readable and not self.obey():
+                    break
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the pool is gone
+        finally:
+            self.end()
+
+    def obey(self) -> bool:
+        """Carry out one request; False when the pool is gone."""
+        data = self.control.recv(RECORD.size, socket.MSG_WAITALL)
+        if len(data) < RECORD.size:
+            return False
+        kind, slot, pid, number = RECORD.unpack(data)
+        if kind == Record.FORK:
+            self.fork(slot)
+        elif kind == Record.SIGNAL and pid in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if slot else os.kill)(pid, number)
+        return True
+
+    def fork(self, slot: int) -> None:
+        parent = os.getpid()
+        try:
+            ours, theirs = socket.socketpair()
+            pid = os.fork()
+        except OSError:  # out of descriptors, processes or memory: the pool tries again later
+            self.control.sendall(RECORD.pack(Record.EXITED, slot, 0, 1))
+            return
+        if pid == 0:
+            self.become_process(theirs, ours, parent)
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)  # here as well as there: whoever comes first, before anybody signals the group
+        self.processes[pid] = slot
+        theirs.close()
+        socket.send_fds(self.control, [RECORD.pack(Record.STARTED, slot, pid, 0)], [ours.fileno()])
+        ours.close()
+
+    def become_process(self, channel: socket.socket, other: socket.socket, parent: int) -> NoReturn:
+        try:
+            with contextlib.suppress(OSError):
+                os.setpgid(0, 0)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.close(self.wake_read)
+            os.close(self.wake_write)
+            self.control.close()
+            other.close()
+            _die_with_parent()
+            if os.getppid() == parent:
+                serve(channel.detach(), self.handler)
+        finally:
+            os._exit(1)
+
+    def reap(self) -> None:
+        """Tell the pool of processes that ended; collect what they left behind."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            slot = self.processes.pop(pid, None)
+            if slot is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+                self.control.sendall(RECORD.pack(Record.EXITED, slot, pid, os.waitstatus_to_exitcode(status)))
+
+    def end(self) -> None:
+        for pid in self.processes:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        # As a subreaper we inherit what the processes had forked, even into other groups: until none is left.
+        while True:
+            for pid in _children():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+
+
+def _children() -> list[int]:
+    """Our direct children (Linux; elsewhere none, and only the groups are ended)."""
+    pid = os.getpid()
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def _prctl(option: int, argument: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
+
+
+def _become_subreaper() -> None:
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _die_with_parent() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
