@@ -1,0 +1,77 @@
+"""Arguments as they come from the wire, bound to a function's parameters and checked before it runs."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import InvalidArguments
+
+__all__ = ["Binder"]
+
+_KEYWORDS = frozenset(keyword.kwlist)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class Binder:
+    """Binds arguments to one function's signature.
+
+    A key that is a Python keyword (``from``) binds to the parameter of that name with an underscore behind it
+    (``from_``), or goes into ``**kwargs`` unchanged.
+    """
+
+    __slots__ = ("_named", "_required", "_signature", "_variadic", "text")
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        try:
+            self._signature: inspect.Signature | None = inspect.signature(function)
+        except (ValueError, TypeError):  # a builtin that doesn't tell
+            self._signature = None
+        self.text = f"{name}{self._signature or '(…)'}"
+        parameters = self._signature.parameters.values() if self._signature else ()
+        self._named = {p.name for p in parameters if p.kind in _NAMED}
+        self._variadic = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self._required = {
+            p.name for p in parameters if p.kind in (*_POSITIONAL, p.KEYWORD_ONLY) and p.default is p.empty
+        }
+
+    def bind(self, args: dict[str, Any] | list[Any] | None) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments to call the function with.
+
+        Raises ``InvalidArguments`` naming the signature and what doesn't fit.
+        """
+        if isinstance(args, dict):
+            positional: list[Any] = []
+            named = self._rename(args) if not _KEYWORDS.isdisjoint(args) else args
+            if self._required <= named.keys() <= self._named:
+                return positional, named
+        else:
+            positional, named = list(args or ()), {}
+        if self._signature is not None:
+            try:
+                self._signature.bind(*positional, **named)
+            except TypeError as error:
+                raise InvalidArguments(f"{self.text}: {error}") from None
+        return positional, named
+
+    def name_positionals(self, args: tuple[Any, ...]) -> dict[str, Any] | None:
+        """Positional arguments by their parameters' names; None where one has no name."""
+        if self._signature is None:
+            return None
+        parameters = list(self._signature.parameters.values())[: len(args)]
+        if len(parameters) < len(args) or any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters):
+            return None
+        return {p.name: value for p, value in zip(parameters, args)}
+
+    def _rename(self, args: dict[str, Any]) -> dict[str, Any]:
+        named: dict[str, Any] = {}
+        for key, value in args.items():
+            if key in _KEYWORDS and (key + "_" in self._named or not self._variadic):
+                if key + "_" in args:
+                    raise InvalidArguments(f"{self.text}: {key!r} and {key + '_'!r} are the same parameter")
+                key += "_"
+            named[key] = value
+        return named

@@ -1,0 +1,60 @@
+"""The running task's view of itself: its id, its deadline, and the way to report progress.
+
+The context belongs to the greenlet (or, in a task process, to the main thread) that runs the task, and is
+inherited by greenlets that it spawns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["RunningTask", "current", "enter"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """What ``greentask.current()`` gives.
+
+    ``id`` is the call's id as its caller chose it, ``name`` the task's, ``deadline`` the moment on
+    ``time.monotonic()`` at which it will be stopped. All are None where the function runs as a plain function.
+    """
+
+    id: str | int | None = None
+    name: str | None = None
+    deadline: float | None = None
+    report: Callable[[dict[str, Any]], None] | None = None
+
+    def remaining(self) -> float | None:
+        """Seconds left until the deadline, at least 0; None without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Tell the caller how far the task is; does nothing where nobody asked.
+
+        >>> greentask.current().progress(120, 1000, "a mail every 50 ms")   # doctest: +SKIP
+        """
+        if self.report is not None:
+            report: dict[str, Any] = {"done": done}
+            if total is not None:
+                report["total"] = total
+            if note is not None:
+                report["note"] = note
+            self.report(report)
+
+
+_NOT_A_TASK = RunningTask()
+_current: ContextVar[RunningTask] = ContextVar("greentask.current", default=_NOT_A_TASK)
+
+
+def current() -> RunningTask:
+    """The task that is running here. Outside of one, something harmless whose members are None."""
+    return _current.get()
+
+
+def enter(running: RunningTask | None) -> None:
+    """Make ``running`` the current task of this greenlet (None: no task)."""
+    _current.set(running or _NOT_A_TASK)

@@ -1,0 +1,84 @@
+"""APP, as the command line takes it: ``package.module``, ``package.module:registry`` or ``module:function``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import ConfigurationError
+from .registry import Tasks
+from .task import Task
+
+__all__ = ["load_apps"]
+
+
+def load_apps(apps: Iterable[str], *, in_processes: Iterable[str] = ()) -> Tasks:
+    """The tasks of all these APPs, in one registry.
+
+    ``in_processes`` names undecorated functions that are to run in task processes.
+    Raises ``ConfigurationError`` naming the APP and what would do; errors of the user's own code pass through.
+    """
+    tasks, in_processes = Tasks(), set(in_processes)
+    for app in apps:
+        module_name, _, path = app.partition(":")
+        module = _import(module_name, app)
+        found = _attribute(module, path, app) if path else module
+        for task in _tasks_of(found, app, in_processes):
+            tasks.add(task)
+    for name in in_processes:
+        if name not in tasks or not tasks.get(name).process:
+            raise ConfigurationError(
+                f"--process {name}: no undecorated function of that name is served (a decorated one says process=True)"
+            )
+    return tasks
+
+
+def _import(name: str, app: str) -> Any:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigurationError(
+            f"{app!r} is not an APP: write package.module, package.module:registry or module:function"
+        )
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise
+        raise ConfigurationError(
+            f"APP {app!r}: there is no module {error.name!r} in {_searched()}; is it spelled right, and installed?"
+        ) from None
+
+
+def _attribute(module: Any, path: str, app: str) -> Any:
+    found = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ConfigurationError(f"APP {app!r}: {module.__name__} has no {path!r}") from None
+    return found
+
+
+def _tasks_of(found: Any, app: str, in_processes: set[str]) -> list[Task[..., Any]]:
+    if isinstance(found, Task):
+        return [found]
+    if isinstance(found, Tasks):
+        return list(found)
+    if isinstance(found, type(sys)):
+        tasks: dict[int, Task[..., Any]] = {}
+        for value in vars(found).values():
+            for task in [value] if isinstance(value, Task) else value if isinstance(value, Tasks) else ():
+                tasks[id(task)] = task
+        if not tasks:
+            raise ConfigurationError(
+                f"APP {app!r} has no tasks: decorate some with @task, or name functions as {found.__name__}:function"
+            )
+        return list(tasks.values())
+    if callable(found):
+        return [Task(found, process=getattr(found, "__name__", "") in in_processes)]
+    raise ConfigurationError(f"APP {app!r} is a {type(found).__name__}: name a module, a Tasks registry or a function")
+
+
+def _searched() -> str:
+    return "sys.path, which begins with " + repr(sys.path[0] if sys.path else "")

@@ -1,0 +1,64 @@
+"""What a task process runs: the tasks of a server that are declared ``process=True``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..pool.child import Handler, Job
+from ..pool.setup import Setup
+from ..wire.json import dumps, loads
+from .context import RunningTask
+from .execution import execute
+from .registry import Tasks
+from .task import Task, find_target
+
+__all__ = ["make_handler", "setup_for"]
+
+
+def setup_for(tasks: Iterable[Task[..., Any]], *, debug: bool = False) -> Setup:
+    """How to set up processes that run these tasks. Raises ``ConfigurationError`` where one can't be imported there."""
+    targets = []
+    for task in tasks:
+        task.check_importable()
+        if task.target.startswith("__main__:"):
+            raise ConfigurationError(
+                f"task {task.name!r} is defined in the program that was started (__main__), which a task process "
+                "can't import: move it to a module of its own"
+            )
+        targets.append((task.name, task.target))
+    return Setup(f"{__name__}:make_handler", (tuple(targets), debug))
+
+
+def make_handler(targets: tuple[tuple[str, str], ...], debug: bool) -> Handler:
+    """Import the tasks (in the template), and return what runs their calls (in the processes)."""
+    tasks = Tasks()
+    for name, target in targets:
+        module, _, qualname = target.partition(":")
+        found = find_target(module, qualname)
+        tasks.add(found if isinstance(found, Task) and found.name == name else _plain(found, name))
+
+    def handle(job: Job) -> tuple[bool, bytes]:
+        message = loads(job.call.payload)
+
+        def report(progress: dict[str, Any]) -> None:
+            job.progress(dumps(progress))
+
+        running = RunningTask(
+            message.get("id"), job.call.name, job.call.deadline, report if job.wants_progress else None
+        )
+        return execute(
+            tasks.get(job.call.name),
+            message.get("args"),
+            running,
+            job.item if job.call.window else None,
+            debug=debug,
+        )
+
+    return handle
+
+
+def _plain(found: Any, name: str) -> Task[..., Any]:
+    function = found.function if isinstance(found, Task) else found
+    return Task(function, name=name, process=True)

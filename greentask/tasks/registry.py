@@ -1,0 +1,108 @@
+"""``Tasks``: the names that a server offers, and what stands behind each."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ParamSpec, TypeVar, overload
+
+from ..errors import ConfigurationError, UnknownTask
+from .task import Task
+
+__all__ = ["Tasks"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Tasks:
+    """A registry of tasks, by name.
+
+    >>> tasks = Tasks()                                       # doctest: +SKIP
+    >>> @tasks.task(process=True)
+    ... def report(year): ...
+    """
+
+    def __init__(self, tasks: Iterable[Task[..., Any] | Callable[..., Any]] = ()) -> None:
+        self._tasks: dict[str, Task[..., Any]] = {}
+        for task in tasks:
+            self.add(task)
+
+    def __iter__(self) -> Iterator[Task[..., Any]]:
+        return iter(self._tasks.values())
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def add(
+        self,
+        function: Task[..., Any] | Callable[..., Any],
+        *,
+        name: str | None = None,
+        process: bool = False,
+        timeout: float | None = None,
+    ) -> Task[..., Any]:
+        """Offer a task, or a function that isn't one yet. Raises ``ConfigurationError`` where the name is taken."""
+        if isinstance(function, Task):
+            task: Task[..., Any] = function
+        else:
+            task = Task(function, name=name, process=process, timeout=timeout)
+        taken = self._tasks.get(task.name)
+        if taken is not None and taken is not task and taken.target != task.target:
+            raise ConfigurationError(
+                f"two tasks are named {task.name!r}: {taken.target} and {task.target}; give one another name=…"
+            )
+        self._tasks[task.name] = task
+        return task
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self, /, *, name: str | None = None, process: bool = False, timeout: float | None = None
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        process: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """As ``greentask.task``, and offered by this registry."""
+
+        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+            return self.add(Task(function, name=name, process=process, timeout=timeout))
+
+        return decorate if function is None else decorate(function)
+
+    def get(self, name: str) -> Task[..., Any]:
+        """The task of that name. Raises ``UnknownTask``, which lists close names."""
+        task = self._tasks.get(name)
+        if task is None:
+            shown = name if len(name) <= 80 else name[:80] + "…"
+            close = difflib.get_close_matches(name[:80], self._tasks, n=3)
+            hint = f"; did you mean {', '.join(close)}?" if close else "; greentask.tasks lists what there is"
+            raise UnknownTask(f"no task is named {shown!r}{hint}")
+        return task
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each task's name, signature, first line of documentation, and how it runs."""
+        return [
+            {
+                "name": task.name,
+                "signature": task.binder.text,
+                "doc": (inspect.getdoc(task.function) or "").partition("\n")[0],
+                "process": task.process,
+                "timeout": task.timeout,
+                "stream": task.streams,
+            }
+            for task in sorted(self, key=lambda task: task.name)
+        ]

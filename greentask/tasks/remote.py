@@ -1,0 +1,62 @@
+"""The seam between a decorated function and whatever carries its calls: the layers above give a ``Caller``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+__all__ = ["Caller", "ProgressCallback", "default_caller", "provide_default_caller"]
+
+ProgressCallback = Callable[[dict[str, Any]], None]
+
+
+class Caller(Protocol):
+    """Runs functions somewhere else, by name. ``greentask.Client`` is one."""
+
+    def submit_args(
+        self,
+        function: str,
+        args: dict[str, Any] | list[Any],
+        *,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Future[Any]:
+        """Start one call; the future has its result."""
+
+    def call_args(
+        self,
+        function: str,
+        args: dict[str, Any] | list[Any],
+        *,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Any:
+        """One call, waited for."""
+
+    def map_args(
+        self,
+        function: str,
+        items: Iterable[dict[str, Any] | list[Any]],
+        *,
+        timeout: float | None = None,
+        unordered: bool = False,
+        window: int = ...,
+    ) -> Iterator[Any]:
+        """A call for each item; an iterator over their results."""
+
+
+_provider: Callable[[], Caller] | None = None
+
+
+def provide_default_caller(provider: Callable[[], Caller]) -> None:
+    """Say where the default caller comes from (the package's root does, once, at import)."""
+    global _provider
+    _provider = provider
+
+
+def default_caller() -> Caller:
+    """The caller that a decorated function's ``.call`` uses unless it is told another."""
+    if _provider is None:
+        raise RuntimeError("no default caller: import greentask, not a part of it")
+    return _provider()

@@ -1,0 +1,242 @@
+"""``@task``: a function that stays callable as before, and can be called somewhere else as well."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from ..errors import ConfigurationError
+from .binding import Binder
+from .remote import Caller, ProgressCallback, default_caller
+
+__all__ = ["DEFAULT_WINDOW", "RemoteFunction", "Task", "task"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: How many calls of a ``map`` are in flight at once, unless told otherwise.
+DEFAULT_WINDOW = 100
+
+
+class Task(Generic[P, R]):
+    """A function under a name, with the way in which a server runs it.
+
+    Calling it runs the function here. ``call``, ``submit`` and ``map`` run it on the default client's server.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        process: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        if isinstance(function, Task):
+            raise ConfigurationError(f"{function.name!r} is a task already")
+        if not callable(function):
+            raise ConfigurationError(f"a task is a function, not {function!r}")
+        self.function = function
+        self.name: str = name or str(getattr(function, "__name__", ""))
+        if not self.name or self.name.startswith("greentask."):
+            raise ConfigurationError(
+                f"{self.name!r} can't be a task's name: give name=…, not beginning with greentask."
+            )
+        if timeout is not None and not 0 < timeout < math.inf:
+            raise ConfigurationError(f"task {self.name!r}: timeout is in seconds above 0, not {timeout!r}")
+        self.process = process
+        self.timeout = timeout
+        self.binder = Binder(function, self.name)
+        self.streams = inspect.isgeneratorfunction(function)
+        if inspect.isasyncgenfunction(function):
+            raise ConfigurationError(f"task {self.name!r} is an async generator; a plain generator can stream")
+        if inspect.iscoroutinefunction(function) and not process:
+            raise ConfigurationError(
+                f"task {self.name!r} is a coroutine function: declare it process=True, "
+                "an event loop can't run in a greenlet"
+            )
+        if process:
+            self.check_importable()
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.binder.text}{' in a process' if self.process else ''}>"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        raise ConfigurationError(f"task {self.name!r} is a method: tasks are functions, an object can't be sent")
+
+    def __reduce__(self) -> Any:
+        module, _, qualname = self.target.partition(":")
+        return find_target, (module, qualname)
+
+    @property
+    def target(self) -> str:
+        """Where another process finds the function: ``module:qualified.name``."""
+        module = getattr(self.function, "__module__", None)
+        qualname = getattr(self.function, "__qualname__", getattr(self.function, "__name__", "?"))
+        return f"{module}:{qualname}"
+
+    def check_importable(self) -> None:
+        """Raise ``ConfigurationError`` where another process couldn't import the function."""
+        if "<" in self.target or self.target.startswith("None:"):
+            raise ConfigurationError(
+                f"task {self.name!r} ({self.target}) can't run in a process: a task process imports it by its name, "
+                "so it must be a function at the top of a module"
+            )
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it on the default client's server and wait for the result."""
+        return RemoteFunction(self).call(*args, **kwargs)
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Start it on the default client's server; the future has its result."""
+        return RemoteFunction(self).submit(*args, **kwargs)
+
+    def map(self, *iterables: Iterable[Any], unordered: bool = False, window: int = DEFAULT_WINDOW) -> Iterator[R]:
+        """Like the builtin ``map``, run there: at most ``window`` calls are in flight."""
+        return RemoteFunction(self).map(*iterables, unordered=unordered, window=window)
+
+    def starmap(
+        self,
+        items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]],
+        *,
+        unordered: bool = False,
+        window: int = DEFAULT_WINDOW,
+    ) -> Iterator[R]:
+        """As ``map``, each item being one call's arguments: a dict of keywords, or a sequence."""
+        return RemoteFunction(self).starmap(items, unordered=unordered, window=window)
+
+    def using(
+        self,
+        client: Caller | None = None,
+        *,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> RemoteFunction[P, R]:
+        """The same calls on another client, with a timeout in seconds, or with progress reports.
+
+        >>> send_mail.using(timeout=5).call(to="b@example.org")   # doctest: +SKIP
+        """
+        return RemoteFunction(self, client, timeout=timeout, progress=progress)
+
+
+class RemoteFunction(Generic[P, R]):
+    """A task as it is called somewhere else: on which client, with which timeout and progress callback."""
+
+    def __init__(
+        self,
+        task: Task[P, R],
+        client: Caller | None = None,
+        *,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.task = task
+        self._client = client
+        self._timeout = timeout
+        self._progress = progress
+
+    @property
+    def client(self) -> Caller:
+        """The client that carries the calls."""
+        return default_caller() if self._client is None else self._client
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it there and wait for the result."""
+        result: R = self.client.call_args(
+            self.task.name, self._args(args, kwargs), timeout=self._timeout, progress=self._progress
+        )
+        return result
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Start it there; the future has its result."""
+        return self.client.submit_args(
+            self.task.name, self._args(args, kwargs), timeout=self._timeout, progress=self._progress
+        )
+
+    def map(self, *iterables: Iterable[Any], unordered: bool = False, window: int = DEFAULT_WINDOW) -> Iterator[R]:
+        """Like the builtin ``map``, run there."""
+        return self.starmap(zip(*iterables), unordered=unordered, window=window)
+
+    def starmap(
+        self,
+        items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]],
+        *,
+        unordered: bool = False,
+        window: int = DEFAULT_WINDOW,
+    ) -> Iterator[R]:
+        """As ``map``, each item being one call's arguments."""
+        calls = (item if isinstance(item, dict) else list(item) for item in items)
+        return self.client.map_args(self.task.name, calls, timeout=self._timeout, unordered=unordered, window=window)
+
+    def _args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | list[Any]:
+        return merge_arguments(args, kwargs, self.task.binder)
+
+
+def merge_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any], binder: Binder | None = None
+) -> dict[str, Any] | list[Any]:
+    """Arguments of a Python call as the wire takes them: by position, or by name.
+
+    Raises ``TypeError`` for a mixture whose names are not known here.
+    """
+    if not args:
+        return kwargs
+    if not kwargs:
+        return list(args)
+    named = binder.name_positionals(args) if binder is not None else None
+    if named is None:
+        raise TypeError("pass the arguments either by position or by name: the wire does not mix them")
+    for name in named.keys() & kwargs.keys():
+        raise TypeError(f"{name!r} is given by position and by name")
+    return {**named, **kwargs}
+
+
+def find_target(module: str, qualname: str) -> Any:
+    """The object at ``module:qualname``, imported."""
+    found: Any = __import__(module, fromlist=["_"])
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(
+    *, name: str | None = None, process: bool = False, timeout: float | None = None
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    process: bool = False,
+    timeout: float | None = None,
+) -> Any:
+    """Make a function a task. It stays callable as before.
+
+    ``name``: what callers say (the function's own name). ``process``: run it in a task process, for what
+    computes or blocks in C; otherwise in a greenlet. ``timeout``: its limit in seconds.
+
+    >>> @task(process=True, timeout=60)                       # doctest: +SKIP
+    ... def report(year): ...
+    """
+
+    def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+        return Task(function, name=name, process=process, timeout=timeout)
+
+    return decorate if function is None else decorate(function)
