@@ -1,0 +1,5 @@
+"""Runs calls: one in, one answer out, in a greenlet or in a task process. Knows nothing of a network."""
+
+from .runner import Runner, Running
+
+__all__ = ["Runner", "Running"]

@@ -1,0 +1,124 @@
+"""A call that runs in a greenlet of this process."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gevent import Greenlet, GreenletExit
+from gevent.event import Event
+from gevent.hub import get_hub
+
+from ..errors import CallError, Cancelled, CancelRequest, Interrupt, TimeLimit, out_of_time, refusal
+from ..pool.calls import Listener
+from ..tasks.context import RunningTask
+from ..tasks.execution import execute
+from ..tasks.task import Task
+from ..wire.json import dumps
+from ..wire.message import Args, Call
+
+__all__ = ["GreenletCall"]
+
+
+class GreenletCall:
+    """One call and its greenlet.
+
+    At its deadline, or when it is cancelled, the caller is answered at once, whatever the task then makes of the
+    ``Interrupt`` that is raised in it: a greenlet can't be forced to end.
+    """
+
+    __slots__ = (
+        "_args",
+        "_began",
+        "_call",
+        "_credit",
+        "_debug",
+        "_granted",
+        "_greenlet",
+        "_listener",
+        "_task",
+        "_timer",
+        "deadline",
+    )
+
+    def __init__(
+        self,
+        task: Task[..., Any],
+        args: Args | None,
+        call: Call,
+        listener: Listener,
+        deadline: float | None,
+        *,
+        debug: bool,
+    ) -> None:
+        self._task = task
+        self._args = args
+        self._call = call
+        self._listener: Listener | None = listener
+        self._debug = debug
+        self._credit = call.stream
+        self._granted: Event | None = None
+        self._timer: Any = None
+        if task.timeout is not None:
+            limit = time.monotonic() + task.timeout
+            deadline = limit if deadline is None else min(deadline, limit)
+        self.deadline = deadline
+        if deadline is not None:
+            self._timer = get_hub().loop.timer(max(0.0, deadline - time.monotonic()))
+            self._timer.start(self._out_of_time, update=True)
+        self._began = False
+        self._greenlet = Greenlet.spawn(self._run)
+
+    def cancel(self) -> None:
+        self._stop(Cancelled("cancelled by its caller", started=self._began), CancelRequest("cancelled"))
+
+    def grant(self, items: int) -> None:
+        self._credit += items
+        if self._granted is not None:
+            self._granted.set()
+
+    def _run(self) -> None:
+        self._began = True
+        call = self._call
+        running = RunningTask(call.id, self._task.name, self.deadline, self._report if call.progress else None)
+        emit = self._emit if call.stream else None
+        try:
+            ended_well, body = execute(self._task, self._args, running, emit, debug=self._debug)
+        except Interrupt:
+            return  # _stop has answered
+        listener = self._take_listener()
+        if listener is not None:
+            (listener.done if ended_well else listener.failed)(body)
+
+    def _report(self, progress: dict[str, Any]) -> None:
+        if self._listener is not None:
+            self._listener.progress(dumps(progress))
+
+    def _emit(self, item: bytes) -> None:
+        while self._credit <= 0:
+            if self._granted is None:
+                self._granted = Event()
+            self._granted.clear()
+            self._granted.wait()
+        self._credit -= 1
+        if self._listener is not None:
+            self._listener.item(item)
+
+    def _out_of_time(self) -> None:
+        self._stop(out_of_time(started=self._began), TimeLimit("out of time"))
+
+    def _stop(self, answer: CallError, interrupt: Interrupt) -> None:
+        listener = self._take_listener()
+        if listener is not None:
+            # One that hasn't begun must not see the interrupt: nobody would catch it.
+            self._greenlet.kill(interrupt if self._began else GreenletExit, block=False)
+            listener.failed(dumps(refusal(answer)))
+
+    def _take_listener(self) -> Listener | None:
+        """Whoever takes it answers; there is no second answer."""
+        listener, self._listener = self._listener, None
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+        return listener

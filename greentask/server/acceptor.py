@@ -1,0 +1,93 @@
+"""Accepts connections of lines on some addresses: what ``Server`` and ``TextServer`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gevent.event import Event
+from gevent.pool import Pool as GreenletPool
+from gevent.server import StreamServer
+from gevent.socket import socket as GreenSocket
+
+from ..errors import LineTooLong
+from ..wire.address import Address, parse_addresses
+from .connection import LineConnection
+from .limits import Limits
+from .listening import bound_address, listen_on
+
+__all__ = ["Acceptor"]
+
+
+class Acceptor:
+    """Runs ``serve(connection)`` in a greenlet for each connection, and closes it after that.
+
+    ``open`` holds the connections that are being served.
+    """
+
+    def __init__(
+        self,
+        listen: str | Iterable[str],
+        serve: Callable[[LineConnection], None],
+        limits: Limits,
+        *,
+        insecure: bool = False,
+    ) -> None:
+        self.limits = limits
+        self.open: set[LineConnection] = set()
+        self._listen = parse_addresses(listen)
+        self._insecure = insecure
+        self._serve = serve
+        self._sockets: list[GreenSocket] = []
+        self._servers: list[StreamServer] = []
+        self._greenlets = GreenletPool(limits.max_connections)
+        self._closed = Event()
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where it listens, with the ports that the kernel chose."""
+        return [bound_address(sock) for sock in self._sockets]
+
+    def bind(self) -> None:
+        """Take the addresses: from now on the kernel queues connections. Raises ``ConfigurationError``."""
+        self._sockets = listen_on(self._listen, insecure=self._insecure)
+
+    def start(self) -> None:
+        """Serve."""
+        for sock in self._sockets:
+            server = StreamServer(sock, self._accepted, spawn=self._greenlets)
+            server.start()
+            self._servers.append(server)
+
+    def close(self) -> None:
+        """Accept nothing more; the connections go on."""
+        for server in self._servers:
+            server.close()
+        for sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
+        self._closed.set()
+
+    def wait_closed(self) -> None:
+        """Wait until ``close`` is called."""
+        self._closed.wait()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until every connection is closed; after ``timeout`` seconds cut off what is left, and say False."""
+        ended: bool = self._greenlets.join(timeout)
+        if not ended:
+            for connection in list(self.open):
+                connection.abort()
+            self._greenlets.kill(timeout=1.0)
+        return ended
+
+    def _accepted(self, sock: GreenSocket, peer: Any) -> None:
+        connection = LineConnection(sock, peer, self.limits)
+        self.open.add(connection)
+        try:
+            self._serve(connection)
+        except (OSError, LineTooLong):
+            pass  # the peer is gone, or sent what can't be followed
+        finally:
+            self.open.discard(connection)
+            connection.close()

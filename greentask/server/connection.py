@@ -1,0 +1,101 @@
+"""One connection that carries lines: what arrives is read here, what leaves goes through its outlet."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from gevent.hub import get_hub
+from gevent.socket import socket as GreenSocket
+
+from ..hub.outlet import Outlet
+from ..wire.text import LineSplitter
+from .limits import Limits
+
+__all__ = ["LineConnection"]
+
+_CHUNK = 64 * 1024
+_FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
+
+
+class LineConnection:
+    """A socket, its splitter and its outlet.
+
+    One greenlet reads (``read``) and closes. Writing never waits; the outlet is the socket's only writer.
+    """
+
+    __slots__ = ("_limits", "_outlet", "_socket", "_splitter", "gone", "peer")
+
+    def __init__(self, sock: GreenSocket, peer: Any, limits: Limits) -> None:
+        self.peer = _name(peer)
+        self.gone = False  # nobody reads any more what we write
+        self._socket = sock
+        self._limits = limits
+        self._splitter = LineSplitter(limits.max_line)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._outlet = Outlet(get_hub().loop, sock.fileno(), self._failed)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the peer reads its answers too slowly."""
+        return self._outlet.unsent > self._limits.max_unsent // 4
+
+    def read(self) -> list[bytes] | None:
+        """The next lines (perhaps none yet); None at the end. Raises ``LineTooLong`` and ``OSError``."""
+        if self.is_behind:
+            self._outlet.wait_below(self._limits.max_unsent // 8)
+        data = self._socket.recv(_CHUNK)
+        if not data:
+            return None
+        return self._splitter.feed(data)
+
+    def wait_until_read(self) -> None:
+        """Let other greenlets run until the peer has caught up."""
+        if self.is_behind:
+            self._outlet.wait_below(self._limits.max_unsent // 8)
+
+    def send(self, *data: bytes) -> None:
+        """Send behind what was sent before. Cuts a peer off that doesn't read."""
+        if not self.gone:
+            self._outlet.write(*data)
+            if self._outlet.unsent > self._limits.max_unsent:
+                self.abort()
+
+    def end_reading(self) -> None:
+        """Make ``read`` come to its end, after what has arrived already."""
+        try:
+            self._socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # the peer was faster
+
+    def flush(self) -> None:
+        """Wait until everything is sent, or the peer is gone or does not read."""
+        if not self.gone:
+            self._outlet.wait_below(0, _FLUSHED_WITHIN)
+
+    def abort(self) -> None:
+        """Give the peer up at once."""
+        self.gone = True
+        self._outlet.close()
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the reader
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Let go of the socket. The reader calls it."""
+        self.gone = True
+        self._outlet.close()
+        self._socket.close()
+
+    def _failed(self, _error: OSError) -> None:
+        self.abort()
+
+
+def _name(peer: Any) -> str:
+    if isinstance(peer, tuple):
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "unix socket"

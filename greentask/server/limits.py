@@ -1,0 +1,39 @@
+"""What a server takes from its peers, and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..wire.text import DEFAULT_MAX_LINE
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that keep a server's memory independent of what its peers do.
+
+    max_line
+        Bytes of one line; a longer one is answered with ``LineTooLong``, and the connection is closed.
+    max_connections
+        Connections at once; further ones wait in the kernel's queue until one is closed.
+    max_in_flight
+        Calls in flight on one connection; the reader waits with the next one until another is answered.
+    max_calls
+        Calls in flight in the whole server; further ones are refused with ``Overloaded``.
+    max_unsent
+        Bytes of answers that a peer has not read. From a quarter of it on its next lines wait and its
+        progress reports are dropped; past it, it is cut off.
+    """
+
+    max_line: int = DEFAULT_MAX_LINE
+    max_connections: int = 10_000
+    max_in_flight: int = 1_000
+    max_calls: int = 20_000
+    max_unsent: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")

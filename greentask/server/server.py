@@ -1,0 +1,180 @@
+"""``Server``: offers a registry's tasks on some addresses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from .._version import __version__
+from ..pool.processes import DEFAULT_GRACE, Processes
+from ..runner import Runner
+from ..tasks.processes import setup_for
+from ..tasks.registry import Tasks
+from ..wire.address import Address
+from .acceptor import Acceptor
+from .connection import LineConnection
+from .limits import Limits
+from .session import Session
+
+__all__ = ["DEFAULT_DRAIN", "DEFAULT_LISTEN", "Server"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LISTEN = "127.0.0.1:12345"
+#: Seconds that calls have for ending when the server stops.
+DEFAULT_DRAIN = 30.0
+
+
+class Server:
+    """Serves tasks, those that wait in greenlets, those that compute in task processes.
+
+    tasks
+        The registry, or tasks.
+    listen
+        Addresses, comma separated or as a list; port 0 lets the kernel choose.
+    processes
+        How many task processes there are for ``process=True`` tasks; None: one for each processor. Where no task
+        wants one, none is started.
+    grace
+        Seconds between asking a task in a process to end and killing it.
+    cancel_abandoned
+        Cancel the calls of a connection that broke, instead of letting them end.
+    debug
+        Send tracebacks to callers.
+    insecure
+        Listen on addresses that other machines can reach.
+
+    >>> server = Server(Tasks([len]), "127.0.0.1:0")
+    >>> server.start(); server.addresses[0].host
+    '127.0.0.1'
+    >>> server.stop()
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks | Iterable[Any],
+        listen: str | Iterable[str] = DEFAULT_LISTEN,
+        *,
+        processes: int | None = None,
+        limits: Limits | None = None,
+        grace: float = DEFAULT_GRACE,
+        cancel_abandoned: bool = False,
+        debug: bool = False,
+        insecure: bool = False,
+    ) -> None:
+        self.tasks = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
+        self.limits = limits or Limits()
+        self.cancel_abandoned = cancel_abandoned
+        self.in_flight = 0
+        pool = None
+        if any(task.process for task in self.tasks):
+            setup = setup_for((task for task in self.tasks if task.process), debug=debug)
+            pool = Processes(setup, processes, grace=grace)
+        self.runner = Runner(self.tasks, pool, debug=debug)
+        self._acceptor = Acceptor(listen, self._serve, self.limits, insecure=insecure)
+        self._sessions: set[Session] = set()
+        self._started_at = time.monotonic()
+        self._stopping = False
+        self._stopped = Event()
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where it listens, with the ports that the kernel chose."""
+        return self._acceptor.addresses
+
+    @property
+    def processes(self) -> Processes | None:
+        """The pool of task processes; None where no task wants one."""
+        return self.runner.processes
+
+    def start(self) -> None:
+        """Listen, and start the task processes.
+
+        Raises ``ConfigurationError`` for an address that can't be had, ``PoolBroken`` where the processes can't import
+        the tasks.
+        """
+        self._acceptor.bind()
+        try:
+            if self.processes is not None:
+                self.processes.start()
+        except BaseException:
+            self._acceptor.close()
+            raise
+        self._acceptor.start()
+
+    def serve_forever(self, drain: float = DEFAULT_DRAIN) -> None:
+        """Start (unless that was done), and serve until SIGTERM or SIGINT has drained it, or ``stop`` was called.
+
+        A second signal stops it at once. To be called in the main thread.
+        """
+        if not self.addresses:
+            self.start()
+        handlers = [gevent.signal_handler(number, self._signalled, drain) for number in (signal.SIGTERM, signal.SIGINT)]
+        try:
+            self._stopped.wait()
+        finally:
+            for handler in handlers:
+                handler.cancel()
+
+    def stop(self, drain: float = DEFAULT_DRAIN) -> None:
+        """Accept nothing more, answer what is in flight for up to ``drain`` seconds, then end everything."""
+        self._stopping = True
+        self._acceptor.close()
+        for session in list(self._sessions):
+            session.drain()
+        if not self._acceptor.join(drain):
+            logger.warning("stopped with calls unanswered after %g s", drain)
+        if self.processes is not None:
+            self.processes.close()
+        self._stopped.set()
+
+    def status(self) -> dict[str, Any]:
+        """What it is doing, as ``greentask.status`` answers."""
+        status: dict[str, Any] = {
+            "version": __version__,
+            "python": sys.version.partition(" ")[0],
+            "pid": os.getpid(),
+            "uptime": round(time.monotonic() - self._started_at, 3),
+            "listen": [str(address) for address in self.addresses],
+            "connections": len(self._sessions),
+            "in_flight": self.in_flight,
+            "draining": self._stopping,
+            "tasks": len(self.tasks),
+        }
+        if self.processes is not None:
+            stats = self.processes.stats()
+            status["processes"] = {
+                "size": self.processes.size,
+                "alive": stats.processes,
+                "busy": stats.busy,
+                "waiting": stats.waiting,
+                "lost": stats.lost,
+                "pids": self.processes.pids(),
+            }
+        return status
+
+    def _serve(self, connection: LineConnection) -> None:
+        session = Session(self, connection)
+        self._sessions.add(session)
+        try:
+            if self._stopping:
+                session.drain()
+            session.serve()
+        finally:
+            self._sessions.discard(session)
+
+    def _signalled(self, drain: float) -> None:
+        if self._stopping:
+            logger.warning("a second signal: stopping now")
+            self.stop(0.0)
+        else:
+            logger.info("draining: %d calls are in flight", self.in_flight)
+            gevent.spawn(self.stop, drain)
