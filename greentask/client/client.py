@@ -1,0 +1,390 @@
+"""``Client``: calls tasks on a server, from greenlets or threads, as if they were functions here."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+from gevent import getcurrent
+
+from ..errors import LineTooLong
+from ..hub.home import Home, find_home, wait_for
+from ..tasks.remote import ProgressCallback
+from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments
+from ..wire.address import parse_addresses
+from ..wire.message import DEFAULT_STREAM_WINDOW, Call, More, encode_call, encode_more
+from ..wire.text import DEFAULT_MAX_LINE
+from .link import Link, Receiver
+from .mailbox import Mailbox
+from .receivers import CallFuture, Ended, EventReceiver, Item, Progress, WaitingGreenlet
+
+__all__ = ["Client", "Target"]
+
+_CLOSED_WITHIN = 2.0  # seconds
+
+#: What is called: a task's name, or the task.
+Target = str | Task[..., Any]
+
+
+class Client:
+    """One connection to a server, shared by all greenlets and threads that use the client.
+
+    address
+        Where the server is; several (comma separated, or a list) are tried in turn when connecting.
+    timeout
+        Seconds that a call may take unless it says otherwise; None: as long as it takes.
+    connect_timeout
+        Seconds for one attempt at connecting.
+    max_line
+        Bytes of one line, in either direction.
+
+    It connects at the first call. In a forked child it connects anew. Not used, it costs nothing.
+
+    >>> client = Client("127.0.0.1:12345")
+    >>> client.call("add", 1, 2)                              # doctest: +SKIP
+    3
+    """
+
+    def __init__(
+        self,
+        address: str | Iterable[str],
+        *,
+        timeout: float | None = None,
+        connect_timeout: float = 5.0,
+        max_line: int = DEFAULT_MAX_LINE,
+    ) -> None:
+        self.addresses = parse_addresses(address)
+        self._timeout = _check_timeout(timeout)
+        self._progress: ProgressCallback | None = None
+        self._core = _Core(self.addresses, connect_timeout, max_line)
+
+    def __repr__(self) -> str:
+        return f"<Client of {', '.join(map(str, self.addresses))}>"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Send what is to be sent, and close the connection; calls in flight fail with ``ConnectionLost``.
+
+        A later call connects again.
+        """
+        self._core.close()
+
+    def using(self, *, timeout: float | None = None, progress: ProgressCallback | None = None) -> Client:
+        """This client (and its connection), with a timeout in seconds or a progress callback for its calls.
+
+        ``progress`` gets ``{"done": …, "total": …, "note": …}``: with ``call`` in the caller's greenlet or thread, with
+        ``submit`` in the thread of the I/O, where it must be quick and must not block.
+
+        >>> client.using(timeout=5).call("add", 1, 2)         # doctest: +SKIP
+        """
+        other = Client.__new__(Client)
+        other.addresses = self.addresses
+        other._timeout = self._timeout if timeout is None else _check_timeout(timeout)
+        other._progress = self._progress if progress is None else progress
+        other._core = self._core
+        return other
+
+    # ---- Calls
+
+    def call(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a task on the server and wait for its result; other greenlets (or threads) go on meanwhile.
+
+        Raises what the task raised, as the builtin exception of that name or else as ``TaskError``; the protocol's
+        own errors (``UnknownTask``, ``WorkerLost``, ``DeadlineExceeded`` …); ``ConnectionLost``.
+        """
+        return self.call_args(_name(function), _arguments(function, args, kwargs))
+
+    def submit(self, function: Target, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start a task on the server; the future has its result. Cancelling the future cancels the task."""
+        return self.submit_args(_name(function), _arguments(function, args, kwargs))
+
+    def map(
+        self,
+        function: Target,
+        /,
+        *iterables: Iterable[Any],
+        unordered: bool = False,
+        window: int = DEFAULT_WINDOW,
+        return_exceptions: bool = False,
+    ) -> Iterator[Any]:
+        """Like the builtin ``map``, on the server: an iterator over the results, at most ``window`` calls in flight.
+
+        The iterables are read only as results are taken. ``unordered`` gives results as they come. An error is raised
+        in its turn, and ends the iteration; with ``return_exceptions`` it is given like a result.
+        """
+        items = (list(item) for item in zip(*iterables))
+        return self.map_args(
+            _name(function), items, unordered=unordered, window=window, return_exceptions=return_exceptions
+        )
+
+    def stream(
+        self, function: Target, /, *args: Any, window: int = DEFAULT_STREAM_WINDOW, **kwargs: Any
+    ) -> Iterator[Any]:
+        """The items of a generator task, one by one. The generator is at most ``window`` items ahead of the reader.
+
+        Closing the iterator cancels the task.
+        """
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}")
+        return self._stream(_name(function), _arguments(function, args, kwargs), window)
+
+    def call_args(
+        self,
+        function: str,
+        args: dict[str, Any] | list[Any],
+        *,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Any:
+        """``call``, with the arguments as the wire has them: a dict by name, or a list by position."""
+        timeout, progress = self._defaults(timeout, progress)
+        call = Call(function, args, self._core.next_id(), timeout, progress is not None)
+        if progress is not None:
+            return self._call_reporting(call, progress)
+        link = self._core.link()
+        if not link.home.is_here():
+            return self._wait(self._submit(call, None))
+        if getcurrent() is link.home.hub:
+            raise RuntimeError("a call in the hub itself would stop every greenlet: make it in a greenlet")
+        receiver = WaitingGreenlet()
+        self._start(link, call, receiver)
+        try:
+            return receiver.wait()
+        except BaseException:
+            _forget(link, call)  # of no effect where it has ended
+            raise
+
+    def submit_args(
+        self,
+        function: str,
+        args: dict[str, Any] | list[Any],
+        *,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Future[Any]:
+        """``submit``, with the arguments as the wire has them."""
+        timeout, progress = self._defaults(timeout, progress)
+        call = Call(function, args, self._core.next_id(), timeout, progress is not None)
+        return self._submit(call, progress)
+
+    def map_args(
+        self,
+        function: str,
+        items: Iterable[dict[str, Any] | list[Any]],
+        *,
+        timeout: float | None = None,
+        unordered: bool = False,
+        window: int = DEFAULT_WINDOW,
+        return_exceptions: bool = False,
+    ) -> Iterator[Any]:
+        """``map``, each item being one call's arguments as the wire has them."""
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}")
+        submit = (self.submit_args(function, item, timeout=timeout) for item in items)
+        futures = _as_finished(submit, window) if unordered else _in_order(submit, window)
+        return _results(futures, return_exceptions)
+
+    # ---- How
+
+    def _defaults(
+        self, timeout: float | None, progress: ProgressCallback | None
+    ) -> tuple[float | None, ProgressCallback | None]:
+        timeout = self._timeout if timeout is None else _check_timeout(timeout)
+        return timeout, self._progress if progress is None else progress
+
+    def _start(self, link: Link, call: Call, receiver: Receiver) -> None:
+        data = encode_call(call)
+        if len(data) > self._core.max_line:
+            raise LineTooLong(
+                f"the call of {call.function} is {len(data)} bytes long, and max_line is {self._core.max_line}: "
+                "send less at once, or raise max_line here and on the server"
+            )
+        assert isinstance(call.id, int)
+        link.home.run(link.start, call.id, data, receiver, call.timeout)
+
+    def _submit(self, call: Call, progress: ProgressCallback | None) -> CallFuture:
+        link = self._core.link()
+        future = CallFuture(lambda: _forget(link, call), progress)
+        self._start(link, call, future)
+        return future
+
+    def _wait(self, future: CallFuture) -> Any:
+        try:
+            return wait_for(future)
+        except BaseException:
+            future.cancel()  # of no effect where it has ended
+            raise
+
+    def _call_reporting(self, call: Call, progress: ProgressCallback) -> Any:
+        link, receiver = self._core.link(), EventReceiver()
+        self._start(link, call, receiver)
+        try:
+            while True:
+                event = receiver.mailbox.take()
+                if isinstance(event, Progress):
+                    progress(event.report)
+                elif isinstance(event, Ended):
+                    return event.result()
+        except BaseException:
+            _forget(link, call)
+            raise
+
+    def _stream(self, function: str, args: dict[str, Any] | list[Any], window: int) -> Iterator[Any]:
+        call = Call(function, args, self._core.next_id(), self._timeout, stream=window)
+        link, receiver = self._core.link(), EventReceiver()
+        self._start(link, call, receiver)
+        assert call.id is not None
+        taken = 0
+        try:
+            while True:
+                event = receiver.mailbox.take()
+                if isinstance(event, Item):
+                    yield event.item
+                    taken += 1
+                    if taken * 2 >= window:
+                        link.home.run(link.send, encode_more(More(call.id, taken)))
+                        taken = 0
+                elif isinstance(event, Ended):
+                    event.result()
+                    return
+        finally:
+            _forget(link, call)
+
+
+class _Core:
+    """What a client and those made by its ``using`` share: the link, remade in a forked child.
+
+    The lock guards against two threads making the link at once.
+    """
+
+    def __init__(self, addresses: tuple[Any, ...], connect_timeout: float, max_line: int) -> None:
+        self.max_line = max_line
+        self._addresses = addresses
+        self._connect_timeout = connect_timeout
+        self._link: Link | None = None
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        _cores.add(self)
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    def link(self) -> Link:
+        link = self._link
+        if link is None:
+            with self._lock:
+                link = self._link
+                if link is None:
+                    home: Home = find_home()
+                    link = self._link = Link(home, self._addresses, self._connect_timeout, self.max_line)
+        return link
+
+    def close(self) -> None:
+        link = self._link
+        if link is not None:
+            closed: Future[None] = Future()
+            link.home.run(link.finish, closed)
+            try:
+                wait_for(closed, _CLOSED_WITHIN)
+            except TimeoutError:
+                link.home.run(link.close)
+
+    def forked(self) -> None:
+        self._lock = threading.Lock()
+        link, self._link = self._link, None
+        if link is not None:
+            link.abandon()
+
+
+_cores: weakref.WeakSet[_Core] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for core in list(_cores):
+        core.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _forget(link: Link, call: Call) -> None:
+    link.home.run(link.forget, call.id)
+
+
+def _in_order(submit: Iterator[Future[Any]], window: int) -> Iterator[Future[Any]]:
+    flying: deque[Future[Any]] = deque(itertools.islice(submit, window))
+    try:
+        while flying:
+            yield flying.popleft()
+            flying.extend(itertools.islice(submit, 1))
+    finally:
+        for future in flying:
+            future.cancel()
+
+
+def _as_finished(submit: Iterator[Future[Any]], window: int) -> Iterator[Future[Any]]:
+    finished: Mailbox[Future[Any]] = Mailbox()
+    flying: set[Future[Any]] = set()
+
+    def launch(count: int) -> None:
+        for future in itertools.islice(submit, count):
+            flying.add(future)
+            future.add_done_callback(finished.put)
+
+    try:
+        launch(window)
+        while flying:
+            future = finished.take()
+            flying.discard(future)
+            yield future
+            launch(1)
+    finally:
+        for future in flying:
+            future.cancel()
+
+
+def _results(futures: Iterator[Future[Any]], return_exceptions: bool) -> Iterator[Any]:
+    current: Future[Any] | None = None
+    try:
+        for current in futures:
+            try:
+                result = wait_for(current)
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                result = error
+            yield result
+    finally:
+        if current is not None:
+            current.cancel()  # of no effect where it has ended
+        close: Callable[[], None] | None = getattr(futures, "close", None)
+        if close is not None:
+            close()
+
+
+def _name(function: Target) -> str:
+    return function if isinstance(function, str) else function.name
+
+
+def _arguments(function: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | list[Any]:
+    return merge_arguments(args, kwargs, None if isinstance(function, str) else function.binder)
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise ValueError(f"timeout is in seconds above 0, not {timeout!r}")
+    return timeout

@@ -1,0 +1,38 @@
+"""The client that a decorated function's ``.call`` uses unless it is told another."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from .client import Client
+
+__all__ = ["DEFAULT_ADDRESS", "configure", "default_client"]
+
+DEFAULT_ADDRESS = "127.0.0.1:12345"
+
+_lock = threading.Lock()  # guards _client: two threads must not make it at once
+_client: Client | None = None
+
+
+def configure(address: str | Iterable[str] | Client, **options: Any) -> Client:
+    """Say which server tasks are called on: an address with ``Client``'s options, or a client. Returns the client.
+
+    Without it, it is the environment's ``GREENTASK_URL``, or else 127.0.0.1:12345.
+    """
+    global _client
+    client = address if isinstance(address, Client) else Client(address, **options)
+    with _lock:
+        _client = client
+    return client
+
+
+def default_client() -> Client:
+    """The client that was configured, or one for ``GREENTASK_URL``, or for 127.0.0.1:12345."""
+    global _client
+    with _lock:
+        if _client is None:
+            _client = Client(os.environ.get("GREENTASK_URL") or DEFAULT_ADDRESS)
+        return _client

@@ -1,0 +1,251 @@
+"""One connection to a server, with any number of calls on it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import gevent
+from gevent.socket import create_connection
+from gevent.socket import socket as GreenSocket
+
+from ..errors import CallError, ConnectionLost, DeadlineExceeded, InvalidMessage, from_wire
+from ..hub.home import Home
+from ..hub.outlet import Outlet
+from ..wire.address import Address
+from ..wire.message import Call, Reply, decode_reply, encode_call
+from ..wire.text import LineSplitter
+
+__all__ = ["Link", "Receiver"]
+
+_CHUNK = 256 * 1024
+#: Seconds that a server has, past a call's timeout, for telling whether the task had begun.
+_ANSWER_MARGIN = 0.5
+_SENT_WITHIN = 1.0  # seconds, on closing
+
+
+class Receiver(Protocol):
+    """Who waits for a call. Told in the home's thread, where nothing may block."""
+
+    def ended(self, value: Any, error: BaseException | None) -> None:
+        """Its result, or its error. Told once."""
+
+    def progress(self, report: dict[str, Any]) -> None:
+        """It is so far."""
+
+    def item(self, item: Any) -> None:
+        """It streams one more item."""
+
+
+class _Sent:
+    __slots__ = ("on_the_wire", "receiver", "timer")
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self.on_the_wire = False
+        self.timer: Any = None
+
+
+class Link:
+    """Connects at the first call, and again at the next one after the connection was lost.
+
+    Belongs to its home's thread; every method is called there, and none blocks.
+    """
+
+    def __init__(self, home: Home, addresses: tuple[Address, ...], connect_timeout: float, max_line: int) -> None:
+        self.home = home
+        self.dropped = 0  # lines that nobody waited for
+        self._addresses = addresses
+        self._connect_timeout = connect_timeout
+        self._max_line = max_line
+        self._calls: dict[Any, _Sent] = {}
+        self._unsent: list[tuple[_Sent, bytes]] = []  # until the connection is there
+        self._connecting = False
+        self._socket: GreenSocket | None = None
+        self._outlet: Outlet | None = None
+        self._complaint: str | None = None  # an error about the connection and not about a call
+
+    def start(self, id: int, data: bytes, receiver: Receiver, timeout: float | None) -> None:
+        """Send a call's line; ``receiver`` hears what comes of it."""
+        sent = self._calls[id] = _Sent(receiver)
+        if timeout is not None:
+            sent.timer = self.home.hub.loop.timer(timeout + _ANSWER_MARGIN)
+            sent.timer.start(self._out_of_time, id, timeout, update=True)
+        if self._outlet is not None:
+            sent.on_the_wire = True
+            self._outlet.write(data)
+        else:
+            self._unsent.append((sent, data))
+            if not self._connecting:
+                self._connecting = True
+                gevent.spawn(self._connect)
+
+    def forget(self, id: int) -> None:
+        """Nobody waits any more: cancel the call, and drop what comes."""
+        if self._take(id) is not None:
+            self.send(encode_call(Call("greentask.cancel", {"id": id}, f"cancel-{id}")))
+
+    def send(self, data: bytes) -> None:
+        """Send a line that is no call, if there is a connection."""
+        if self._outlet is not None:
+            self._outlet.write(data)
+
+    def finish(self, closed: Future[None]) -> None:
+        """Close the connection when what is to be sent has left; then set ``closed``."""
+
+        def run() -> None:
+            if self._outlet is not None:
+                self._outlet.wait_below(0, _SENT_WITHIN)
+            self.close()
+            closed.set_result(None)
+
+        gevent.spawn(run)
+
+    def close(self, why: str = "the client was closed") -> None:
+        """Close the connection; calls in flight fail with ``ConnectionLost``."""
+        if self._outlet is not None:
+            self._outlet.close()
+            self._outlet = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._unsent.clear()
+        calls, self._calls = self._calls, {}
+        for sent in calls.values():
+            _stop(sent)
+            sent.receiver.ended(None, ConnectionLost(why, sent=sent.on_the_wire))
+
+    def abandon(self) -> None:
+        """In a forked child: drop our copy of the connection, without a word to the server."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            if self.home.is_here():
+                if self._outlet is not None:
+                    self._outlet.close()
+                sock.close()
+            else:  # the home's thread, and the hub that the socket belongs to, are not in this process
+                os.close(sock._sock.detach())  # type: ignore[attr-defined]
+
+    # ---- The connection
+
+    def _connect(self) -> None:
+        errors = []
+        for address in self._addresses:
+            try:
+                sock = _open(address, self._connect_timeout)
+            except OSError as error:
+                errors.append(f"{address}: {error.strerror or error}")
+                continue
+            self._connecting = False
+            self._serve(sock, address)
+            return
+        self._connecting = False
+        self.close(f"can't connect to {'; '.join(errors)}; is a server running there?")
+
+    def _serve(self, sock: GreenSocket, address: Address) -> None:
+        why = f"{address} closed the connection before it answered"
+
+        def failed(error: OSError) -> None:
+            if self._socket is sock:
+                self.close(f"the connection to {address} was lost: {error.strerror or error}")
+
+        self._socket = sock
+        self._complaint = None
+        self._outlet = Outlet(self.home.hub.loop, sock.fileno(), failed)
+        unsent, self._unsent = self._unsent, []
+        for sent, data in unsent:
+            sent.on_the_wire = True
+            self._outlet.write(data)
+        splitter = LineSplitter(self._max_line)
+        try:
+            while data := sock.recv(_CHUNK):
+                for text in splitter.feed(data):
+                    self._hear(decode_reply(text))
+        except OSError as error:
+            why = f"the connection to {address} was lost: {error.strerror or error}"
+        except InvalidMessage as error:
+            why = f"{address} sent what is no reply of a greentask server: {error}"
+        if self._socket is sock:
+            self.close(self._complaint or why)
+
+    def _hear(self, reply: Reply) -> None:
+        if reply.kind == "result" or reply.kind == "error":
+            if reply.id is None and reply.kind == "error":
+                self._complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
+                return
+            sent = self._take(reply.id)
+            if sent is None:
+                self.dropped += not str(reply.id).startswith("cancel-")
+            elif reply.kind == "result":
+                sent.receiver.ended(reply.value, None)
+            else:
+                sent.receiver.ended(None, from_wire(reply.value))
+            return
+        waiting = self._calls.get(reply.id)
+        if waiting is None:
+            self.dropped += 1
+        elif reply.kind == "progress":
+            waiting.receiver.progress(reply.value if isinstance(reply.value, dict) else {"note": reply.value})
+        else:
+            waiting.receiver.item(reply.value)
+
+    # ---- The calls
+
+    def _take(self, id: Any) -> _Sent | None:
+        try:
+            sent = self._calls.pop(id, None)
+        except TypeError:  # an object or array as an id
+            return None
+        if sent is not None:
+            _stop(sent)
+        return sent
+
+    def _out_of_time(self, id: int, timeout: float) -> None:
+        sent = self._calls.get(id)
+        if sent is not None:
+            self.forget(id)
+            where = "from the server" if sent.on_the_wire else "and no connection"
+            error: CallError = DeadlineExceeded(f"no answer {where} within {timeout:g} s")
+            error.started = None if sent.on_the_wire else False
+            sent.receiver.ended(None, error)
+
+
+def _stop(sent: _Sent) -> None:
+    if sent.timer is not None:
+        sent.timer.stop()
+        sent.timer.close()
+        sent.timer = None
+
+
+def _open(address: Address, timeout: float) -> GreenSocket:
+    if address.scheme == "unix":
+        sock = GreenSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(address.path)
+        except BaseException:
+            sock.close()
+            raise
+    elif address.scheme == "tls":
+        raise OSError(f"{address}: this client speaks no TLS")
+    else:
+        sock = create_connection((address.host, address.port), timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _notice_silence(sock)
+    sock.settimeout(None)
+    return sock
+
+
+def _notice_silence(sock: GreenSocket) -> None:
+    """Let the kernel ask after a peer that is silent: about 25 s after a cable was pulled, the connection is lost."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", 10),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 25_000),
+    ):
+        if hasattr(socket, option):  # Linux has them all
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
