@@ -1,0 +1,219 @@
+"""``Gateway``: browsers call tasks through a WebSocket, hear how far they are, and are told when they are done."""
+
+from __future__ import annotations
+
+import importlib.resources
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Group
+from gevent.pywsgi import WSGIServer
+
+from ..client import Client
+from ..errors import CallError, Overloaded, UnknownTask, describe, refusal
+from ..server.listening import bound_address, listen_on
+from ..wire.address import Address, parse_address
+from ..wire.json import dumps
+from ..wire.message import BadRequest, Call, Id, More, decode_request
+from .websocket import DEFAULT_MAX_MESSAGE, GOING_AWAY, Handler, WebSocket, welcome
+
+__all__ = ["DEFAULT_LISTEN", "Gateway"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+_PING = "greentask.ping"
+
+
+class Gateway:
+    """A WebSocket service in front of a task server.
+
+    A browser sends ``{"id": 1, "function": "send_mail", "args": {...}}``, as on the wire; it hears
+    ``{"id": 1, "progress": {...}}`` and at the end ``{"id": 1, "result": ..., "message": "tâche terminée"}`` or
+    ``{"id": 1, "error": {...}}``. While a task runs, everybody else is served.
+
+    client
+        Carries the calls.
+    tasks
+        The names that browsers may call, besides ``greentask.ping``.
+    listen
+        Where: host and port; port 0 lets the kernel choose.
+    page
+        The HTML file that is served at ``/``. It may use ``/greentask.js``.
+    done
+        The message that comes with a result.
+    max_message
+        Bytes of one message from a browser; a longer one closes the connection (code 1009).
+    max_in_flight
+        Calls in flight for one browser; a further one is refused with ``Overloaded``.
+    origins
+        Origins (``https://shop.example``) of pages that may connect, besides the gateway's own.
+    insecure
+        Listen on an address that other machines can reach.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        tasks: Iterable[str],
+        listen: str = DEFAULT_LISTEN,
+        *,
+        page: str | Path | None = None,
+        done: str = "tâche terminée",
+        max_message: int = DEFAULT_MAX_MESSAGE,
+        max_in_flight: int = 32,
+        origins: Iterable[str] = (),
+        insecure: bool = False,
+    ) -> None:
+        self.client = client
+        self.tasks = frozenset(tasks) | {_PING}
+        self._listen = parse_address(listen)
+        self._done = done
+        self._max_message = max_message
+        self._max_in_flight = max_in_flight
+        self._origins = tuple(origins)
+        self._insecure = insecure
+        self._files = {"/greentask.js": ("text/javascript; charset=utf-8", _own_script())}
+        if page is not None:
+            self._files["/"] = ("text/html; charset=utf-8", Path(page).read_bytes())
+        self._server: _Server | None = None
+        self._address: Address | None = None
+        self._open: set[WebSocket] = set()
+        self._calls = Group()
+        self._stopped = Event()
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds it."""
+        assert self._address is not None, "it has not been started"
+        return f"http://{str(self._address).partition('://')[2]}/"
+
+    def start(self) -> None:
+        """Listen. Raises ``ConfigurationError`` where that can't be."""
+        (sock,) = listen_on([self._listen], insecure=self._insecure)
+        self._address = bound_address(sock)
+        self._server = _Server(sock, self._application, handler_class=Handler, log=None, error_log=logger)
+        self._server.max_message = self._max_message
+        self._server.is_welcome = welcome(self._origins, loopback=self._listen.is_loopback)
+        self._server.start()
+
+    def serve_forever(self) -> None:
+        """Start (unless that was done), and serve until ``stop`` is called by another greenlet."""
+        if self._server is None:
+            self.start()
+        self._stopped.wait()
+
+    def stop(self, drain: float = 10.0) -> None:
+        """Accept nobody more, let the calls in flight end for ``drain`` seconds, and say goodbye to the browsers."""
+        if self._server is not None:
+            self._server.close()
+            self._calls.join(drain)
+            for websocket in list(self._open):
+                websocket.close(GOING_AWAY, "the service is going away")
+            self._server.stop(timeout=1.0)
+        self._stopped.set()
+
+    # ---- HTTP
+
+    def _application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        websocket = environ.get("wsgi.websocket")
+        if websocket is not None:
+            self._serve(websocket)
+            return []
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _plain(start_response, "405 Method Not Allowed", "only GET here")
+        kind, body = self._files.get(environ["PATH_INFO"], ("", b""))
+        if not kind:
+            return _plain(start_response, "404 Not Found", "nothing here")
+        headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("X-Content-Type-Options", "nosniff")]
+        start_response("200 OK", [*headers, ("X-Frame-Options", "DENY"), ("Cache-Control", "no-cache")])
+        return [body] if environ["REQUEST_METHOD"] == "GET" else []
+
+    # ---- WebSocket
+
+    def _serve(self, websocket: WebSocket) -> None:
+        self._open.add(websocket)
+        keeper = gevent.spawn(websocket.keep_alive)
+        mine = Group()
+        try:
+            while (message := websocket.receive()) is not None:
+                self._calls.add(mine.spawn(self._answer, websocket, message, mine))
+        finally:
+            keeper.kill(block=False)
+            self._open.discard(websocket)
+
+    def _answer(self, websocket: WebSocket, message: str | bytes, calls: Group) -> None:
+        try:
+            id: Id | None = None
+            try:
+                call = self._decode(message)
+                id = call.id
+                if len(calls) > self._max_in_flight:
+                    raise Overloaded(f"{self._max_in_flight} calls of this connection are in flight: wait for one")
+                result = self._call(websocket, call)
+            except CallError as error:
+                answer: dict[str, Any] = {"error": refusal(error)}
+                id = getattr(error, "id", id)
+            except Exception as error:
+                answer = {"error": describe(error)}
+            else:
+                answer = {"result": result} if call.function == _PING else {"result": result, "message": self._done}
+            _send(websocket, id, answer)
+        except OSError:
+            pass  # the browser is gone; what it started has ended
+
+    def _decode(self, message: str | bytes) -> Call:
+        call = decode_request(message.encode() if isinstance(message, str) else message)
+        if isinstance(call, More) or call.batch is not None or call.stream:
+            raise BadRequest("batch and stream are not available through this gateway")
+        if call.function not in self.tasks:
+            error = UnknownTask(f"this gateway offers no task {call.function[:80]!r}")
+            error.id = call.id  # type: ignore[attr-defined]
+            raise error
+        return call
+
+    def _call(self, websocket: WebSocket, call: Call) -> Any:
+        def report(progress: dict[str, Any]) -> None:
+            if time.monotonic() >= next_report[0] or progress.get("done") == progress.get("total"):
+                next_report[0] = time.monotonic() + _REPORT_EVERY
+                try:
+                    _send(websocket, call.id, {"progress": progress})
+                except OSError:
+                    pass  # nobody looks any more, and the task goes on
+
+        next_report = [0.0]
+        return self.client.call_args(
+            call.function, call.args or {}, timeout=call.timeout, progress=report if call.function != _PING else None
+        )
+
+
+class _Server(WSGIServer):
+    """With what the handler asks it for."""
+
+    max_message: int
+    is_welcome: Callable[[str | None, str], bool]
+    logger = logger
+
+
+#: Seconds between two reports to a browser: an eye doesn't see more.
+_REPORT_EVERY = 0.05
+
+
+def _send(websocket: WebSocket, id: Id | None, message: dict[str, Any]) -> None:
+    if id is not None:
+        message = {"id": id, **message}
+    websocket.send(dumps(message).decode())
+
+
+def _plain(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [text.encode() + b"\n"]
+
+
+def _own_script() -> bytes:
+    return importlib.resources.files(__package__ or "").joinpath("greentask.js").read_bytes()
