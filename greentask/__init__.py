@@ -1,0 +1,115 @@
+"""greentask: a task server for synchronous Python.
+
+>>> from greentask import task
+>>> @task
+... def add(a, b):
+...     return a + b
+>>> add(1, 2)                  # here
+3
+>>> add.call(1, 2)             # on the server                # doctest: +SKIP
+3
+
+Importing it patches nothing, opens nothing and starts nothing. What needs gevent is imported at first use: a task
+process imports this package for ``task`` and ``current``, and stays a plain, small Python.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+from ._version import __version__
+from .errors import (
+    CallError,
+    Cancelled,
+    CancelRequest,
+    ConfigurationError,
+    ConnectionLost,
+    DeadlineExceeded,
+    Draining,
+    GreentaskError,
+    InvalidArguments,
+    InvalidMessage,
+    InvalidResult,
+    LineTooLong,
+    Overloaded,
+    PoolBroken,
+    TaskError,
+    TimeLimit,
+    Unauthenticated,
+    UnknownTask,
+    WorkerLost,
+)
+from .tasks.context import RunningTask, current
+from .tasks.registry import Tasks
+from .tasks.remote import provide_default_caller
+from .tasks.task import Task, task
+
+if TYPE_CHECKING:
+    from .client import Client, configure, default_client
+    from .gateway import Gateway
+    from .server import Server, TextConnection, TextServer
+    from .server.limits import Limits
+
+__all__ = [
+    "CallError",
+    "CancelRequest",
+    "Cancelled",
+    "Client",
+    "ConfigurationError",
+    "ConnectionLost",
+    "DeadlineExceeded",
+    "Draining",
+    "Gateway",
+    "GreentaskError",
+    "InvalidArguments",
+    "InvalidMessage",
+    "InvalidResult",
+    "Limits",
+    "LineTooLong",
+    "Overloaded",
+    "PoolBroken",
+    "RunningTask",
+    "Server",
+    "Task",
+    "TaskError",
+    "Tasks",
+    "TextConnection",
+    "TextServer",
+    "TimeLimit",
+    "Unauthenticated",
+    "UnknownTask",
+    "WorkerLost",
+    "__version__",
+    "configure",
+    "current",
+    "default_client",
+    "errors",
+    "task",
+]
+
+_NEEDS_GEVENT = {
+    "Client": "client",
+    "configure": "client",
+    "default_client": "client",
+    "Gateway": "gateway",
+    "Limits": "server.limits",
+    "Server": "server",
+    "TextConnection": "server",
+    "TextServer": "server",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _NEEDS_GEVENT.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{module}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NEEDS_GEVENT})
+
+
+provide_default_caller(lambda: __getattr__("default_client")())

@@ -1,0 +1,52 @@
+"""The ``greentask`` command. Each subcommand is a module, imported when it is asked for.
+
+That keeps ``greentask call`` quick, and lets ``serve`` patch the standard library before anything else is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .._version import __version__
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "serve": "Offer tasks to the network.",
+    "call": "Run a task on a server and print its result.",
+    "tasks": "List what a server offers.",
+    "demo": "Send a thousand mails, and see that the service stays quick.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name}", __package__)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):  # without importing them
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="greentask")
+def _group() -> None:
+    """A task server for synchronous Python: hand heavy work over, and stay quick."""
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        _group(prog_name="greentask")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,84 @@
+"""What the commands that talk to a server share: the address, and what errors mean to a script."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+from ..client import Client
+from ..client.default import DEFAULT_ADDRESS
+from ..errors import (
+    CallError,
+    Cancelled,
+    ConfigurationError,
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidResult,
+    TaskError,
+    WorkerLost,
+    describe,
+)
+
+__all__ = ["EXIT_CODES", "connected", "server_option"]
+
+TASK_FAILED, NO_CONNECTION, NOT_RUN, OUT_OF_TIME, PROCESS_LOST = 1, 3, 4, 5, 6
+
+EXIT_CODES = """\b
+Exit codes:
+  0  the task ran, and its result is on stdout
+  1  the task raised an error
+  2  wrong usage
+  3  no connection, or it was lost
+  4  refused, the task did not run (unknown, wrong arguments, overloaded, draining)
+  5  out of time, or cancelled
+  6  the process that ran the task died
+"""
+
+
+def server_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--server``, with its default from the environment."""
+    return click.option(
+        "--server",
+        "-s",
+        envvar="GREENTASK_URL",
+        default=DEFAULT_ADDRESS,
+        show_default=True,
+        help="Address of the server.  [env: GREENTASK_URL]",
+    )(command)
+
+
+@contextmanager
+def connected(server: str) -> Iterator[Client]:
+    """A client; errors end the program with a line on stderr and the exit code that they mean."""
+    try:
+        with Client(server) as client:
+            yield client
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="--server") from None
+    except ConnectionLost as error:
+        _fail(NO_CONNECTION, f"ConnectionLost: {error}")
+    except (DeadlineExceeded, Cancelled) as error:
+        _fail(OUT_OF_TIME, f"{error.type}: {error}")
+    except WorkerLost as error:
+        _fail(PROCESS_LOST, f"{error.type}: {error}")
+    except (TaskError, InvalidResult) as error:
+        _fail(TASK_FAILED, str(error) if isinstance(error, TaskError) else f"{error.type}: {error}", error)
+    except CallError as error:
+        _fail(NOT_RUN, f"{error.type}: {error}")
+    except click.ClickException:
+        raise
+    except Exception as error:
+        told = describe(error)
+        _fail(TASK_FAILED, f"{told['type']}: {told['message']}", error.__cause__)
+
+
+def _fail(code: int, message: str, cause: BaseException | None = None) -> NoReturn:
+    traceback = getattr(cause, "traceback", None) or (cause.args[0] if isinstance(cause, TaskError) else None)
+    if isinstance(traceback, str) and "Traceback" in traceback:
+        click.echo(traceback.rstrip(), err=True)
+    click.echo(f"greentask: {message}", err=True)
+    sys.exit(code)

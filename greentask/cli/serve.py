@@ -1,0 +1,133 @@
+"""``greentask serve``."""
+
+# ruff: noqa: E402 - patching comes before every import that it is for
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+import click
+
+from .._version import __version__
+from ..errors import ConfigurationError, GreentaskError
+from ..pool.processes import DEFAULT_GRACE
+from ..server import Server
+from ..server.limits import Limits
+from ..server.server import DEFAULT_DRAIN, DEFAULT_LISTEN
+from ..tasks.loading import load_apps
+from ..tasks.registry import Tasks
+
+__all__ = ["command"]
+
+_LIMITS = {
+    "max_line": "Bytes of one line.",
+    "max_connections": "Connections at once; further ones wait.",
+    "max_in_flight": "Calls in flight on one connection; its next one waits.",
+    "max_calls": "Calls in flight in all; further ones are refused (Overloaded).",
+    "max_unsent": "Bytes of answers that a peer has not read; past it, it is cut off.",
+}
+
+
+def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    for name, help in reversed(_LIMITS.items()):
+        flag, default = "--" + name.replace("_", "-"), getattr(Limits(), name)
+        command = click.option(flag, type=click.IntRange(1), default=default, show_default=True, help=help)(command)
+    return command
+
+
+@click.command("serve")
+@click.argument("apps", metavar="APP...", nargs=-1, required=True)
+@click.option(
+    "--listen",
+    "-l",
+    multiple=True,
+    default=[DEFAULT_LISTEN],
+    show_default=True,
+    help="Address: host:port or unix:///path; may be given several times.",
+)
+@click.option("--processes", "-p", type=click.IntRange(1), help="Task processes.  [default: one for each processor]")
+@click.option("--process", "in_processes", multiple=True, help="Run this undecorated function in a task process.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=DEFAULT_GRACE,
+    show_default=True,
+    help="Seconds between asking a task that is out of time to end, and killing its process.",
+)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0),
+    default=DEFAULT_DRAIN,
+    show_default=True,
+    help="Seconds that calls in flight have for ending after SIGTERM.",
+)
+@click.option("--cancel-abandoned", is_flag=True, help="Cancel calls whose connection broke; else they go on.")
+@_limit_options
+@click.option("--insecure", is_flag=True, help="Listen where other machines can call, with no proof of who does.")
+@click.option("--debug", is_flag=True, help="Send tracebacks to callers, and log more.")
+def command(
+    apps: tuple[str, ...],
+    listen: tuple[str, ...],
+    processes: int | None,
+    in_processes: tuple[str, ...],
+    grace: float,
+    drain_timeout: float,
+    cancel_abandoned: bool,
+    insecure: bool,
+    debug: bool,
+    **limits: int,
+) -> None:
+    """Offer the tasks of each APP to the network, until SIGTERM or Ctrl-C.
+
+    APP is package.module (all its tasks), package.module:registry, or module:function, which needs no decorator.
+    Tasks run in greenlets, those declared process=True in task processes.
+
+    The first signal lets calls in flight end (--drain-timeout), a second one stops at once.
+    Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong usage.
+    """
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    tasks = _load(apps, in_processes)
+    try:
+        server = Server(
+            tasks,
+            listen,
+            processes=processes,
+            limits=Limits(**limits),
+            grace=grace,
+            cancel_abandoned=cancel_abandoned,
+            debug=debug,
+            insecure=insecure,
+        )
+        server.start()
+    except GreentaskError as error:
+        _fail(str(error))
+    where = ", ".join(map(str, server.addresses))
+    count = f"{len(tasks)} task{'s' * (len(tasks) != 1)}"
+    pool = f", {server.processes.size} task process{'es' * (server.processes.size != 1)}" if server.processes else ""
+    click.echo(f"greentask {__version__} serves {count} on {where} (pid {os.getpid()}{pool})")
+    server.serve_forever(drain_timeout)
+
+
+def _load(apps: tuple[str, ...], in_processes: tuple[str, ...]) -> Tasks:
+    try:
+        return load_apps(apps, in_processes=in_processes)
+    except ConfigurationError as error:
+        _fail(str(error))
+    except Exception:
+        traceback.print_exc()
+        _fail(f"{' '.join(apps)} can't be imported: see the traceback above")
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"greentask serve: {message}", err=True)
+    sys.exit(1)
