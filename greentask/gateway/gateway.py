@@ -142,18 +142,20 @@ class Gateway:
         mine = Group()
         try:
             while (message := websocket.receive()) is not None:
-                self._calls.add(mine.spawn(self._answer, websocket, message, mine))
+                too_many = len(mine) >= self._max_in_flight
+                self._calls.add(mine.spawn(self._answer, websocket, message, too_many=too_many))
+            websocket.linger()
         finally:
             keeper.kill(block=False)
             self._open.discard(websocket)
 
-    def _answer(self, websocket: WebSocket, message: str | bytes, calls: Group) -> None:
+    def _answer(self, websocket: WebSocket, message: str | bytes, *, too_many: bool) -> None:
         try:
             id: Id | None = None
             try:
                 call = self._decode(message)
                 id = call.id
-                if len(calls) > self._max_in_flight:
+                if too_many:
                     raise Overloaded(f"{self._max_in_flight} calls of this connection are in flight: wait for one")
                 result = self._call(websocket, call)
             except CallError as error:
@@ -170,7 +172,7 @@ class Gateway:
     def _decode(self, message: str | bytes) -> Call:
         call = decode_request(message.encode() if isinstance(message, str) else message)
         if isinstance(call, More) or call.batch is not None or call.stream:
-            raise BadRequest("batch and stream are not available through this gateway")
+            raise BadRequest("batch and stream are not available through this gateway", getattr(call, "id", None))
         if call.function not in self.tasks:
             error = UnknownTask(f"this gateway offers no task {call.function[:80]!r}")
             error.id = call.id  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import socket
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,6 +32,7 @@ NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1000, 1001, 1002, 10
 _REASON_LIMIT = 123  # a control frame's 125 bytes less the code's two
 
 _SEND_WITHIN = 20.0  # seconds that a peer has for taking one frame
+_LINGER = 1.0  # seconds
 _SILENT_FOR = 25.0  # seconds of silence after which we ping, and after as many again give up
 
 
@@ -87,11 +89,21 @@ class WebSocket(BareWebSocket):  # type: ignore[misc]
                 if not self._heard:
                     self.cut_off()
 
+    def linger(self) -> None:
+        """After the last message, read on for a moment: a reset would cost the browser the close frame."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            with gevent.Timeout(_LINGER, False):
+                while self._socket.recv(65536):
+                    pass
+        except OSError:
+            pass  # gone, as it should be
+
     def cut_off(self) -> None:
         """Give it up, without a word that it wouldn't read."""
         self.closed = True
         try:
-            self._socket.shutdown(2)  # both directions: wakes whoever reads or writes
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever reads or writes
         except OSError:
             pass
 
