@@ -93,7 +93,7 @@ class WebSocket(BareWebSocket):  # type: ignore[misc]
         """After the last message, read on for a moment: a reset would cost the browser the close frame."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
-            with gevent.Timeout(_LINGER, False):
+            with gevent.Timeout(_LINGER, False):  # type: ignore[arg-type]
                 while self._socket.recv(65536):
                     pass
         except OSError:

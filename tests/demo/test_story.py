@@ -1,0 +1,117 @@
+"""The demo, as its user runs it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.programs import environment, greentask
+
+FREE = ("--listen", "127.0.0.1:0", "--web", "127.0.0.1:0")
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "greentask", "demo", *FREE, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+def test_every_mail_is_accepted_once_and_the_closing_message_comes() -> None:
+    done = greentask("demo", "--mails", "100", *FREE)
+    assert done.returncode == 0, done.stderr
+    assert "The service tells the client: tâche terminée" in done.stdout
+    assert re.search(r"accepted +100 of 100, none twice", done.stdout)
+    assert re.search(r"one after another, it would take +7\.0 s", done.stdout)
+    assert len(re.findall(r"p50 [\d.]+ ms, p99 [\d.]+ ms", done.stdout)) == 2
+
+
+@pytest.mark.slow
+def test_a_thousand_mails_take_a_fraction_of_the_time() -> None:
+    done = greentask("demo", *FREE)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"accepted +1000 of 1000, none twice", done.stdout)
+    took = re.search(r"time for the mails and both reports +([\d.]+) s", done.stdout)
+    assert took is not None
+    assert float(took[1]) < 26, "half of what one after another takes, on the busiest machine"
+
+
+@pytest.mark.parametrize("option", ["--listen", "--web", "--smtp"])
+def test_an_address_that_is_taken_is_named(option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = greentask("demo", *FREE, option, address)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert address in done.stderr
+    assert option in done.stderr
+
+
+def test_an_address_that_is_none_is_named() -> None:
+    done = greentask("demo", "--web", "nonsense")
+    assert done.returncode == 3
+    assert "nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "seconds", [0.4, 1.0, *(pytest.param(later, marks=pytest.mark.slow) for later in (0.1, 0.6, 1.5, 2.5, 3.0, 4.0))]
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whenever_it_is_interrupted_nothing_is_left(seconds: float, number: signal.Signals) -> None:
+    demo = start("--keep")
+    # A moment of its life, and no condition: the point is that any will do.
+    time.sleep(seconds)
+    children = psutil.Process(demo.pid).children(recursive=True)
+    demo.send_signal(number)
+    out, err = demo.communicate(timeout=15)
+    assert demo.returncode != 0
+    assert "Traceback" not in err or seconds < 0.4, f"{out}\n{err}"  # the interpreter itself may still be starting
+    assert_gone(children)
+
+
+def test_it_takes_what_it_started_along_when_it_is_killed() -> None:
+    demo = start("--keep")
+    assert demo.stdout is not None
+    while "WebSocket service" not in (line := demo.stdout.readline()):
+        assert line, demo.communicate()
+    children = psutil.Process(demo.pid).children(recursive=True)
+    assert len(children) >= 5  # SMTP, server, template, two processes, service
+    demo.kill()
+    demo.communicate(timeout=15)
+    assert_gone(children)
+
+
+def assert_gone(children: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_keep_leaves_it_up_and_prints_the_address() -> None:
+    demo = start("--keep", "--mails", "20")
+    assert demo.stdout is not None
+    lines = [demo.stdout.readline()]
+    while lines[-1] and "Still up" not in lines[-1]:
+        lines.append(demo.stdout.readline())
+    address = re.search(r"http://127\.0\.0\.1:(\d+)/", lines[-1])
+    assert address is not None, lines
+    socket.create_connection(("127.0.0.1", int(address[1])), timeout=5).close()
+    demo.send_signal(signal.SIGINT)
+    demo.communicate(timeout=15)
+    assert demo.returncode == 130
+
+
+def test_the_page_is_part_of_the_package() -> None:
+    import greentask.demo
+
+    assert (Path(os.path.dirname(greentask.demo.__file__)) / "page.html").exists()
