@@ -47,6 +47,9 @@ def _group() -> None:
 def main() -> None:
     """Run the command line."""
     try:
-        _group(prog_name="greentask")
-    except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(_group.main(prog_name="greentask", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)  # as shells count it: 128 and the signal's number

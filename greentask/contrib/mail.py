@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import smtplib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from email.message import Message
 
@@ -37,63 +38,53 @@ def deliver(
     """
     host, _, port = relay.rpartition(":")
     delivery = Delivery()
-    waiting = iter(messages)  # shared: each greenlet takes the next one
+    waiting = iter(messages)
     first = next(waiting, None)
     if first is None:
         return delivery
-    # Unreachable? Then say so once, and not for every mail.
-    opened = smtplib.SMTP(host, int(port), timeout=_TIMEOUT)
+    queue = itertools.chain([first], waiting)  # shared: each connection takes the next one
 
-    def run(relay: smtplib.SMTP, mine: Message | None = None) -> None:
-        with _closing(relay):
-            for message in _one_then(mine, waiting):
-                try:
-                    relay.send_message(message)
-                    delivery.sent += 1
-                except (smtplib.SMTPException, OSError) as error:
-                    delivery.refused[str(message["To"])] = f"{type(error).__name__}: {error}"
-                if on_sent is not None:
-                    on_sent(delivery.sent + len(delivery.refused))
-                if getattr(relay, "sock", None) is None:  # it broke, and smtplib has closed it
-                    try:
-                        relay.connect(host, int(port))
-                    except (smtplib.SMTPException, OSError):
-                        return
+    def connect() -> smtplib.SMTP:
+        return smtplib.SMTP(host, int(port), timeout=_TIMEOUT)
 
-    def connect_and_run() -> None:
+    def send(message: Message, connection: smtplib.SMTP) -> None:
         try:
-            another = smtplib.SMTP(host, int(port), timeout=_TIMEOUT)
-        except (smtplib.SMTPException, OSError):
-            return  # the relay wants no more of them: those that it took go on
-        run(another)
+            connection.send_message(message)
+            delivery.sent += 1
+        except Exception as error:  # of this mail: a refusal, a broken connection, an address that is none
+            delivery.refused[str(message["To"])] = f"{type(error).__name__}: {error}"
+        if on_sent is not None:
+            on_sent(delivery.sent + len(delivery.refused))
 
-    runs: list[gevent.Greenlet[..., None]] = [gevent.spawn(run, opened, first)]
-    runs += [gevent.spawn(connect_and_run) for _ in range(connections - 1)]
+    def run(connection: smtplib.SMTP | None) -> None:
+        while True:
+            if connection is None:
+                try:
+                    connection = connect()
+                except (smtplib.SMTPException, OSError):
+                    return  # the relay wants no more of them: those that it took go on
+            message = next(queue, None)
+            if message is None:
+                _quit(connection)
+                return
+            send(message, connection)
+            if connection.sock is None:  # it broke, and smtplib has closed it
+                connection = None
+
+    # Unreachable? Then say so once, and not for every mail.
+    opened = connect()
+    runs = [gevent.spawn(run, opened), *(gevent.spawn(run, None) for _ in range(connections - 1))]
     try:
         gevent.joinall(runs, raise_error=True)
     finally:
         gevent.killall(runs)
-    for message in waiting:
+    for message in queue:
         delivery.refused[str(message["To"])] = "no connection to the relay was left"
     return delivery
 
 
-def _one_then(first: Message | None, others: Iterator[Message]) -> Iterator[Message]:
-    if first is not None:
-        yield first
-    for message in others:  # noqa: UP028 - with `yield from`, whoever stops would close it for all
-        yield message
-
-
-class _closing:
-    def __init__(self, relay: smtplib.SMTP) -> None:
-        self._relay = relay
-
-    def __enter__(self) -> smtplib.SMTP:
-        return self._relay
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._relay.quit()
-        except (smtplib.SMTPException, OSError):
-            self._relay.close()
+def _quit(connection: smtplib.SMTP) -> None:
+    try:
+        connection.quit()
+    except (smtplib.SMTPException, OSError):
+        connection.close()
