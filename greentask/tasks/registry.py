@@ -19,9 +19,12 @@ R = TypeVar("R")
 class Tasks:
     """A registry of tasks, by name.
 
-    >>> tasks = Tasks()                                       # doctest: +SKIP
-    >>> @tasks.task(process=True)
-    ... def report(year): ...
+    >>> tasks = Tasks([len])
+    >>> @tasks.task(timeout=5)
+    ... def add(a, b):
+    ...     return a + b
+    >>> sorted(task.name for task in tasks)
+    ['add', 'len']
     """
 
     def __init__(self, tasks: Iterable[Task[..., Any] | Callable[..., Any]] = ()) -> None:

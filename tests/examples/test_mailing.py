@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from support.programs import ROOT, program
 from websocket import create_connection
+
+from support.programs import ROOT, program
 
 FOLDER = ROOT / "examples" / "mailing"
 

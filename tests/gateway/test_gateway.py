@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.programs import TESTS, program
 from websocket import (
     ABNF,
     WebSocket,
@@ -20,6 +19,8 @@ from websocket import (
     WebSocketConnectionClosedException,
     create_connection,
 )
+
+from support.programs import TESTS, program
 
 SERVICE = str(TESTS / "support" / "gateway_service.py")
 DONE = "tâche terminée"

@@ -1,0 +1,167 @@
+"""What the documents say: their code runs, their JSON is JSON, their links lead somewhere."""
+
+import doctest
+import importlib
+import json
+import os
+import pkgutil
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import greentask as package
+from support.parts import require
+from support.programs import ROOT, environment, greentask, program
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(name: str, language: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [body for kind, body in BLOCK.findall(text) if kind == language]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def shell(script: str, folder: Path, port: int) -> "subprocess.CompletedProcess[str]":
+    """Run what a reader pastes, with the port replaced; what it left in the background is ended."""
+    script = script.replace("12345", str(port)).replace("12346", str(free_port()))
+    (folder / "script.sh").write_text(script + "\nkill $(jobs -p) 2>/dev/null; wait\n", encoding="utf-8")
+    bin = Path(sys.executable).parent
+    variables = environment(
+        PATH=f"{bin}{os.pathsep}{os.environ['PATH']}", GREENTASK_URL=f"127.0.0.1:{port}", PYTHONPATH=str(folder)
+    )
+    return subprocess.run(["bash", "script.sh"], cwd=folder, env=variables, capture_output=True, text=True, timeout=60)
+
+
+# ---- README
+
+
+def test_the_readme_example_works_when_pasted(tmp_path: Path) -> None:
+    example = blocks("README.md", "sh")[0]
+    done = shell(example, tmp_path, free_port())
+    expected = sum(n * n for n in range(2026 * 1000))
+    assert f"\n{expected} sent to you@x.org\n" in "\n" + done.stdout, done.stdout + done.stderr
+    assert len(example.splitlines()) <= 16
+
+
+def test_the_readme_serves_what_nobody_decorated(tmp_path: Path) -> None:
+    port = free_port()
+    serve = blocks("README.md", "sh")[1].replace("12346", str(port)).rstrip().rstrip("&")
+    assert serve.startswith("greentask ")
+    with program("-m", *serve.split(), cwd=tmp_path) as (line, _):
+        assert "serves 2 tasks" in line
+        server = f"127.0.0.1:{port}"
+        assert greentask("call", "median", "data=[3, 1, 2]", "--server", server).stdout == "2\n"
+        listed = json.loads(greentask("tasks", "--json", "--server", server).stdout)
+        assert {task["name"]: task["process"] for task in listed} == {"getsize": False, "median": True}
+
+
+@pytest.mark.interop
+def test_the_readme_calls_from_a_shell(tmp_path: Path) -> None:
+    require(shutil.which("nc"), "no netcat here (on Debian: apt-get install netcat-openbsd)")
+    first, _, third = blocks("README.md", "sh")[:3]
+    start = "\n".join(line for line in first.splitlines() if not line.startswith("python3"))
+    done = shell(start + "\n" + third, tmp_path, free_port())
+    assert "send_mail(from_, to, contents)" in done.stdout, done.stderr
+    assert '"sent to you@x.org"' in done.stdout
+    assert f'{{"result":{sum(n * n for n in range(2026 * 1000))}}}' in done.stdout
+
+
+def test_the_readme_has_two_commands_and_run_py_knows_them() -> None:
+    commands = re.findall(r"^    (python3 run\.py \w+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert commands == ["python3 run.py demo", "python3 run.py test"]
+    helped = subprocess.run([sys.executable, str(ROOT / "run.py"), "--help"], capture_output=True, text=True)
+    assert all(command in helped.stdout for command in commands)
+
+
+# ---- docs/tasks.md
+
+
+def test_the_tasks_document_runs(tmp_path: Path) -> None:
+    declared, called = blocks("docs/tasks.md", "python")[:2]
+    more = """
+        @task
+        def add(a, b):
+            return a + b
+
+        @task
+        def slow():
+            current().progress(1, 2)
+            return "at last"
+    """
+    (tmp_path / "documented.py").write_text(declared + textwrap.dedent(more), encoding="utf-8")
+    with program("-m", "greentask", "serve", "documented", "-l", "127.0.0.1:0", cwd=tmp_path) as (line, _):
+        server = next(word for word in line.split() if word.startswith("tcp://"))
+        called = called.replace("127.0.0.1:12345", server)
+        ends = """
+            assert future.result() == 3
+            assert result == 1998
+            assert item == 2
+            assert client.call("send_mails", ["a", "b"]) == 2
+            assert client.call("yearly_report", 4) == {"year": 4, "total": 6}
+            assert client.call("fetch", "x") == "x"
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", called + textwrap.dedent(ends)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "{'done': 1, 'total': 2}\n"
+
+
+def test_the_error_tree_of_the_document_is_the_tree() -> None:
+    for name in re.findall(r"── (\w+)", (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")):
+        assert issubclass(getattr(package, name), package.GreentaskError), name
+
+
+# ---- docs/protocol.md, docs/operations.md
+
+
+@pytest.mark.parametrize("name", ["docs/protocol.md"])
+def test_every_json_line_is_json(name: str) -> None:
+    for block in blocks(name, "json"):
+        for line in block.splitlines():
+            json.loads(line)
+
+
+@pytest.mark.interop
+def test_the_protocol_document_talks_to_a_server_with_netcat(tmp_path: Path) -> None:
+    require(shutil.which("nc"), "no netcat here (on Debian: apt-get install netcat-openbsd)")
+    port = free_port()
+    with program("-m", "greentask", "serve", "support.shop", "-l", f"127.0.0.1:{port}"):
+        done = shell(blocks("docs/protocol.md", "sh")[0], tmp_path, port)
+    assert done.stdout == '{"result":"pong"}\n'
+
+
+def test_the_operations_document_has_every_flag_of_serve() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    flags = set(re.findall(r"--[a-z][a-z-]+", greentask("serve", "--help").stdout)) - {"--help", "--debug"}
+    assert sorted(flag for flag in flags if flag not in text) == []
+
+
+# ---- All of them
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.walk_packages(package.__path__, "greentask.")])
+def test_the_examples_in_docstrings_run(name: str) -> None:
+    if name in ("greentask.__main__", "greentask.cli.serve", "greentask.demo.service"):
+        return  # programs: importing them patches the standard library
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert failed == 0
