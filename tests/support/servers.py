@@ -1,0 +1,254 @@
+"""A real `greentask serve` in a process of its own, and a client that is nothing but a socket and lines.
+
+    with serving("--max-line", "1000") as server, server.connect() as peer:
+        assert peer.ask({"id": 1, "function": "add", "args": [1, 2]}) == {"id": 1, "result": 3}
+
+What it serves is `support.server_tasks`, unless told otherwise.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from support.programs import environment
+
+__all__ = ["LineClient", "RunningServer", "connect", "serving", "wait_until"]
+
+PATIENCE = 20.0  # seconds in which what must happen has happened
+_READY = re.compile(r"^greentask \S+ serves .* on (?P<addresses>\S.*) \(pid \d+", re.MULTILINE)
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str = "the condition", patience: float = PATIENCE) -> T:
+    """Wait until the condition is true (or what it returns is); its value. Fails after `patience` seconds."""
+    give_up = time.monotonic() + patience
+    while not (value := condition()):
+        assert time.monotonic() < give_up, f"{what} did not come true in {patience:g} s"
+        time.sleep(0.005)
+    return value
+
+
+# ---- The client
+
+
+class LineClient:
+    """Lines on a connected socket. Whatever it waits for comes within `patience` seconds, or the test fails.
+
+    The socket may be gevent's.
+    """
+
+    def __init__(self, sock: Any, patience: float = PATIENCE) -> None:
+        sock.settimeout(patience)
+        self.socket = sock
+        self._held = b""
+
+    def __enter__(self) -> "LineClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, *messages: object) -> None:
+        """Send each message as a line of JSON, all in one piece."""
+        self.send_bytes(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send these bytes as they are."""
+        self.socket.sendall(data)
+
+    def line(self) -> bytes | None:
+        """The next line, without its newline; None when the other side has closed."""
+        while b"\n" not in self._held:
+            data = self.socket.recv(65536)
+            if not data:
+                assert not self._held, f"closed in the middle of a line: {self._held[:200]!r}"
+                return None
+            self._held += data
+        line, self._held = self._held.split(b"\n", 1)
+        return line
+
+    def hear(self) -> dict[str, Any]:
+        """The next line's message."""
+        line = self.line()
+        assert line is not None, "closed, where a line was due"
+        message = json.loads(line)
+        assert isinstance(message, dict), line
+        return message
+
+    def hear_all(self, count: int) -> list[dict[str, Any]]:
+        """The next so many messages."""
+        return [self.hear() for _ in range(count)]
+
+    def hear_rest(self) -> list[dict[str, Any]]:
+        """All messages until the other side closes."""
+        messages = []
+        while (line := self.line()) is not None:
+            messages.append(json.loads(line))
+        return messages
+
+    def ask(self, message: object) -> dict[str, Any]:
+        """Send a message; the next one that comes."""
+        self.send(message)
+        return self.hear()
+
+    def call(self, function: str, *args: object, **named: object) -> Any:
+        """The result of one call without id. An error fails the test."""
+        reply = self.ask({"function": function, "args": named or args})
+        assert set(reply) == {"result"}, reply
+        return reply["result"]
+
+    def end_sending(self) -> None:
+        """Shut down our side only."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Break the connection off: the other side gets an RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def connect(address: str, patience: float = PATIENCE, *, receive_buffer: int | None = None) -> LineClient:
+    """Connect to `tcp://host:port` or `unix:///path`. A small `receive_buffer` (bytes) makes a slow reader."""
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    where: Any = rest if scheme == "unix" else (host.strip("[]"), int(port))
+    family = socket.AF_UNIX if scheme == "unix" else socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(patience)
+        sock.connect(where)
+    except BaseException:
+        sock.close()
+        raise
+    return LineClient(sock, patience)
+
+
+# ---- The server
+
+
+class RunningServer:
+    """A `greentask serve` that has said that it is ready."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", output: Path) -> None:
+        self.process = process
+        self.addresses: list[str] = []
+        self._output = output
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def address(self) -> str:
+        """`tcp://127.0.0.1:PORT`, the first address that it listens on."""
+        return self.addresses[0]
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def output(self) -> str:
+        """What it has written so far, to stdout and stderr."""
+        return self._output.read_text("utf-8", "backslashreplace")
+
+    def connect(self, patience: float = PATIENCE, *, receive_buffer: int | None = None) -> LineClient:
+        """A connection to its first address."""
+        return connect(self.address, patience, receive_buffer=receive_buffer)
+
+    def call(self, function: str, *args: object, **named: object) -> Any:
+        """The result of one call, on a connection of its own."""
+        with self.connect() as peer:
+            return peer.call(function, *args, **named)
+
+    def status(self) -> dict[str, Any]:
+        """What `greentask.status` says, less the connection and the call that ask."""
+        status: dict[str, Any] = self.call("greentask.status")
+        status["connections"] -= 1
+        status["in_flight"] -= 1
+        return status
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        """Its exit code, when it has ended."""
+        return self.process.wait(patience)
+
+    def below(self) -> list[psutil.Process]:
+        """The processes that it has started, and those that these have."""
+        return psutil.Process(self.pid).children(recursive=True)
+
+    def memory(self) -> int:
+        """Its resident memory in bytes, without that of its task processes."""
+        return int(psutil.Process(self.pid).memory_info().rss)
+
+
+@contextmanager
+def serving(
+    *options: str,
+    apps: Iterable[str] = ("support.server_tasks",),
+    listen: Iterable[str] = ("127.0.0.1:0",),
+    processes: int = 2,
+    cwd: Path | None = None,
+    new_session: bool = False,
+    **variables: str,
+) -> Iterator[RunningServer]:
+    """Start `python -m greentask serve APPS OPTIONS`, wait until it is ready; end it (if it hasn't ended) afterwards.
+
+    `new_session` gives it a process group of its own, as a shell would: `os.killpg` is then what Ctrl-C does.
+    `variables` go into its environment.
+    """
+    command = [sys.executable, "-m", "greentask", "serve", *apps, *options, "--processes", str(processes)]
+    for address in listen:
+        command += ["--listen", address]
+    with tempfile.TemporaryDirectory(prefix="greentask-test-") as folder:
+        output = Path(folder, "output")
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment(**variables),
+                start_new_session=new_session,
+            )
+        server = RunningServer(process, output)
+        try:
+            wait_until(lambda: _READY.search(server.output()) or process.poll() is not None, "greentask serve is ready")
+            ready = _READY.search(server.output())
+            assert ready is not None, f"{command} ended with {process.returncode}:\n{server.output()}"
+            server.addresses = ready["addresses"].split(", ")
+            yield server
+        finally:
+            _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End it in good order, but quickly: a second signal does not wait for calls."""
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(2.0)
+    process.wait(PATIENCE)
