@@ -176,5 +176,6 @@ class Server:
             logger.warning("a second signal: stopping now")
             self.stop(0.0)
         else:
-            logger.info("draining: %d calls are in flight", self.in_flight)
+            if self.in_flight:
+                logger.info("draining: %d calls are in flight", self.in_flight)
             gevent.spawn(self.stop, drain)
