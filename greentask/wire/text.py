@@ -20,17 +20,16 @@ class LineSplitter:
     ([b'{"a":1}'], [b'{"b":2}'])
     """
 
-    __slots__ = ("_held", "_pieces", "max_line")
+    __slots__ = ("_held", "max_line")
 
     def __init__(self, max_line: int = DEFAULT_MAX_LINE) -> None:
         self.max_line = max_line
-        self._pieces: list[bytes] = []
-        self._held = 0
+        self._held = bytearray()  # one, for a list of pieces would cost many times their size when they are small
 
     @property
     def pending(self) -> int:
         """How many bytes of an unfinished line are held."""
-        return self._held
+        return len(self._held)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what arrived; return the lines that it completes.
@@ -43,11 +42,9 @@ class LineSplitter:
             self._hold(data, [])
             return []
         whole = data[:end]
-        if self._pieces:
-            self._pieces.append(whole)
-            whole = b"".join(self._pieces)
-            self._pieces.clear()
-            self._held = 0
+        if self._held:
+            whole = b"".join((self._held, whole))
+            self._held = bytearray()
         lines: list[bytes] = []
         for line in whole.split(b"\n"):
             if line.endswith(b"\r"):
@@ -60,14 +57,11 @@ class LineSplitter:
         return lines
 
     def _hold(self, rest: bytes, lines: list[bytes]) -> None:
-        if rest:
-            # One more byte than max_line may be a "\r" whose newline hasn't arrived.
-            if self._held + len(rest) > self.max_line + 1:
-                self._pieces.clear()
-                self._held = 0
-                raise self._too_long(lines)
-            self._pieces.append(rest)
-            self._held += len(rest)
+        # One more byte than max_line may be a "\r" whose newline hasn't arrived.
+        if len(self._held) + len(rest) > self.max_line + 1:
+            self._held = bytearray()
+            raise self._too_long(lines)
+        self._held += rest
 
     def _too_long(self, lines: list[bytes]) -> LineTooLong:
         error = LineTooLong(
