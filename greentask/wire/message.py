@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, refusal
-from .json import dumps, find_fault, loads
+from .json import MAX_DEPTH, dumps, find_fault, loads
 
 __all__ = [
     "DEFAULT_STREAM_WINDOW",
@@ -39,6 +39,7 @@ DEFAULT_STREAM_WINDOW = 64
 _MAX_STREAM_WINDOW = 1_000_000
 
 _CALL_MEMBERS = frozenset({"function", "args", "id", "timeout", "progress", "batch", "stream", "enqueue"})
+_REPLY_KINDS = ("result", "error", "progress", "item")
 _NOT_YET = {
     "enqueue": "durable tasks (enqueue) are not available on this server: it has no queue",
     "jsonrpc": 'JSON-RPC is not available on this server: send {"function": …, "args": …}',
@@ -111,7 +112,7 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
     if unknown:
         for name in sorted(unknown):
             raise BadRequest(_NOT_YET.get(name, f"unknown member {_show(name)}"))
-    if message.get("enqueue"):
+    if message.get("enqueue", False) is not False:
         raise BadRequest(_NOT_YET["enqueue"])
     function = message.get("function")
     if not isinstance(function, str) or not function:
@@ -187,17 +188,21 @@ def _decode_stream(stream: Any) -> int:
 
 def decode_reply(text: bytes) -> Reply:
     """What a server's line says. Raises ``InvalidMessage``."""
-    message = loads(text)
+    message = loads(text, MAX_DEPTH + 1)  # a result may be that deep, and is one level down here
     if not isinstance(message, dict):
         raise InvalidMessage(f"a reply is an object, not {_kind(message)}")
     id, index = message.get("id"), message.get("index")
-    for kind in ("result", "error", "progress", "item"):
-        if kind in message:
-            value = message[kind]
-            if kind == "error" and not isinstance(value, dict):
-                raise InvalidMessage(f"error must be an object, not {_kind(value)}")
-            return Reply(id, kind, value, index)
-    raise InvalidMessage("a reply needs one of result, error, progress or item")
+    if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
+        raise InvalidMessage(f"id must be a string or an integer, not {_kind(id)}")
+    if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
+        raise InvalidMessage(f"index must be an integer, not {_kind(index)}")
+    kinds = [kind for kind in _REPLY_KINDS if kind in message]
+    if len(kinds) != 1:
+        raise InvalidMessage(f"a reply has one of {', '.join(_REPLY_KINDS)}, not {' and '.join(kinds) or 'none'}")
+    value = message[kinds[0]]
+    if kinds[0] == "error" and not isinstance(value, dict):
+        raise InvalidMessage(f"error must be an object, not {_kind(value)}")
+    return Reply(id, kinds[0], value, index)
 
 
 def encode_call(call: Call) -> bytes:
@@ -219,7 +224,8 @@ def encode_call(call: Call) -> bytes:
         return dumps(message) + b"\n"
     except InvalidResult as error:
         args = call.args if call.batch is None else call.batch
-        raise InvalidArguments(f"{call.function}: {find_fault(args, 'args') or error}") from None
+        found = find_fault(args, "args") or find_fault(message, "call")
+        raise InvalidArguments(f"{call.function}: {found or error}") from None
 
 
 def encode_more(more: More) -> bytes:

@@ -1,0 +1,465 @@
+"""Messages: what one line means, every rule of a call, and that nothing but the protocol's errors comes of a line."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from greentask.errors import PROTOCOL_TYPES, CallError, InvalidArguments, InvalidMessage, from_wire
+from greentask.wire.json import dumps
+from greentask.wire.message import (
+    DEFAULT_STREAM_WINDOW,
+    BadRequest,
+    Call,
+    More,
+    Reply,
+    decode_reply,
+    decode_request,
+    encode_call,
+    encode_more,
+    error_member,
+    item_line,
+    line,
+    member,
+)
+from greentask.wire.text import LineSplitter
+from support.values import alike, damaged, pieces, text, values
+
+MORE_EXAMPLES = settings(max_examples=6 * settings().max_examples)
+
+# ---- Messages, for Hypothesis
+
+ids = text | st.integers()
+windows = st.integers(1, 1_000_000)
+args = st.dictionaries(text, values, max_size=3) | st.lists(values, max_size=3)
+some_args = st.none() | args
+functions = text.filter(bool)
+timeouts = st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+
+calls = st.one_of(
+    st.builds(Call, functions, some_args, st.none() | ids, timeouts),
+    st.builds(Call, functions, some_args, ids, timeouts, st.booleans(), st.none(), st.just(0) | windows),
+    st.builds(Call, functions, st.none(), ids, timeouts, st.booleans(), st.lists(some_args, max_size=4).map(tuple)),
+)
+mores = st.builds(More, ids, windows)
+errors = st.dictionaries(text | st.sampled_from(["type", "message", "started"]), values, max_size=3)
+replies = st.one_of(
+    st.builds(Reply, st.none() | ids, st.sampled_from(["result", "progress", "item"]), values),
+    st.builds(Reply, st.none() | ids, st.just("error"), errors),
+    st.builds(Reply, st.none() | ids, st.just("result"), values, st.integers(0, 1_000_000)),
+    st.builds(Reply, st.none() | ids, st.just("error"), errors, st.integers(0, 1_000_000)),
+)
+
+
+def encode_reply(reply: Reply) -> bytes:
+    body = member(reply.kind, dumps(reply.value))
+    return line(reply.id, body) if reply.index is None else item_line(reply.id, reply.index, body)
+
+
+requests_as_bytes = calls.map(encode_call) | mores.map(encode_more)
+lines = st.lists(pieces, max_size=12).map(b"".join) | st.binary() | values.map(dumps)
+
+# ---- There and back
+
+
+@given(calls)
+def test_a_call_comes_back_as_it_was(call: Call) -> None:
+    assert alike(decode_request(encode_call(call)), call)
+
+
+@given(mores)
+def test_a_grant_comes_back_as_it_was(more: More) -> None:
+    assert alike(decode_request(encode_more(more)), more)
+
+
+@given(replies)
+def test_a_reply_comes_back_as_it_was(reply: Reply) -> None:
+    assert alike(decode_reply(encode_reply(reply)), reply)
+
+
+@given(st.lists(requests_as_bytes | replies.map(encode_reply), max_size=5))
+def test_a_message_is_one_line(messages: list[bytes]) -> None:
+    assert LineSplitter().feed(b"".join(messages)) == [message.removesuffix(b"\n") for message in messages]
+
+
+# ---- Whatever comes in
+
+
+def check_request(request: Call | More) -> None:
+    """That it is what the types say, since the layers above rely on them."""
+    assert request.id is None or type(request.id) in (str, int)
+    if isinstance(request, More):
+        assert request.id is not None
+        assert 0 < request.items <= 1_000_000
+        return
+    assert isinstance(request.function, str)
+    assert request.function
+    assert request.args is None or type(request.args) in (dict, list)
+    assert request.timeout is None or (type(request.timeout) is float and 0 < request.timeout < float("inf"))
+    assert type(request.progress) is bool
+    assert type(request.stream) is int
+    assert 0 <= request.stream <= 1_000_000
+    assert request.batch is None or (request.args is None and not request.stream)
+    assert all(item is None or type(item) in (dict, list) for item in request.batch or ())
+    if request.progress or request.stream or request.batch is not None:
+        assert request.id is not None
+
+
+@MORE_EXAMPLES
+@given(lines | damaged(requests_as_bytes))
+def test_a_line_is_a_request_or_an_invalid_message(data: bytes) -> None:
+    try:
+        request = decode_request(data)
+    except InvalidMessage as error:
+        check_error(error, answers_to=getattr(error, "id", None))
+    else:
+        check_request(request)
+
+
+def check_error(error: InvalidMessage, answers_to: str | int | None) -> None:
+    assert error.type == "InvalidMessage"
+    assert error.started is False
+    assert len(str(error)) < 400
+    assert getattr(error, "id", None) == answers_to
+    assert decode_reply(line(answers_to, error_member(error))).id == answers_to
+
+
+@MORE_EXAMPLES
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["function", "args", "id", "timeout", "progress", "batch", "stream", "enqueue", "more", "items"]
+        ),
+        values | st.booleans() | st.integers(-1, 3) | st.just("f"),
+    )
+)
+def test_members_of_any_type_make_a_request_or_an_invalid_message(message: dict[str, Any]) -> None:
+    try:
+        request = decode_request(dumps(message))
+    except InvalidMessage as error:
+        id = message.get("id")
+        check_error(error, answers_to=id if type(id) in (str, int) else None)
+    else:
+        check_request(request)
+
+
+@MORE_EXAMPLES
+@given(lines | damaged(replies.map(encode_reply)))
+def test_a_line_is_a_reply_or_an_invalid_message(data: bytes) -> None:
+    try:
+        reply = decode_reply(data)
+    except InvalidMessage:
+        return
+    assert reply.id is None or type(reply.id) in (str, int)
+    assert reply.index is None or type(reply.index) is int
+    assert reply.kind in ("result", "error", "progress", "item")
+    assert reply.kind != "error" or type(reply.value) is dict
+
+
+# ---- A call, rule by rule
+
+
+def decode(**members: Any) -> Call | More:
+    return decode_request(json.dumps(members).encode())
+
+
+def refusal_of(data: bytes) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        decode_request(data)
+    return caught.value
+
+
+def test_the_least_that_is_a_call() -> None:
+    assert decode(function="f") == Call("f", None, None, None, False, None, 0)
+
+
+def test_all_that_may_be_in_a_call() -> None:
+    assert decode(function="f", args={"a": 1}, id=7, timeout=2, progress=True, stream=5, enqueue=False) == Call(
+        "f", {"a": 1}, 7, 2.0, True, None, 5
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({}, "function is missing"),
+        ({"id": 1}, "function is missing"),
+        ({"function": None}, "function must be a non-empty string"),
+        ({"function": ""}, "function must be a non-empty string"),
+        ({"function": 1}, "function must be a non-empty string"),
+        ({"function": ["f"]}, "function must be a non-empty string"),
+        ({"function": "f", "args": "x"}, "args must be an object (keyword arguments) or an array, not a string"),
+        ({"function": "f", "args": 1}, "args must be an object (keyword arguments) or an array, not a number"),
+        ({"function": "f", "args": 1.5}, "args must be an object (keyword arguments) or an array, not a number"),
+        ({"function": "f", "args": True}, "args must be an object (keyword arguments) or an array, not true or false"),
+        ({"function": "f", "id": 1.0}, "id must be a string or an integer, not a number"),
+        ({"function": "f", "id": True}, "id must be a string or an integer, not true or false"),
+        ({"function": "f", "id": []}, "id must be a string or an integer, not an array"),
+        ({"function": "f", "id": {}}, "id must be a string or an integer, not an object"),
+        ({"function": "f", "timeout": 0}, "timeout must be a number of seconds above 0, not 0"),
+        ({"function": "f", "timeout": -1.5}, "timeout must be a number of seconds above 0, not -1.5"),
+        ({"function": "f", "timeout": 1e-400}, "timeout must be a number of seconds above 0, not 0.0"),
+        ({"function": "f", "timeout": "5"}, "timeout must be a number of seconds above 0, not a string"),
+        ({"function": "f", "timeout": True}, "timeout must be a number of seconds above 0, not true or false"),
+        ({"function": "f", "timeout": 10**400}, "timeout must be a number of seconds above 0, not 1000000000"),
+        ({"function": "f", "id": 1, "progress": 1}, "progress must be true or false, not a number"),
+        ({"function": "f", "id": 1, "progress": None}, "progress must be true or false, not null"),
+        ({"function": "f", "id": 1, "progress": "yes"}, "progress must be true or false, not a string"),
+        ({"function": "f", "progress": True}, "progress needs an id"),
+        ({"function": "f", "id": None, "progress": True}, "progress needs an id"),
+        ({"function": "f", "batch": []}, "batch needs an id"),
+        ({"function": "f", "id": 1, "batch": {}}, "batch must be an array of args values, not an object"),
+        ({"function": "f", "id": 1, "batch": True}, "batch must be an array of args values, not true or false"),
+        ({"function": "f", "id": 1, "batch": None}, "batch must be an array of args values, not null"),
+        ({"function": "f", "id": 1, "batch": [[], 1]}, "each item of batch must be an object"),
+        ({"function": "f", "id": 1, "batch": [], "args": []}, "batch takes the place of args"),
+        (
+            {"function": "f", "id": 1, "batch": [], "stream": True},
+            "batch takes the place of args, and does not go with",
+        ),
+        ({"function": "f", "stream": True}, "stream needs an id"),
+        ({"function": "f", "stream": 3}, "stream needs an id"),
+        ({"function": "f", "id": 1, "stream": 0}, "stream must be true or an integer from 1 to 1000000"),
+        ({"function": "f", "id": 1, "stream": -1}, "stream must be true or an integer from 1 to 1000000"),
+        ({"function": "f", "id": 1, "stream": 1_000_001}, "stream must be true or an integer from 1 to 1000000"),
+        ({"function": "f", "id": 1, "stream": 2.0}, "stream must be true or an integer from 1 to 1000000"),
+        ({"function": "f", "id": 1, "stream": "all"}, "stream must be true or an integer from 1 to 1000000"),
+        ({"function": "f", "id": 1, "stream": None}, "stream must be true or an integer from 1 to 1000000"),
+        ({"function": "f", "timout": 5}, 'unknown member "timout"'),
+        ({"function": "f", "b": 1, "a": 1}, 'unknown member "a"'),
+        ({"function": "f", "": 1}, 'unknown member ""'),
+        ({"function": "f", 'a"\n\xe9': 1}, 'unknown member "a\\"\\n\xe9"'),
+        ({"function": "f", "x" * 500: 1}, 'unknown member "xxxxxxx'),
+        ({"function": "f", "items": 1}, 'unknown member "items"'),
+        ({"result": 1, "id": 1}, 'unknown member "result"'),
+        ({"function": "f", "enqueue": True}, "durable tasks (enqueue) are not available on this server"),
+        ({"function": "f", "enqueue": {}}, "durable tasks (enqueue) are not available on this server"),
+        ({"function": "f", "enqueue": {"delay": 5}}, "durable tasks (enqueue) are not available on this server"),
+        ({"function": "f", "enqueue": None}, "durable tasks (enqueue) are not available on this server"),
+        ({"function": "f", "enqueue": 0}, "durable tasks (enqueue) are not available on this server"),
+        ({"jsonrpc": "2.0", "method": "f", "id": 1}, "JSON-RPC is not available on this server: send {"),
+        ({"jsonrpc": "2.0", "method": "f", "params": []}, "JSON-RPC is not available on this server: send {"),
+        ({"auth": {"nonce": "00", "proof": "00"}}, "this server has no secret: send no proof"),
+    ],
+    ids=lambda item: json.dumps(item)[:50] if isinstance(item, dict) else "",
+)
+def test_what_is_no_call_is_refused_with_its_reason(members: dict[str, Any], says: str) -> None:
+    error = refusal_of(json.dumps(members).encode())
+    assert str(error).startswith(says)
+    assert len(str(error)) < 200
+    id = members.get("id")
+    assert error.id == (id if type(id) in (str, int) else None)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"[]", "an array"),
+        (b'[{"jsonrpc":"2.0","method":"f","id":1}]', "an array"),
+        (b'"f"', "a string"),
+        (b"1", "a number"),
+        (b"-2.5", "a number"),
+        (b"null", "null"),
+        (b"true", "true or false"),
+    ],
+)
+def test_a_message_is_an_object(data: bytes, kind: str) -> None:
+    error = refusal_of(data)
+    assert str(error) == f"a message is an object, not {kind}"
+    assert error.id is None
+
+
+def test_what_is_not_json_has_no_id_to_answer_to() -> None:
+    with pytest.raises(InvalidMessage, match="not JSON") as caught:
+        decode_request(b'{"id": 7, "function": f}')
+    assert not isinstance(caught.value, BadRequest)
+
+
+@pytest.mark.parametrize("id", ["", "7", "\xe9\U0001f600", 0, -1, 1 << 80])
+def test_an_id_is_kept_exactly(id: str | int) -> None:
+    request = decode(function="f", id=id)
+    assert alike(request.id, id)
+    assert refusal_of(json.dumps({"function": "f", "id": id, "timout": 1}).encode()).id == id
+
+
+@pytest.mark.parametrize("given", [None, {}, [], {"from": 1}, [None], {"a": {"b": [1.5]}}])
+def test_args_are_an_object_an_array_or_none(given: Any) -> None:
+    request = decode(function="f", args=given)
+    assert isinstance(request, Call)
+    assert alike(request.args, given)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(5, 5.0), (0.25, 0.25), (5e-324, 5e-324), (1e308, 1e308), (None, None)])
+def test_a_timeout_is_in_seconds(given: Any, seconds: float | None) -> None:
+    request = decode(function="f", timeout=given)
+    assert isinstance(request, Call)
+    assert alike(request.timeout, seconds)
+
+
+@pytest.mark.parametrize(
+    ("given", "window"), [(True, DEFAULT_STREAM_WINDOW), (False, 0), (1, 1), (64, 64), (1_000_000, 1_000_000)]
+)
+def test_a_stream_has_a_window(given: Any, window: int) -> None:
+    request = decode(function="f", id=1, stream=given)
+    assert isinstance(request, Call)
+    assert alike(request.stream, window)
+
+
+def test_what_is_not_wanted_needs_no_id() -> None:
+    assert decode(function="f", progress=False, stream=False) == Call("f")
+
+
+def test_a_batch_may_be_empty_and_its_items_anything_that_args_may_be() -> None:
+    assert decode(function="f", id=1, batch=[]) == Call("f", id=1, batch=())
+    assert decode(function="f", id=1, batch=[None, {}, [1]]) == Call("f", id=1, batch=(None, {}, [1]))
+
+
+@pytest.mark.parametrize(
+    ("members", "more"),
+    [
+        ({"more": 7}, More(7, DEFAULT_STREAM_WINDOW)),
+        ({"more": "a", "items": 1}, More("a", 1)),
+        ({"more": 0, "items": 1_000_000}, More(0, 1_000_000)),
+    ],
+)
+def test_a_grant_names_the_stream_and_how_many(members: dict[str, Any], more: More) -> None:
+    assert decode(**members) == more
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"more": None}, "more must be a call's id, not null"),
+        ({"more": True}, "more must be a call's id, not true or false"),
+        ({"more": 1.5}, "more must be a call's id, not a number"),
+        ({"more": [1]}, "more must be a call's id, not an array"),
+        ({"more": 1, "items": 0}, "items must be an integer from 1 to 1000000"),
+        ({"more": 1, "items": 1_000_001}, "items must be an integer from 1 to 1000000"),
+        ({"more": 1, "items": True}, "items must be an integer from 1 to 1000000"),
+        ({"more": 1, "items": "5"}, "items must be an integer from 1 to 1000000"),
+        ({"more": 1, "items": None}, "items must be an integer from 1 to 1000000"),
+        ({"more": 1, "id": 2}, 'unknown member "id"'),
+        ({"more": 1, "function": "f"}, 'unknown member "function"'),
+    ],
+)
+def test_what_is_no_grant_is_refused_with_its_reason(members: dict[str, Any], says: str) -> None:
+    assert str(refusal_of(json.dumps(members).encode())) == says
+
+
+def test_a_bad_request_is_an_invalid_message_on_the_wire() -> None:
+    error = BadRequest("no", 7)
+    reply = decode_reply(line(error.id, error_member(error)))
+    assert reply == Reply(7, "error", {"type": "InvalidMessage", "message": "no"})
+    back = from_wire(reply.value)
+    assert type(back) is InvalidMessage
+
+
+# ---- Sending a call
+
+
+def test_only_what_is_said_goes_into_the_line() -> None:
+    assert encode_call(Call("f")) == b'{"function":"f"}\n'
+    assert encode_call(Call("f", [], 0)) == b'{"function":"f","args":[],"id":0}\n'
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (Call("f", {"a": [1, {2}]}), "f: args['a'][1] is a set, which JSON can't carry: {2}"),
+        (Call("f", [b"x"]), "f: args[0] is a bytes, which JSON can't carry: b'x'"),
+        (Call("f", {"a": float("nan")}), "f: args['a'] is nan, which JSON can't carry"),
+        (Call("f", id=1, batch=([1], {"a": "\ud800"})), "f: args[1]['a'] is '\\ud800', which JSON can't carry"),
+        (Call("f", timeout=float("inf")), "f: call['timeout'] is inf, which JSON can't carry"),
+        (Call("f", id="\ud800"), "f: call['id'] is '\\ud800', which JSON can't carry"),
+    ],
+)
+def test_arguments_that_json_cannot_carry_are_named(call: Call, says: str) -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        encode_call(call)
+    assert str(caught.value) == says
+
+
+def nested(depth: int) -> Any:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+def test_arguments_that_would_make_the_line_too_deep_are_refused_here() -> None:
+    assert decode_request(encode_call(Call("f", nested(199)))) == Call("f", nested(199))
+    with pytest.raises(InvalidArguments, match=r"^f: call\['args'\]\[0\].* is nested deeper than 200$"):
+        encode_call(Call("f", nested(200)))
+    with pytest.raises(InvalidArguments, match=r"^f: args\[0\].* is nested deeper than 200$"):
+        encode_call(Call("f", nested(201)))
+
+
+# ---- Receiving a reply
+
+
+@pytest.mark.parametrize(
+    ("data", "reply"),
+    [
+        (b'{"id":7,"result":{"sent":true}}', Reply(7, "result", {"sent": True})),
+        (b'{"result":null}', Reply(None, "result", None)),
+        (b'{"id":null,"item":[]}', Reply(None, "item", [])),
+        (b'{"id":"a","index":3,"result":12}', Reply("a", "result", 12, 3)),
+        (b'{"id":7,"progress":{"done":1}}', Reply(7, "progress", {"done": 1})),
+        (b'{"id":7,"error":{}}', Reply(7, "error", {})),
+        (b'{"id":7,"result":1,"message":"more than we know"}', Reply(7, "result", 1)),
+    ],
+)
+def test_a_reply_is_read(data: bytes, reply: Reply) -> None:
+    assert alike(decode_reply(data), reply)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"[]", "a reply is an object, not an array"),
+        (b"{}", "a reply has one of result, error, progress, item, not none"),
+        (b'{"id":1}', "a reply has one of result, error, progress, item, not none"),
+        (b'{"challenge":"00","greentask":1}', "a reply has one of result, error, progress, item, not none"),
+        (b'{"id":1,"result":null,"error":{"type":"ValueError"}}', "not result and error"),
+        (b'{"id":1,"item":1,"progress":{}}', "not progress and item"),
+        (b'{"id":1,"error":"failed"}', "error must be an object, not a string"),
+        (b'{"id":1,"error":null}', "error must be an object, not null"),
+        (b'{"id":[1],"result":1}', "id must be a string or an integer, not an array"),
+        (b'{"id":{},"progress":1}', "id must be a string or an integer, not an object"),
+        (b'{"id":1.0,"result":1}', "id must be a string or an integer, not a number"),
+        (b'{"id":true,"result":1}', "id must be a string or an integer, not true or false"),
+        (b'{"id":1,"index":"0","result":1}', "index must be an integer, not a string"),
+        (b'{"id":1,"index":false,"result":1}', "index must be an integer, not true or false"),
+        (b"hello", "not JSON"),
+    ],
+)
+def test_what_is_no_reply_is_refused_with_its_reason(data: bytes, says: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode_reply(data)
+    assert says in str(caught.value)
+
+
+def test_a_result_as_deep_as_may_be_written_can_be_read() -> None:
+    body = member("result", dumps(nested(200)))
+    assert decode_reply(line(7, body)).value == nested(200)
+    assert decode_reply(item_line(7, 0, body)).value == nested(200)
+    with pytest.raises(InvalidMessage, match="nested deeper than"):
+        decode_reply(b'{"result":' + b"[" * 201 + b"]" * 201 + b"}")
+
+
+@pytest.mark.parametrize(
+    "error", [cls("of this kind") for cls in PROTOCOL_TYPES.values()], ids=lambda error: error.type
+)
+def test_an_error_goes_into_its_line(error: CallError) -> None:
+    reply = decode_reply(line("a", error_member(error)))
+    assert (reply.id, reply.kind) == ("a", "error")
+    assert type(from_wire(reply.value)) is type(error)
+
+
+def test_lines_are_put_together_from_bytes() -> None:
+    assert line(None, member("result", b"1")) == b'{"result":1}\n'
+    assert line("\xe9", member("item", b"[1, 2]")) == '{"id":"\xe9","item":[1, 2]}\n'.encode()
+    assert item_line(7, 3, member("result", b"null")) == b'{"id":7,"index":3,"result":null}\n'
+    assert encode_more(More(7, 32)) == b'{"more":7,"items":32}\n'
