@@ -12,7 +12,7 @@ from ..errors import ConfigurationError
 __all__ = ["Address", "parse_address", "parse_addresses"]
 
 _FORMS = "host:port, tcp://host:port, tls://host:port, Text://host:port, unix:///path, [::1]:port for IPv6"
-_HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]]*)):(?P<port>\d{1,5})")
+_HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\s\[\]]+)\]|(?P<host>[^\s:/\[\]]*)):(?P<port>[0-9]{1,5})")
 _SCHEMES = {"tcp": "tcp", "text": "tcp", "tls": "tls", "unix": "unix"}
 
 
@@ -61,10 +61,20 @@ def parse_address(text: str) -> Address:
     match = _HOST_PORT.fullmatch(rest)
     if match is None:
         raise ConfigurationError(f"{text!r} is not an address: write {_FORMS}")
+    if match["v6"] is not None and not _is_ipv6(match["v6"]):
+        raise ConfigurationError(f"{text!r} is not an address: {match['v6']!r} is no IPv6 address")
     port = int(match["port"])
     if port > 65535:
         raise ConfigurationError(f"{text!r} is not an address: port {port} is above 65535")
     return Address(known, host=match["v6"] or match["host"] or "127.0.0.1", port=port)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_addresses(text: str | Iterable[str]) -> tuple[Address, ...]:
