@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,10 +11,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from gevent import getcurrent
-
 from ..errors import LineTooLong
-from ..hub.home import Home, find_home, wait_for
+from ..hub.home import Bell, allocate_lock, find_home
 from ..tasks.remote import ProgressCallback
 from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments
 from ..wire.address import parse_addresses
@@ -158,8 +155,7 @@ class Client:
         link = self._core.link()
         if not link.home.is_here():
             return self._wait(self._submit(call, None))
-        if getcurrent() is link.home.hub:
-            raise RuntimeError("a call in the hub itself would stop every greenlet: make it in a greenlet")
+        link.check_may_wait()
         receiver = WaitingGreenlet()
         self._start(link, call, receiver)
         try:
@@ -194,7 +190,7 @@ class Client:
         """``map``, each item being one call's arguments as the wire has them."""
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}")
-        submit = (self.submit_args(function, item, timeout=timeout) for item in items)
+        submit = (self._try_submit(function, item, timeout) for item in items)
         futures = _as_finished(submit, window) if unordered else _in_order(submit, window)
         return _results(futures, return_exceptions)
 
@@ -218,19 +214,30 @@ class Client:
 
     def _submit(self, call: Call, progress: ProgressCallback | None) -> CallFuture:
         link = self._core.link()
-        future = CallFuture(lambda: _forget(link, call), progress)
+        assert isinstance(call.id, int)
+        future = CallFuture(link, call.id, progress)
         self._start(link, call, future)
         return future
 
+    def _try_submit(self, function: str, item: dict[str, Any] | list[Any], timeout: float | None) -> Future[Any]:
+        """``submit_args``, where an error has its turn like that of a task."""
+        try:
+            return self.submit_args(function, item, timeout=timeout)
+        except Exception as error:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return failed
+
     def _wait(self, future: CallFuture) -> Any:
         try:
-            return wait_for(future)
+            return future.result()
         except BaseException:
             future.cancel()  # of no effect where it has ended
             raise
 
     def _call_reporting(self, call: Call, progress: ProgressCallback) -> Any:
         link, receiver = self._core.link(), EventReceiver()
+        link.check_may_wait()
         self._start(link, call, receiver)
         try:
             while True:
@@ -246,6 +253,7 @@ class Client:
     def _stream(self, function: str, args: dict[str, Any] | list[Any], window: int) -> Iterator[Any]:
         call = Call(function, args, self._core.next_id(), self._timeout, stream=window)
         link, receiver = self._core.link(), EventReceiver()
+        link.check_may_wait()
         self._start(link, call, receiver)
         assert call.id is not None
         taken = 0
@@ -268,7 +276,8 @@ class Client:
 class _Core:
     """What a client and those made by its ``using`` share: the link, remade in a forked child.
 
-    The lock guards against two threads making the link at once.
+    The lock guards against two threads making the link at once. A client that is forgotten without ``close`` leaves its
+    link, which ends with the last of its calls.
     """
 
     def __init__(self, addresses: tuple[Any, ...], connect_timeout: float, max_line: int) -> None:
@@ -276,7 +285,7 @@ class _Core:
         self._addresses = addresses
         self._connect_timeout = connect_timeout
         self._link: Link | None = None
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._ids = itertools.count(1)
         _cores.add(self)
 
@@ -289,22 +298,24 @@ class _Core:
             with self._lock:
                 link = self._link
                 if link is None:
-                    home: Home = find_home()
-                    link = self._link = Link(home, self._addresses, self._connect_timeout, self.max_line)
+                    link = self._link = Link(find_home(), self._addresses, self._connect_timeout, self.max_line)
         return link
 
     def close(self) -> None:
         link = self._link
         if link is not None:
-            closed: Future[None] = Future()
+            closed = Bell()
             link.home.run(link.finish, closed)
-            try:
-                wait_for(closed, _CLOSED_WITHIN)
-            except TimeoutError:
+            if not closed.wait(_CLOSED_WITHIN):
                 link.home.run(link.close)
 
+    def __del__(self) -> None:
+        link = self._link
+        if link is not None and link.home.hub.loop is not None:
+            link.home.hub.loop.run_callback_threadsafe(link.leave)  # not here and now: garbage is collected anywhere
+
     def forked(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         link, self._link = self._link, None
         if link is not None:
             link.abandon()
@@ -326,11 +337,23 @@ def _forget(link: Link, call: Call) -> None:
 
 
 def _in_order(submit: Iterator[Future[Any]], window: int) -> Iterator[Future[Any]]:
-    flying: deque[Future[Any]] = deque(itertools.islice(submit, window))
+    flying: deque[Future[Any]] = deque()
+    broken: Exception | None = None  # an error of the items themselves: it has its turn, too
+
+    def launch(count: int) -> None:
+        nonlocal broken
+        try:
+            flying.extend(itertools.islice(submit, count))
+        except Exception as error:
+            broken = error
+
     try:
+        launch(window)
         while flying:
             yield flying.popleft()
-            flying.extend(itertools.islice(submit, 1))
+            launch(1)
+        if broken is not None:
+            raise broken
     finally:
         for future in flying:
             future.cancel()
@@ -339,11 +362,16 @@ def _in_order(submit: Iterator[Future[Any]], window: int) -> Iterator[Future[Any
 def _as_finished(submit: Iterator[Future[Any]], window: int) -> Iterator[Future[Any]]:
     finished: Mailbox[Future[Any]] = Mailbox()
     flying: set[Future[Any]] = set()
+    broken: Exception | None = None
 
     def launch(count: int) -> None:
-        for future in itertools.islice(submit, count):
-            flying.add(future)
-            future.add_done_callback(finished.put)
+        nonlocal broken
+        try:
+            for future in itertools.islice(submit, count):
+                flying.add(future)
+                future.add_done_callback(finished.put)
+        except Exception as error:
+            broken = error
 
     try:
         launch(window)
@@ -352,6 +380,8 @@ def _as_finished(submit: Iterator[Future[Any]], window: int) -> Iterator[Future[
             flying.discard(future)
             yield future
             launch(1)
+        if broken is not None:
+            raise broken
     finally:
         for future in flying:
             future.cancel()
@@ -362,7 +392,7 @@ def _results(futures: Iterator[Future[Any]], return_exceptions: bool) -> Iterato
     try:
         for current in futures:
             try:
-                result = wait_for(current)
+                result = current.result()
             except Exception as error:
                 if not return_exceptions:
                     raise

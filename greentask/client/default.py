@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable
 from typing import Any
 
+from ..hub.home import allocate_lock
 from .client import Client
 
 __all__ = ["DEFAULT_ADDRESS", "configure", "default_client"]
 
 DEFAULT_ADDRESS = "127.0.0.1:12345"
 
-_lock = threading.Lock()  # guards _client: two threads must not make it at once
+_lock = allocate_lock()  # guards _client: two threads must not make it at once
 _client: Client | None = None
 
 
@@ -23,6 +23,8 @@ def configure(address: str | Iterable[str] | Client, **options: Any) -> Client:
     Without it, it is the environment's ``GREENTASK_URL``, or else 127.0.0.1:12345.
     """
     global _client
+    if isinstance(address, Client) and options:
+        raise TypeError(f"a client has its options already: {', '.join(options)}")
     client = address if isinstance(address, Client) else Client(address, **options)
     with _lock:
         _client = client
@@ -36,3 +38,11 @@ def default_client() -> Client:
         if _client is None:
             _client = Client(os.environ.get("GREENTASK_URL") or DEFAULT_ADDRESS)
         return _client
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = allocate_lock()  # it may have been held by a thread that isn't there
+
+
+os.register_at_fork(after_in_child=_after_fork)

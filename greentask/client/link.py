@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from concurrent.futures import Future
 from typing import Any, Protocol
 
 import gevent
+from gevent import getcurrent
+from gevent.event import Event
 from gevent.socket import create_connection
 from gevent.socket import socket as GreenSocket
 
-from ..errors import CallError, ConnectionLost, DeadlineExceeded, InvalidMessage, from_wire
-from ..hub.home import Home
+from ..errors import CallError, ConnectionLost, DeadlineExceeded, InvalidMessage, LineTooLong, from_wire
+from ..hub.home import Bell, Home
 from ..hub.outlet import Outlet
 from ..wire.address import Address
 from ..wire.message import Call, Reply, decode_reply, encode_call
@@ -51,7 +52,7 @@ class _Sent:
 class Link:
     """Connects at the first call, and again at the next one after the connection was lost.
 
-    Belongs to its home's thread; every method is called there, and none blocks.
+    Belongs to its home's thread; every method but ``check_may_wait`` is called there, and none blocks.
     """
 
     def __init__(self, home: Home, addresses: tuple[Address, ...], connect_timeout: float, max_line: int) -> None:
@@ -60,12 +61,23 @@ class Link:
         self._addresses = addresses
         self._connect_timeout = connect_timeout
         self._max_line = max_line
-        self._calls: dict[Any, _Sent] = {}
-        self._unsent: list[tuple[_Sent, bytes]] = []  # until the connection is there
-        self._connecting = False
+        self._calls: dict[int, _Sent] = {}
+        self._unsent: list[tuple[int, _Sent, bytes]] = []  # until the connection is there
+        self._greenlet: gevent.Greenlet[..., Any] | None = None  # which connects, and then reads
+        self._connected = Event()  # or it failed
         self._socket: GreenSocket | None = None
         self._outlet: Outlet | None = None
         self._complaint: str | None = None  # an error about the connection and not about a call
+        self._is_left = False
+
+    def check_may_wait(self) -> None:
+        """Raise ``RuntimeError`` where waiting for a call would keep its answer from being read."""
+        current = getcurrent()
+        if current is self.home.hub or current is self._greenlet:
+            raise RuntimeError(
+                "a callback of the client (or one of gevent's hub) can't wait for a call: no answer would be read "
+                "meanwhile. Use submit there, or wait in a greenlet or thread of your own"
+            )
 
     def start(self, id: int, data: bytes, receiver: Receiver, timeout: float | None) -> None:
         """Send a call's line; ``receiver`` hears what comes of it."""
@@ -77,31 +89,36 @@ class Link:
             sent.on_the_wire = True
             self._outlet.write(data)
         else:
-            self._unsent.append((sent, data))
-            if not self._connecting:
-                self._connecting = True
-                gevent.spawn(self._connect)
+            self._unsent.append((id, sent, data))
+            if self._greenlet is None:
+                self._connected.clear()
+                self._greenlet = gevent.spawn(self._live)
 
     def forget(self, id: int) -> None:
         """Nobody waits any more: cancel the call, and drop what comes."""
         if self._take(id) is not None:
             self.send(encode_call(Call("greentask.cancel", {"id": id}, f"cancel-{id}")))
+            self._end_if_left()
 
     def send(self, data: bytes) -> None:
         """Send a line that is no call, if there is a connection."""
         if self._outlet is not None:
             self._outlet.write(data)
 
-    def finish(self, closed: Future[None]) -> None:
-        """Close the connection when what is to be sent has left; then set ``closed``."""
+    def finish(self, closed: Bell) -> None:
+        """Close the connection when what is to be sent has left; then ring ``closed``."""
 
         def run() -> None:
-            if self._outlet is not None:
-                self._outlet.wait_below(0, _SENT_WITHIN)
+            gevent.with_timeout(_SENT_WITHIN, self._flush, timeout_value=None)
             self.close()
-            closed.set_result(None)
+            closed.ring()
 
         gevent.spawn(run)
+
+    def leave(self) -> None:
+        """There will be no more calls: close the connection when none is in flight."""
+        self._is_left = True
+        self._end_if_left()
 
     def close(self, why: str = "the client was closed") -> None:
         """Close the connection; calls in flight fail with ``ConnectionLost``."""
@@ -111,6 +128,8 @@ class Link:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        self._greenlet = None
+        self._connected.set()
         self._unsent.clear()
         calls, self._calls = self._calls, {}
         for sent in calls.values():
@@ -128,24 +147,39 @@ class Link:
             else:  # the home's thread, and the hub that the socket belongs to, are not in this process
                 os.close(sock._sock.detach())  # type: ignore[attr-defined]
 
+    def _flush(self) -> None:
+        if self._calls and self._unsent:
+            self._connected.wait()
+        if self._outlet is not None:
+            self._outlet.wait_below(0)
+
     # ---- The connection
 
-    def _connect(self) -> None:
+    def _live(self) -> None:
+        """The life of a connection: it is opened, read until its end, and closed."""
+        why = "the client's own greenlet was killed"
         errors = []
-        for address in self._addresses:
-            try:
-                sock = _open(address, self._connect_timeout)
-            except OSError as error:
-                errors.append(f"{address}: {error.strerror or error}")
-                continue
-            self._connecting = False
-            self._serve(sock, address)
-            return
-        self._connecting = False
-        self.close(f"can't connect to {'; '.join(errors)}; is a server running there?")
+        try:
+            for address in self._addresses:
+                sock = None
+                try:
+                    sock = _open(address, self._connect_timeout)
+                except (OSError, UnicodeError) as error:  # a UnicodeError: no name can be like that
+                    errors.append(f"{address}: {getattr(error, 'strerror', None) or error}")
+                if self._greenlet is not getcurrent():  # it was closed meanwhile
+                    if sock is not None:
+                        sock.close()
+                    return
+                if sock is not None:
+                    why = self._serve(sock, address)
+                    return
+            why = f"can't connect to {'; '.join(errors)}; is a server running there?"
+        finally:
+            if self._greenlet is getcurrent():
+                self.close(why)
 
-    def _serve(self, sock: GreenSocket, address: Address) -> None:
-        why = f"{address} closed the connection before it answered"
+    def _serve(self, sock: GreenSocket, address: Address) -> str:
+        """Send and hear; returns why that came to its end."""
 
         def failed(error: OSError) -> None:
             if self._socket is sock:
@@ -155,49 +189,55 @@ class Link:
         self._complaint = None
         self._outlet = Outlet(self.home.hub.loop, sock.fileno(), failed)
         unsent, self._unsent = self._unsent, []
-        for sent, data in unsent:
-            sent.on_the_wire = True
-            self._outlet.write(data)
-        splitter = LineSplitter(self._max_line)
+        for id, sent, data in unsent:
+            if self._calls.get(id) is sent:  # else it was cancelled before it could be sent
+                sent.on_the_wire = True
+                self._outlet.write(data)
+        self._connected.set()
         try:
-            while data := sock.recv(_CHUNK):
-                for text in splitter.feed(data):
-                    self._hear(decode_reply(text))
+            self._read(sock)
         except OSError as error:
-            why = f"the connection to {address} was lost: {error.strerror or error}"
+            return f"the connection to {address} was lost: {error.strerror or error}"
         except InvalidMessage as error:
-            why = f"{address} sent what is no reply of a greentask server: {error}"
-        if self._socket is sock:
-            self.close(self._complaint or why)
+            return self._complaint or f"{address} sent what is no reply of a greentask server: {error}"
+        return self._complaint or f"{address} closed the connection before it answered"
+
+    def _read(self, sock: GreenSocket) -> None:
+        splitter = LineSplitter(self._max_line)
+        while data := sock.recv(_CHUNK):
+            try:
+                lines = splitter.feed(data)
+            except LineTooLong as error:
+                for text in error.lines:
+                    self._hear(decode_reply(text))
+                raise
+            for text in lines:
+                self._hear(decode_reply(text))
 
     def _hear(self, reply: Reply) -> None:
-        if reply.kind == "result" or reply.kind == "error":
-            if reply.id is None and reply.kind == "error":
-                self._complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
-                return
-            sent = self._take(reply.id)
-            if sent is None:
-                self.dropped += not str(reply.id).startswith("cancel-")
-            elif reply.kind == "result":
+        if reply.id is None and reply.kind == "error":
+            self._complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
+            return
+        id = reply.id if type(reply.id) is int else None  # ours are, and neither true nor 1.0 is 1
+        sent = None if id is None else self._calls.get(id)
+        if id is None or sent is None:
+            self.dropped += not str(reply.id).startswith("cancel-")
+        elif reply.kind == "progress":
+            sent.receiver.progress(reply.value if isinstance(reply.value, dict) else {"note": reply.value})
+        elif reply.kind == "item":
+            sent.receiver.item(reply.value)
+        else:
+            self._take(id)
+            if reply.kind == "result":
                 sent.receiver.ended(reply.value, None)
             else:
                 sent.receiver.ended(None, from_wire(reply.value))
-            return
-        waiting = self._calls.get(reply.id)
-        if waiting is None:
-            self.dropped += 1
-        elif reply.kind == "progress":
-            waiting.receiver.progress(reply.value if isinstance(reply.value, dict) else {"note": reply.value})
-        else:
-            waiting.receiver.item(reply.value)
+            self._end_if_left()
 
     # ---- The calls
 
-    def _take(self, id: Any) -> _Sent | None:
-        try:
-            sent = self._calls.pop(id, None)
-        except TypeError:  # an object or array as an id
-            return None
+    def _take(self, id: int) -> _Sent | None:
+        sent = self._calls.pop(id, None)
         if sent is not None:
             _stop(sent)
         return sent
@@ -210,6 +250,10 @@ class Link:
             error: CallError = DeadlineExceeded(f"no answer {where} within {timeout:g} s")
             error.started = None if sent.on_the_wire else False
             sent.receiver.ended(None, error)
+
+    def _end_if_left(self) -> None:
+        if self._is_left and not self._calls:
+            self.finish(Bell())
 
 
 def _stop(sent: _Sent) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as TimedOut  # until Python 3.11 it isn't the builtin one
+from threading import Condition
 from typing import Any
 
+from gevent import monkey
 from gevent.hub import Waiter
 
+from ..hub.home import Bell
+from .link import Link
 from .mailbox import Mailbox
 
 __all__ = ["CallFuture", "Ended", "EventReceiver", "Item", "Progress", "WaitingGreenlet"]
+
+logger = logging.getLogger(__name__)
+
+_native_lock: Callable[[], Any] = monkey.get_original("_thread", "RLock")
 
 
 class WaitingGreenlet:
@@ -25,10 +35,12 @@ class WaitingGreenlet:
         return self._waiter.get()
 
     def ended(self, value: Any, error: BaseException | None) -> None:
+        # Only the hub may switch to who waits, and we are told in the greenlet that reads.
+        run = self._waiter.hub.loop.run_callback
         if error is None:
-            self._waiter.switch(value)
+            run(self._waiter.switch, value)
         else:
-            self._waiter.throw(error)
+            run(self._waiter.throw, error)
 
     def progress(self, report: dict[str, Any]) -> None:
         """Nobody asked."""
@@ -43,19 +55,39 @@ class CallFuture(Future[Any]):
     ``progress`` is called in the thread of the I/O: it must be quick and must not block.
     """
 
-    def __init__(self, forget: Callable[[], None], progress: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def __init__(self, link: Link, id: int, progress: Callable[[dict[str, Any]], None] | None = None) -> None:
         super().__init__()
-        self._forget = forget
+        # Its own would be gevent's in a patched program, which may switch, or fail in the hub, where another thread
+        # holds it. Nobody waits on it: result and exception have a bell.
+        self._condition = Condition(_native_lock())
+        self._link = link
+        self._id = id
         self._progress = progress
+        self._bells: list[Bell] = []
+        self._not_cancelled = [True]  # who takes it out cancels: several threads may try
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The call's result, or its error raised; waits up to ``timeout`` seconds for it."""
+        self._wait(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The call's error, None where it has none; waits up to ``timeout`` seconds for its end."""
+        self._wait(timeout)
+        return super().exception(0)
 
     def cancel(self) -> bool:
-        if self.cancelled():
+        """Cancel the call on the server; False where its end was here before."""
+        if not super().cancel():
+            return False
+        try:
+            self._not_cancelled.pop()
+        except IndexError:
             return True
-        cancelled = super().cancel()
-        if cancelled:
-            self.set_running_or_notify_cancel()  # for concurrent.futures.wait and as_completed
-            self._forget()
-        return cancelled
+        self.set_running_or_notify_cancel()  # for concurrent.futures.wait and as_completed
+        self._link.home.run(self._link.forget, self._id)
+        self._ring()
+        return True
 
     def ended(self, value: Any, error: BaseException | None) -> None:
         try:
@@ -65,13 +97,34 @@ class CallFuture(Future[Any]):
                 self.set_exception(error)
         except InvalidStateError:
             pass  # cancelled in this moment
+        self._ring()
 
     def progress(self, report: dict[str, Any]) -> None:
         if self._progress is not None:
-            self._progress(report)
+            try:
+                self._progress(report)
+            except Exception:
+                logger.exception("the progress callback of a call raised an error")
 
     def item(self, item: Any) -> None:
         """A future has one result."""
+
+    def _wait(self, timeout: float | None) -> None:
+        if self.done():
+            return
+        self._link.check_may_wait()
+        bell = Bell()
+        self._bells.append(bell)
+        try:
+            # Looked at again after: whoever ends it from here on rings.
+            if not self.done() and not bell.wait(timeout):
+                raise TimedOut()
+        finally:
+            self._bells.remove(bell)
+
+    def _ring(self) -> None:
+        for bell in list(self._bells):
+            bell.ring()
 
 
 class Ended:

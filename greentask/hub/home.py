@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
-from gevent import Timeout, getcurrent, monkey
+from gevent import getcurrent, monkey, with_timeout
 from gevent._hub_local import get_hub_if_exists  # the one way to ask without making a hub
 from gevent.hub import Waiter, get_hub
 
-__all__ = ["Home", "current_home", "find_home", "wait_for"]
-
-T = TypeVar("T")
+__all__ = ["Bell", "Home", "allocate_lock", "current_home", "find_home"]
 
 _thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
+_native_id: Callable[[], int] = monkey.get_original("_thread", "get_native_id")
 _start_thread: Callable[..., int] = monkey.get_original("_thread", "start_new_thread")
-_allocate_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
+
+#: A lock between threads, in patched programs too: for what is held for a moment, and never while a greenlet switches.
+allocate_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 
 class Home:
@@ -54,22 +54,21 @@ def current_home() -> Home:
 
 def find_home() -> Home:
     """The home of a client or pool that is first used here and now."""
-    if monkey.is_module_patched("socket") and _thread_id() == _main_thread():
+    if monkey.is_module_patched("socket") and _is_main_thread():
         return Home()
     return _background.get()
 
 
-def _main_thread() -> int | None:
-    import threading  # not above: where it is patched, it must be by then
-
-    return threading.main_thread().ident
+def _is_main_thread() -> bool:
+    # By the kernel's ids: where threading is patched, its main thread has the id of a greenlet.
+    return _native_id() == os.getpid()
 
 
 class _Background:
     """The background thread. The lock guards against two threads starting it at once."""
 
     def __init__(self) -> None:
-        self._lock = _allocate_lock()
+        self._lock = allocate_lock()
         self._home: Home | None = None
 
     def get(self) -> Home:
@@ -81,7 +80,7 @@ class _Background:
 
     def _start(self) -> Home:
         started: list[Home] = []
-        ready = _allocate_lock()
+        ready = allocate_lock()
         ready.acquire()
 
         def run() -> None:
@@ -97,7 +96,7 @@ class _Background:
 
     def forget(self) -> None:
         # In a forked child: the thread isn't there, and the lock may have been held by one that isn't either.
-        self._lock = _allocate_lock()
+        self._lock = allocate_lock()
         self._home = None
 
 
@@ -105,42 +104,53 @@ _background = _Background()
 os.register_at_fork(after_in_child=_background.forget)
 
 
-def wait_for(future: Future[T], timeout: float | None = None) -> T:
-    """``future.result(timeout)``, with other greenlets of this thread running meanwhile, patched or not.
+class Bell:
+    """Rung once, by any thread, greenlet or hub; one greenlet or thread waits for it.
 
-    Raises ``TimeoutError`` after ``timeout`` seconds, and what the future raises.
+    A waiting greenlet lets the others of its thread go on, patched or not. In a patched program the standard library's
+    ways of waiting (and so those of its futures) are gevent's, where the main thread can't wait for another thread:
+    nothing in its hub promises to go on, which is gevent's ``LoopExit``.
     """
-    if future.done() or monkey.is_module_patched("threading") or get_hub_if_exists() is None:
+
+    __slots__ = ("_lock", "_rung", "_wake")
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()  # guards the others: a watcher must not be told anything once it is closed
+        self._rung = False
+        self._wake: Callable[[], object] | None = None
+
+    def ring(self) -> None:
+        """Wake whoever waits, now or later."""
+        with self._lock:
+            wake, self._wake = self._wake, None
+            self._rung = True
+            if wake is not None:
+                wake()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is rung; False after ``timeout`` seconds."""
+        if get_hub_if_exists() is None:
+            gate = allocate_lock()
+            gate.acquire()
+            if self._will_call(gate.release):
+                gate.acquire(True, -1 if timeout is None else timeout)
+            return self._rung
+        hub = get_hub()
+        if getcurrent() is hub:
+            raise RuntimeError("waiting in the hub itself would stop every greenlet: wait in a greenlet")
+        waiter: Waiter[None] = Waiter()
+        woken = hub.loop.async_()
+        woken.start(waiter.switch, None)
         try:
-            return future.result(timeout)
-        except TimeoutError:
-            raise
-        except Exception as error:
-            # Until Python 3.11, futures had a TimeoutError of their own.
-            if type(error).__name__ == "TimeoutError" and not future.done():
-                raise TimeoutError() from None
-            raise
-    hub = get_hub()
-    if getcurrent() is hub:
-        raise RuntimeError("waiting in the hub itself would stop every greenlet: wait in a greenlet")
-    waiter: Waiter[None] = Waiter()
-    done = hub.loop.async_()
-    done.start(waiter.switch, None)
-    waiting = [True]
-    lock = _allocate_lock()  # guards `waiting`: the watcher must not be told anything once it is closed
+            if self._will_call(woken.send):
+                with_timeout(timeout, waiter.get, timeout_value=None)
+        finally:
+            self._will_call(None)
+            woken.stop()
+            woken.close()
+        return self._rung
 
-    def wake(_: Future[T]) -> None:
-        with lock:
-            if waiting[0]:
-                done.send()
-
-    try:
-        future.add_done_callback(wake)
-        with Timeout(timeout, TimeoutError()):
-            waiter.get()
-    finally:
-        with lock:
-            waiting[0] = False
-        done.stop()
-        done.close()
-    return future.result()
+    def _will_call(self, wake: Callable[[], object] | None) -> bool:
+        with self._lock:
+            self._wake = wake
+            return not self._rung

@@ -1,0 +1,106 @@
+"""``Mailbox``: events in their order, from one thread to another."""
+
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from greentask.client.mailbox import Mailbox
+from greentask.client.receivers import Ended, EventReceiver, Item, Progress
+from support.servers import wait_until
+
+
+@pytest.fixture
+def often_switching() -> Iterator[None]:
+    """Threads take turns as often as they can, so that what may come between does."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_what_was_put_first_is_taken_first() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    for number in range(5):
+        mailbox.put(number)
+    assert [mailbox.take() for _ in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_who_takes_waits_for_what_comes() -> None:
+    mailbox: Mailbox[str] = Mailbox()
+    taken: list[str] = []
+    taker = threading.Thread(target=lambda: taken.append(mailbox.take()))
+    taker.start()
+    wait_until(lambda: mailbox._bell, "somebody waits")
+    assert taken == []
+    mailbox.put("it")
+    taker.join(20)
+    assert taken == ["it"]
+
+
+@pytest.mark.usefixtures("often_switching")
+def test_nothing_is_lost_or_mixed_up_between_threads() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    taken: list[int] = []
+    taker = threading.Thread(target=lambda: taken.extend(mailbox.take() for _ in range(3000)))
+    taker.start()
+    for number in range(3000):
+        mailbox.put(number)
+    taker.join(60)
+    assert taken == list(range(3000))
+
+
+def test_the_newest_takes_the_place_of_the_last_where_too_many_wait() -> None:
+    mailbox: Mailbox[int | str] = Mailbox()
+    for number in range(10):
+        mailbox.put_latest(number, 3)
+    assert [mailbox.take() for _ in range(3)] == [0, 1, 9]
+    mailbox.put_latest(10, 3)
+    assert mailbox.take() == 10
+
+
+def test_only_what_is_of_the_same_kind_is_replaced() -> None:
+    mailbox: Mailbox[int | str] = Mailbox()
+    mailbox.put("the end")
+    mailbox.put_latest(1, 1)
+    mailbox.put_latest(2, 1)
+    assert [mailbox.take(), mailbox.take()] == ["the end", 2]
+
+
+@pytest.mark.usefixtures("often_switching")
+def test_the_newest_arrives_however_fast_it_is_taken() -> None:
+    """The mailbox may be emptied between two looks at it."""
+    mailbox: Mailbox[int] = Mailbox()
+    taken: list[int] = []
+
+    def take_all() -> None:
+        while not taken or taken[-1] < 20_000:
+            taken.append(mailbox.take())
+
+    taker = threading.Thread(target=take_all)
+    taker.start()
+    for number in range(1, 20_001):
+        mailbox.put_latest(number, 1)
+    taker.join(60)
+    assert taken == sorted(set(taken))
+    assert taken[-1] == 20_000
+
+
+def test_a_call_that_nobody_looks_at_keeps_a_hundred_reports_and_its_end() -> None:
+    receiver = EventReceiver()
+    for done in range(1000):
+        receiver.progress({"done": done})
+    receiver.item("one")
+    receiver.ended(7, None)
+    events = [receiver.mailbox.take() for _ in range(102)]
+    assert [event.report["done"] for event in events if isinstance(event, Progress)] == [*range(99), 999]
+    assert isinstance(events[100], Item)
+    end = events[101]
+    assert isinstance(end, Ended)
+    assert end.result() == 7
+
+
+def test_an_end_may_be_an_error() -> None:
+    with pytest.raises(ValueError, match="no stock"):
+        Ended(None, ValueError("no stock")).result()

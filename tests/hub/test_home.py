@@ -1,0 +1,298 @@
+"""The home of I/O: where it is in each kind of program, and ``Bell``, the way of waiting for it that suits them all."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import gevent
+import pytest
+
+from greentask.hub.home import Bell, Home, current_home, find_home
+from support.programs import environment
+
+
+def run(program: str, *, patched: bool = False) -> list[str]:
+    """What a program of its own prints; it may not complain, and ends well."""
+    head = "from gevent import monkey\nmonkey.patch_all()\n" if patched else ""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", head + program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout.split()
+
+
+# ---- Home
+
+
+def test_a_plain_program_has_one_home_in_the_background() -> None:
+    home = find_home()
+    assert not home.is_here()
+    assert home.pid == os.getpid()
+    assert find_home() is home
+
+
+def test_threads_that_come_at_once_start_one_thread_for_it() -> None:
+    program = """
+import os, threading
+from greentask.hub.home import find_home
+from support.servers import wait_until
+found, ready = [], threading.Barrier(20)
+def find():
+    ready.wait(20)
+    found.append(find_home())
+threads = [threading.Thread(target=find) for _ in range(20)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(20)
+wait_until(lambda: len(os.listdir("/proc/self/task")) == 2, "the callers' threads are gone, and one is left")
+print(len(found), len(set(map(id, found))))
+"""
+    assert run(program) == ["20", "1"]
+
+
+def test_a_function_runs_in_the_homes_thread_in_its_turn() -> None:
+    home, ran, done = find_home(), list[tuple[str, int]](), Bell()
+
+    def note(name: str) -> None:
+        ran.append((name, threading.get_native_id()))
+
+    for name in "abc":
+        home.run(note, name)
+    home.run(done.ring)
+    assert done.wait(20)
+    assert [name for name, _ in ran] == ["a", "b", "c"]
+    threads = {thread for _, thread in ran}
+    assert len(threads) == 1
+    assert threads != {threading.get_native_id()}
+
+
+def test_in_its_own_thread_a_function_runs_at_once() -> None:
+    home, ran, done = find_home(), list[str](), Bell()
+
+    def outer() -> None:
+        home.run(ran.append, "inner")
+        ran.append("after it")
+        done.ring()
+
+    home.run(outer)
+    assert done.wait(20)
+    assert ran == ["inner", "after it"]
+
+
+def test_in_a_patched_program_it_is_the_main_threads_hub() -> None:
+    program = """
+import gevent, threading
+from greentask.hub.home import find_home
+places = [find_home().is_here(), gevent.spawn(lambda: find_home().is_here()).get()]
+thread = threading.Thread(target=lambda: places.append(find_home().hub is gevent.get_hub()))  # a greenlet
+thread.start(); thread.join()
+print(*places)
+"""
+    assert run(program, patched=True) == ["True"] * 3
+
+
+def test_in_a_patched_programs_real_threads_it_is_in_the_background() -> None:
+    program = """
+import gevent
+from greentask.hub.home import find_home
+home = gevent.get_hub().threadpool.apply(find_home)
+print(home.is_here(), find_home().is_here(), gevent.get_hub().threadpool.apply(find_home) is home)
+"""
+    assert run(program, patched=True) == ["False", "True", "True"]
+
+
+def test_a_program_that_is_patched_later_has_it_here_from_then_on() -> None:
+    program = """
+from greentask.hub.home import find_home
+before = find_home()
+from gevent import monkey
+monkey.patch_all()
+print(before.is_here(), find_home().is_here())
+"""
+    assert run(program) == ["False", "True"]
+
+
+@pytest.mark.parametrize("fork", ["os.fork", "gevent.os.fork"])
+def test_a_forked_child_has_one_of_its_own(fork: str) -> None:
+    program = f"""
+import os
+import gevent.os
+from greentask.hub.home import Bell, find_home
+home = find_home()
+pid = {fork}()
+if not pid:
+    mine, bell = find_home(), Bell()
+    mine.run(bell.ring)
+    os._exit(0 if mine is not home and mine.pid == os.getpid() and bell.wait(10) else 1)
+print(os.waitpid(pid, 0)[1], find_home() is home)
+"""
+    assert run(program) == ["0", "True"]
+
+
+def test_a_child_of_a_patched_program_keeps_it_in_its_main_thread() -> None:
+    program = """
+import os
+from greentask.hub.home import find_home
+home = find_home()
+pid = os.fork()
+if not pid:
+    os._exit(0 if find_home().is_here() and find_home().pid == os.getpid() else 1)
+print(os.waitpid(pid, 0)[1], find_home().is_here())
+"""
+    assert run(program, patched=True) == ["0", "True"]
+
+
+def test_the_current_home_is_this_threads() -> None:
+    homes: list[Home] = []
+    threads = [threading.Thread(target=lambda: homes.append(current_home())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join(20)
+    assert len({id(home.hub) for home in homes}) == 2
+    assert not any(home.is_here() for home in homes)
+
+
+# ---- Bell
+
+
+def test_what_has_rung_is_not_waited_for() -> None:
+    bell = Bell()
+    bell.ring()
+    bell.ring()
+    assert bell.wait()
+    assert bell.wait(0)
+
+
+def test_who_waits_in_vain_is_told() -> None:
+    bell, began = Bell(), time.monotonic()
+    assert not bell.wait(0.1)
+    assert 0.09 <= time.monotonic() - began < 5
+    assert not bell.wait(0)
+    bell.ring()
+    assert bell.wait(0.1)
+
+
+def in_thread(function: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=function)
+    thread.start()
+    return thread
+
+
+def test_another_thread_may_ring() -> None:
+    for _ in range(200):
+        bell = Bell()
+        thread = in_thread(bell.ring)
+        assert bell.wait(20)
+        thread.join(20)
+
+
+def test_many_threads_may_ring_at_once() -> None:
+    for _ in range(20):
+        bell = Bell()
+        threads = [in_thread(bell.ring) for _ in range(5)]
+        assert bell.wait(20)
+        for thread in threads:
+            thread.join(20)
+
+
+def test_in_a_greenlet_others_go_on_meanwhile() -> None:
+    """In a thread of its own, so that the main thread of the tests stays without a hub."""
+    steps: list[str] = []
+    bell = Bell()
+
+    def others() -> None:
+        for _ in range(3):
+            gevent.sleep(0.01)
+            steps.append("step")
+        thread = in_thread(bell.ring)
+        thread.join(20)
+
+    def run() -> None:
+        waiter = gevent.spawn(lambda: steps.append(f"rung {bell.wait(20)}"))
+        in_vain = gevent.spawn(lambda: steps.append(f"rung {Bell().wait(0.001)}"))
+        gevent.joinall([waiter, in_vain, gevent.spawn(others)], timeout=20)
+
+    in_thread(run).join(30)
+    assert steps == ["rung False", "step", "step", "step", "rung True"]
+
+
+def test_a_greenlet_that_is_ended_while_it_waits_does_no_harm() -> None:
+    outcome: list[str] = []
+    bell = Bell()
+
+    def wait() -> None:
+        try:
+            with gevent.Timeout(0.01):
+                bell.wait()
+        except gevent.Timeout:
+            outcome.append("timed out")
+        bell.ring()
+        outcome.append(f"rung {bell.wait()}")
+
+    in_thread(lambda: gevent.spawn(wait).join(20)).join(30)
+    assert outcome == ["timed out", "rung True"]
+
+
+def test_the_hub_itself_may_not_wait() -> None:
+    told: list[str] = []
+
+    def wait() -> None:
+        try:
+            Bell().wait()
+        except RuntimeError as error:
+            told.append(str(error))
+
+    def run() -> None:
+        gevent.get_hub().loop.run_callback(wait)
+        gevent.sleep(0.01)
+
+    in_thread(run).join(20)
+    assert len(told) == 1
+    assert "in a greenlet" in told[0]
+
+
+PATCHED_THREADS = """
+import gevent
+from greentask.hub.home import Bell
+pool = gevent.get_hub().threadpool
+for _ in range(100):  # the main thread, with nothing else to do, waits for a real one
+    bell = Bell()
+    pool.spawn(bell.ring)
+    assert bell.wait(20)
+for _ in range(100):  # and a real one for the main thread
+    bell = Bell()
+    waiting = pool.spawn(bell.wait, 20)
+    gevent.sleep(0)
+    bell.ring()
+    assert waiting.get()
+print("done")
+"""
+
+
+def test_in_a_patched_program_real_threads_and_greenlets_wait_for_each_other() -> None:
+    assert run(PATCHED_THREADS, patched=True) == ["done"]
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_ctrl_c_ends_the_waiting(patched: bool) -> None:
+    program = """
+import os, signal, _thread, time
+from gevent import monkey
+from greentask.hub.home import Bell
+sleep = monkey.get_original("time", "sleep")
+def interrupt():
+    sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)
+monkey.get_original("_thread", "start_new_thread")(interrupt, ())
+try:
+    Bell().wait()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert run(program, patched=patched) == ["interrupted"]
