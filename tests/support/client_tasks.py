@@ -1,0 +1,49 @@
+"""Tasks that tell what the tests of the client need to know; served beside support.server_tasks."""
+
+import time
+
+from greentask import task
+
+_at_once: dict[str, int] = {}
+_most: dict[str, int] = {}
+
+
+@task
+def overlap(key: str, seconds: float = 0.05) -> int:
+    """Nap; the most calls with this key that have run at once so far."""
+    _at_once[key] = _at_once.get(key, 0) + 1
+    _most[key] = max(_most.get(key, 0), _at_once[key])
+    try:
+        time.sleep(seconds)
+    finally:
+        _at_once[key] -= 1
+    return _most[key]
+
+
+@task
+def most_at_once(key: str) -> int:
+    """The most calls of `overlap` with this key that have run at once."""
+    return _most.get(key, 0)
+
+
+@task
+def running_now(key: str) -> int:
+    """How many calls of `overlap` with this key run now."""
+    return _at_once.get(key, 0)
+
+
+@task
+def subtract(a: int, b: int = 0, *, times: int = 1) -> int:
+    """Has arguments by position or name, and one by name only."""
+    return a - b * times
+
+
+@task
+def total(first: int, *rest: int) -> int:
+    """Has arguments that have no name."""
+    return first + sum(rest)
+
+
+@task
+def lose(key: str) -> None:
+    raise KeyError(key)
