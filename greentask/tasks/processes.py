@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..pool.child import Handler, Job
 from ..pool.setup import Setup
-from ..wire.json import dumps, loads
+from ..wire.json import dumps, loads_checked
 from .context import RunningTask
 from .execution import execute
 from .registry import Tasks
@@ -40,7 +40,7 @@ def make_handler(targets: tuple[tuple[str, str], ...], debug: bool) -> Handler:
         tasks.add(found if isinstance(found, Task) and found.name == name else _plain(found, name))
 
     def handle(job: Job) -> tuple[bool, bytes]:
-        message = loads(job.call.payload)
+        message = loads_checked(job.call.payload)
 
         def report(progress: dict[str, Any]) -> None:
             job.progress(dumps(progress))

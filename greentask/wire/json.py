@@ -1,5 +1,6 @@
 """JSON as the wire means it: strictly (RFC 8259), by the standard library's C code.
 
+ujson reads what was checked before: a task's arguments in its process, after the server has read the line.
 A quicker parser that reads what isn't JSON (ujson: ``NaN``, ``[-]``, ``[01]``, raw tabs in strings) needs a search for
 all of that in front of it, which takes longer than it saves. Writing, ujson rounds a ``Decimal``, makes any key a
 string and copies what an object's ``__json__`` says into the line as it is.
@@ -12,9 +13,11 @@ import math
 import re
 from typing import Any
 
+import ujson
+
 from ..errors import InvalidMessage, InvalidResult
 
-__all__ = ["MAX_DEPTH", "dumps", "find_fault", "loads"]
+__all__ = ["MAX_DEPTH", "dumps", "find_fault", "loads", "loads_checked"]
 
 #: How deeply arrays and objects may be nested; deeper is ``InvalidMessage``.
 MAX_DEPTH = 200
@@ -58,9 +61,17 @@ def loads(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
         raise InvalidMessage(f"not JSON: {_shorten(str(error))}") from None
     if decoded.count("[") + decoded.count("{") > max_depth and _is_deeper(value, max_depth):
         raise InvalidMessage(f"nested deeper than {max_depth}")
-    if _SURROGATE.search(decoded):
+    if "\\u" in decoded and _SURROGATE.search(decoded):  # the first is the quicker search
         _check_surrogates(value)
     return value
+
+
+def loads_checked(text: bytes) -> Any:
+    """The value of a text that ``loads`` has accepted before, somewhat quicker.
+
+    What ujson reads of a valid text is what the standard library reads; what else it accepts has been refused by then.
+    """
+    return ujson.loads(text)
 
 
 def dumps(value: Any) -> bytes:

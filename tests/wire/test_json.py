@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from greentask.errors import InvalidMessage, InvalidResult
-from greentask.wire.json import MAX_DEPTH, dumps, find_fault, loads
+from greentask.wire.json import MAX_DEPTH, dumps, find_fault, loads, loads_checked
 from support.values import alike, damaged, pieces, values
 
 MORE_EXAMPLES = settings(max_examples=6 * settings().max_examples)
@@ -72,6 +72,7 @@ def test_reading_agrees_with_the_strict_standard_library(text: bytes) -> None:
             loads(text)
     else:
         assert alike(loads(text), expected)
+        assert alike(loads_checked(text), expected)
 
 
 @pytest.mark.parametrize(
