@@ -78,6 +78,9 @@ class GreenletCall:
             self._granted.set()
 
     def _run(self) -> None:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self._out_of_time()
+            return
         self._began = True
         call = self._call
         running = RunningTask(call.id, self._task.name, self.deadline, self._report if call.progress else None)
