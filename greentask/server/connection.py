@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
+import gevent
 from gevent.hub import get_hub
 from gevent.socket import socket as GreenSocket
 
@@ -16,6 +18,7 @@ __all__ = ["LineConnection"]
 
 _CHUNK = 64 * 1024
 _FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
+_LINGERS = 2.0  # seconds that a peer has for finishing what nobody reads
 
 
 class LineConnection:
@@ -24,11 +27,12 @@ class LineConnection:
     One greenlet reads (``read``) and closes. Writing never waits; the outlet is the socket's only writer.
     """
 
-    __slots__ = ("_limits", "_outlet", "_socket", "_splitter", "gone", "peer")
+    __slots__ = ("_limits", "_outlet", "_socket", "_splitter", "gone", "on_break", "peer")
 
     def __init__(self, sock: GreenSocket, peer: Any, limits: Limits) -> None:
         self.peer = _name(peer)
         self.gone = False  # nobody reads any more what we write
+        self.on_break: Callable[[], object] | None = None  # called when that is found out
         self._socket = sock
         self._limits = limits
         self._splitter = LineSplitter(limits.max_line)
@@ -46,6 +50,7 @@ class LineConnection:
         """The next lines (perhaps none yet); None at the end. Raises ``LineTooLong`` and ``OSError``."""
         if self.is_behind:
             self._outlet.wait_below(self._limits.max_unsent // 8)
+        gevent.sleep(0)  # where more has arrived, reading doesn't wait, and a peer that never pauses would hold the hub
         data = self._socket.recv(_CHUNK)
         if not data:
             return None
@@ -75,6 +80,19 @@ class LineConnection:
         if not self.gone:
             self._outlet.wait_below(0, _FLUSHED_WITHIN)
 
+    def linger(self) -> None:
+        """Send everything, and take (and forget) what the peer sends until it ends, or for a while.
+
+        A socket that is closed before what has arrived was read resets the connection: the peer might never see its
+        last answers.
+        """
+        self.flush()
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            gevent.with_timeout(_LINGERS, self._forget_the_rest, timeout_value=None)
+        except OSError:
+            pass  # the peer was faster
+
     def abort(self) -> None:
         """Give the peer up at once."""
         self.gone = True
@@ -83,12 +101,18 @@ class LineConnection:
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the reader
         except OSError:
             pass
+        if self.on_break is not None:
+            self.on_break()
 
     def close(self) -> None:
         """Let go of the socket. The reader calls it."""
         self.gone = True
         self._outlet.close()
         self._socket.close()
+
+    def _forget_the_rest(self) -> None:
+        while self._socket.recv(_CHUNK):
+            gevent.sleep(0)
 
     def _failed(self, _error: OSError) -> None:
         self.abort()
