@@ -9,11 +9,12 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from ..errors import CallError, Cancelled, refusal
-from ..runner import Runner, Running
+from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import Args, Call, item_line, member
 
 if TYPE_CHECKING:
+    from .server import Server
     from .session import Answer
 
 __all__ = ["Batch"]
@@ -27,19 +28,19 @@ class Batch:
 
     def __init__(
         self,
-        runner: Runner,
+        server: Server,
         call: Call,
         items: tuple[Args | None, ...],
         deadline: float | None,
         answer: Answer,
     ) -> None:
-        runner.tasks.get(call.function)  # no such task: one error, and not one for each item
-        self._runner = runner
+        server.tasks.get(call.function)  # no such task: one error, and not one for each item
+        self._runner = server.runner
         self._call = call
         self._items = items
         self._deadline = deadline
         self._answer = answer
-        self._slots = Semaphore(WINDOW)
+        self._slots = Semaphore(min(WINDOW, server.limits.max_in_flight, server.limits.max_calls))
         self._running: dict[int, Running | None] = {}
         self._none_running = Event()
         self._cancelled = False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from ..errors import CallError, Draining, LineTooLong, Overloaded, refusal
+from ..errors import CallError, Cancelled, Draining, LineTooLong, Overloaded, refusal
 from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import BadRequest, Call, Id, More, decode_request, error_member, line, member
@@ -30,19 +30,27 @@ __all__ = ["Answer", "Session"]
 class Answer:
     """The ``Listener`` of one call. Where the call has no id, ``body`` waits here for its turn."""
 
-    __slots__ = ("body", "id", "running", "session")
+    __slots__ = ("_credit", "_cut_off", "_streams", "body", "id", "running", "session")
 
     def __init__(self, session: Session, id: Id | None) -> None:
         self.session = session
         self.id = id
         self.body: bytes | None = None
         self.running: Running | Batch | None = None
+        self._streams = False
+        self._credit = 0  # items of the stream that its reader still takes
+        self._cut_off = False
+
+    def stream(self, window: int) -> None:
+        """It is a stream, whose reader takes so many items to begin with."""
+        self._streams = True
+        self._credit = window
 
     def done(self, result: bytes) -> None:
-        self.session.finish(self, member("result", result))
+        self.session.finish(self, _CUT_OFF if self._cut_off else member("result", result))
 
     def failed(self, error: bytes) -> None:
-        self.session.finish(self, member("error", error))
+        self.session.finish(self, _CUT_OFF if self._cut_off else member("error", error))
 
     def refuse(self, error: CallError) -> None:
         """End it with one of the protocol's own errors."""
@@ -53,7 +61,33 @@ class Answer:
             self.session.connection.send(line(self.id, member("progress", report)))
 
     def item(self, item: bytes) -> None:
-        self.session.connection.send(line(self.id, member("item", item)))
+        if self._credit > 0:
+            self._credit -= 1
+            self.session.connection.send(line(self.id, member("item", item)))
+        elif self.running is not None:
+            self._cut_off = True
+            self.running.cancel()
+
+    def grant(self, items: int) -> None:
+        """The reader of the stream takes so many more items."""
+        if self._streams and self.running is not None:
+            self._credit += items
+            self.running.grant(items)
+
+    def grant_no_more(self) -> None:
+        """The reader has shut down its side: the stream is cut off where it would wait for a grant, and not before."""
+        if self._streams and self.running is not None:
+            self.running.grant(1)  # past the credit: should an item come of it, there are more than the reader takes
+
+    def abandon(self) -> None:
+        """The connection is broken. What waits for a grant would do so for ever; the rest is as configured."""
+        if self.running is not None and (self._streams or self.session.server.cancel_abandoned):
+            self.running.cancel()
+
+
+_CUT_OFF = error_member(
+    Cancelled("there are more items than were granted, and the reader has shut down its side", started=True)
+)
 
 
 class Session:
@@ -65,25 +99,31 @@ class Session:
         self._by_id: dict[Id, Answer] = {}
         self._in_order: deque[Answer] = deque()  # calls without id
         self._in_flight = 0
-        self._fewer = Event()  # set whenever a call ends
+        self._held = 0  # bytes of answers that wait for their turn
+        self._changed = Event()  # set when a call ends, and when the connection breaks
         self._draining = False
+        connection.on_break = self._changed.set
 
     def serve(self) -> None:
         """Read and answer until the peer has shut down its side and has every answer that it is owed."""
+        peer_sends_on = False
         try:
             while (lines := self.connection.read()) is not None:
                 self._take_all(lines)
         except LineTooLong as error:
             self._take_all(error.lines)
-            self.connection.send(line(None, error_member(error)))
+            self._begin(None).refuse(error)
+            peer_sends_on = True
         except OSError:
             self.connection.abort()
-        if self.connection.gone and self.server.cancel_abandoned:
-            self._cancel_all()
+        for answer in list(self._by_id.values()):
+            answer.grant_no_more()
         while self._in_flight:
-            self._fewer.clear()
-            self._fewer.wait()
-        self.connection.flush()
+            self._wait()
+        if peer_sends_on:
+            self.connection.linger()
+        else:
+            self.connection.flush()
 
     def drain(self) -> None:
         """Start no more calls; close the connection after the last answer."""
@@ -101,64 +141,85 @@ class Session:
 
     def finish(self, answer: Answer, body: bytes) -> None:
         """A call has ended."""
-        self._in_flight -= 1
         self.server.in_flight -= 1
         if answer.id is not None:
             del self._by_id[answer.id]
-            self.connection.send(line(answer.id, body))
+            self._send(line(answer.id, body))
         else:
             answer.body = body
+            self._held += len(body)
             while self._in_order and (ready := self._in_order[0].body) is not None:
                 self._in_order.popleft()
-                self.connection.send(line(None, ready))
-        self._fewer.set()
+                self._held -= len(ready)
+                self._send(line(None, ready))
+            if self._held > self.server.limits.max_unsent:
+                self.connection.abort()
+        self._changed.set()
         if self._draining and not self._in_flight:
             self.connection.end_reading()
 
+    def _send(self, data: bytes) -> None:
+        self._in_flight -= 1  # an answer that waits for its turn counts, or there could be any number of them
+        self.connection.send(data)
+
+    def _wait(self) -> None:
+        """Wait until a call has ended."""
+        self._changed.clear()
+        if self.connection.gone:
+            for answer in [*self._by_id.values(), *self._in_order]:
+                answer.abandon()
+        self._changed.wait()
+
     def _take_all(self, lines: list[bytes] | tuple[bytes, ...]) -> None:
-        limit = self.server.limits.max_in_flight
+        arrived = time.monotonic()
         for number, text in enumerate(lines):
-            while self._in_flight >= limit:
-                self._fewer.clear()
-                self._fewer.wait()
             if number % 64 == 63:
                 gevent.sleep(0)  # whoever sends a thousand lines at once doesn't hold up the others
                 self.connection.wait_until_read()
-            self._take(text)
+            self._take(text, arrived)
 
-    def _take(self, text: bytes) -> None:
+    def _take(self, text: bytes, arrived: float) -> None:
         try:
             request = decode_request(text)
         except CallError as error:
-            self._begin(Answer(self, None), getattr(error, "id", None)).refuse(error)
+            self._wait_for_room()
+            self._begin(getattr(error, "id", None)).refuse(error)
             return
         if isinstance(request, More):
-            answer = self._by_id.get(request.id)
-            if answer is not None and answer.running is not None:
-                answer.running.grant(request.items)
+            granted = self._by_id.get(request.id)
+            if granted is not None:
+                granted.grant(request.items)
             return
+        # These are answered at once. They don't wait, so that a connection that is full can cancel a call.
+        if request.id is None or request.function not in OWN:
+            self._wait_for_room()
         if request.id is not None and request.id in self._by_id:
             # Not a call of its own: it has no line of answers that could be told from the first one's.
             in_use = BadRequest(f"id {dumps(request.id).decode()} belongs to a call that is still in flight")
             self.connection.send(line(request.id, error_member(in_use)))
             return
-        answer = self._begin(Answer(self, None), request.id)
+        answer = self._begin(request.id)
         try:
-            self._start(request, text, answer)
+            self._start(request, text, answer, arrived)
         except CallError as error:
             answer.refuse(error)
 
-    def _begin(self, answer: Answer, id: Id | None) -> Answer:
+    def _wait_for_room(self) -> None:
+        limits = self.server.limits
+        while self._in_flight >= limits.max_in_flight or self._held > limits.max_unsent // 4:
+            self._wait()
+
+    def _begin(self, id: Id | None) -> Answer:
         self._in_flight += 1
         self.server.in_flight += 1
         if id is not None and id not in self._by_id:
-            answer.id = id
-            self._by_id[id] = answer
+            answer = self._by_id[id] = Answer(self, id)
         else:
+            answer = Answer(self, None)
             self._in_order.append(answer)
         return answer
 
-    def _start(self, call: Call, text: bytes, answer: Answer) -> None:
+    def _start(self, call: Call, text: bytes, answer: Answer, arrived: float) -> None:
         server = self.server
         if call.function in OWN:
             answer.done(dumps(call_own(self, call)))
@@ -170,13 +231,10 @@ class Session:
                 f"{server.limits.max_calls} calls are in flight on this server, and it takes no more (max_calls): "
                 "try again later"
             )
-        deadline = None if call.timeout is None else time.monotonic() + call.timeout
+        deadline = None if call.timeout is None else arrived + call.timeout
         if call.batch is not None:
-            answer.running = Batch(server.runner, call, call.batch, deadline, answer)
+            answer.running = Batch(server, call, call.batch, deadline, answer)
         else:
+            if call.stream:
+                answer.stream(call.stream)
             answer.running = server.runner.start(call, text, answer, deadline)
-
-    def _cancel_all(self) -> None:
-        for answer in [*self._by_id.values(), *self._in_order]:
-            if answer.running is not None:
-                answer.running.cancel()
