@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -63,12 +64,15 @@ class Outlet:
 
         True too once the outlet is closed.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         while self.unsent > limit:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return False
             if self._moved is None:
                 self._moved = Event()
             self._moved.clear()
-            if not self._moved.wait(timeout):
-                return False
+            self._moved.wait(left)
         return True
 
     def close(self) -> None:
@@ -81,6 +85,13 @@ class Outlet:
             self._watcher.close()
             if self._moved is not None:
                 self._moved.set()
+
+    def abandon(self) -> None:
+        """In a forked child: write nothing more, for the descriptor's number may soon be another file's."""
+        self._closed = True
+        self._pending.clear()
+        self.unsent = 0
+        self._watcher.stop()
 
     def _flush(self) -> None:
         # While the watcher runs, _scheduled stays True: the watcher calls us as soon as it is of use.
