@@ -56,6 +56,7 @@ __all__ = [
     "UnknownTask",
     "WorkerLost",
     "describe",
+    "ended_by",
     "from_wire",
     "out_of_time",
     "refusal",
@@ -258,6 +259,13 @@ def out_of_time(*, started: bool) -> DeadlineExceeded:
     """The error for a call whose deadline passed."""
     when = "while the task ran" if started else "before the task started"
     return DeadlineExceeded(f"the time ran out {when}", started=started)
+
+
+def ended_by(interrupt: Interrupt) -> CallError:
+    """The error for a call whose task an interrupt has ended."""
+    if isinstance(interrupt, CancelRequest):
+        return Cancelled("cancelled while it ran", started=True)
+    return out_of_time(started=True)
 
 
 def from_wire(described: dict[str, Any]) -> Exception:

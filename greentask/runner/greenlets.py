@@ -9,7 +9,7 @@ from gevent import Greenlet, GreenletExit
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from ..errors import CallError, Cancelled, CancelRequest, Interrupt, TimeLimit, out_of_time, refusal
+from ..errors import CallError, Cancelled, CancelRequest, Interrupt, TimeLimit, ended_by, out_of_time, refusal
 from ..pool.calls import Listener
 from ..tasks.context import RunningTask
 from ..tasks.execution import execute
@@ -87,8 +87,9 @@ class GreenletCall:
         emit = self._emit if call.stream else None
         try:
             ended_well, body = execute(self._task, self._args, running, emit, debug=self._debug)
-        except Interrupt:
-            return  # _stop has answered
+        except Interrupt as interrupt:
+            # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
+            ended_well, body = False, dumps(refusal(ended_by(interrupt)))
         listener = self._take_listener()
         if listener is not None:
             (listener.done if ended_well else listener.failed)(body)
@@ -98,6 +99,8 @@ class GreenletCall:
             self._listener.progress(dumps(progress))
 
     def _emit(self, item: bytes) -> None:
+        if self._listener is None:
+            raise CancelRequest("nobody reads")  # it swallowed the first one, and would wait for a grant for ever
         while self._credit <= 0:
             if self._granted is None:
                 self._granted = Event()

@@ -40,29 +40,42 @@ def execute(
     try:
         result = task.function(*positional, **named)
         if task.streams:
-            result = _drain(result, emit)
+            result = _drain(task, result, emit)
         elif inspect.iscoroutine(result):
             result = _run_coroutine(result)
+        return True, _encode(f"{task.name} returned", result)
     except Interrupt:
         raise
+    except _NotJSON as error:
+        return False, dumps(refusal(InvalidResult(str(error))))
     except BaseException as error:
         trace = "".join(traceback.format_exception(error)) if debug else None
         return False, dumps(describe(error, traceback=trace))
     finally:
         enter(None)
+
+
+class _NotJSON(Exception):
+    """What a task returned or yielded can't be put into JSON; a class of its own, for tasks raise InvalidResult too."""
+
+
+def _encode(what: str, value: Any) -> bytes:
     try:
-        return True, dumps(result)
+        return dumps(value)
     except InvalidResult as error:
-        return False, dumps(refusal(InvalidResult(f"{task.name} returned what JSON can't carry: {error}")))
+        raise _NotJSON(f"{what} what JSON can't carry: {error}") from None
+    except Exception as error:  # from the value's own methods
+        told = describe(error)
+        raise _NotJSON(f"{what} what can't be put into JSON: {told['type']}: {told['message']}") from error
 
 
-def _drain(items: Any, emit: Callable[[bytes], None] | None) -> Any:
+def _drain(task: Task[..., Any], items: Any, emit: Callable[[bytes], None] | None) -> Any:
     if emit is None:
         return list(items)
     count = 0
     with contextlib.closing(items):
         for item in items:
-            emit(dumps(item))
+            emit(_encode(f"{task.name} yielded", item))
             count += 1
     return {"items": count}
 
@@ -76,8 +89,23 @@ def _run_coroutine(coroutine: Any) -> Any:
     if _loop is None:
         _loop = asyncio.new_event_loop()
     running = _loop.create_task(coroutine)
+    interrupts: list[Interrupt] = []
+
+    def caught(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # The loop goes on after an interrupt that hit one of its callbacks: the coroutine must hear of it.
+        if "handle" in context and isinstance(context.get("exception"), Interrupt):
+            interrupts.append(context["exception"])
+            running.cancel()
+        else:
+            loop.default_exception_handler(context)
+
+    _loop.set_exception_handler(caught)
     try:
         return _loop.run_until_complete(running)
+    except asyncio.CancelledError:
+        if interrupts:
+            raise interrupts[0] from None
+        raise
     except BaseException:
         # Interrupted in the loop itself, it would go on with the next call's turn.
         if not running.done():
