@@ -10,13 +10,28 @@ import math
 import struct
 from dataclasses import dataclass
 
-__all__ = ["HEADER", "CallFrame", "Flag", "FrameReader", "Kind", "decode_call", "encode_call", "frame_header"]
+__all__ = [
+    "HEADER",
+    "MOST_ITEMS",
+    "CallFrame",
+    "Flag",
+    "FrameReader",
+    "Kind",
+    "decode_call",
+    "encode_call",
+    "frame_header",
+]
 
 #: the call's token, the length of the body that follows, kind.
 HEADER = struct.Struct("<QQB7x")
 
 # deadline (monotonic seconds, infinite for none), stream window, flags, length of the name that follows.
 _CALL = struct.Struct("<dIBxH")
+# Of one frame; nobody has as much memory.
+_MOST_BYTES = 2**40
+
+#: The largest window, and the most items that one frame grants.
+MOST_ITEMS = 2**32 - 1
 
 
 class Kind(enum.IntEnum):
@@ -76,33 +91,52 @@ def decode_call(body: bytes) -> CallFrame:
 class FrameReader:
     """Cuts a stream of bytes into frames. Only bytes of one unfinished frame are held."""
 
-    __slots__ = ("_held", "_pieces", "_wanted")
+    __slots__ = ("_begun", "_held", "_pieces", "_wanted")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._held = 0
         self._wanted = HEADER.size
+        self._begun: tuple[Kind, int] | None = None  # of the frame whose header the pieces begin with
 
     def feed(self, data: bytes) -> list[tuple[Kind, int, bytes]]:
-        """Take what arrived; return the frames that it completes, as kind, token and body."""
-        self._pieces.append(data)
+        """Take what arrived; return the frames that it completes, as kind, token and body.
+
+        Raises ``ValueError`` for what can't be a frame: somebody else wrote, and there is no way back into step.
+        """
+        pieces = self._pieces
+        pieces.append(data)
         self._held += len(data)
         if self._held < self._wanted:
             return []
-        whole = b"".join(self._pieces) if len(self._pieces) > 1 else data
         frames: list[tuple[Kind, int, bytes]] = []
+        if self._begun is not None and self._held == self._wanted:
+            # How a large frame ends; its body is copied once, and here, for that takes a while.
+            pieces[0] = pieces[0][HEADER.size :]
+            frames.append((*self._begun, b"".join(pieces)))
+            self._begun, self._wanted = None, HEADER.size
+            self._keep(b"")
+            return frames
+        whole = b"".join(pieces) if len(pieces) > 1 else data
         start = 0
+        self._begun = None
         while True:
             self._wanted = HEADER.size
             if len(whole) - start < HEADER.size:
                 break
-            token, length, kind = HEADER.unpack_from(whole, start)
+            token, length, number = HEADER.unpack_from(whole, start)
+            if length > _MOST_BYTES:
+                raise ValueError(f"a frame of {length} bytes")
+            kind = Kind(number)
             self._wanted = HEADER.size + length
             if len(whole) - start < self._wanted:
+                self._begun = kind, token
                 break
-            frames.append((Kind(kind), token, whole[start + HEADER.size : start + self._wanted]))
+            frames.append((kind, token, whole[start + HEADER.size : start + self._wanted]))
             start += self._wanted
-        rest = whole[start:]
+        self._keep(whole[start:])
+        return frames
+
+    def _keep(self, rest: bytes) -> None:
         self._pieces = [rest] if rest else []
         self._held = len(rest)
-        return frames
