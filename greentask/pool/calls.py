@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
+
+from gevent.hub import get_hub
 
 from ..errors import CallError, refusal
 from ..wire.json import dumps
@@ -63,7 +67,14 @@ class PoolCall:
         self.stop_timer()
         if not self.finished:
             self.finished = True
-            (self.listener.done if ended_well else self.listener.failed)(body)
+            self.tell(self.listener.done if ended_well else self.listener.failed, body)
+
+    def tell(self, hear: Callable[[bytes], None], body: bytes) -> None:
+        """Tell its listener something. A listener's defect is its own: it is reported, and everything else goes on."""
+        try:
+            hear(body)
+        except Exception:  # gevent would stop the watcher that we are called from
+            get_hub().handle_error(self, *sys.exc_info())
 
     def fail(self, error: CallError) -> None:
         """End it with one of the pool's own errors."""

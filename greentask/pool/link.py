@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import gevent
 from gevent import monkey
 
+from ..hub.outlet import Outlet
 from .setup import Setup, send_setup, start_template
 from .template import RECORD, Record
 
@@ -22,6 +23,7 @@ __all__ = ["TemplateEvents", "TemplateLink"]
 _READ = 1  # the event loop's name for "readable"
 _waitpid: Callable[[int, int], tuple[int, int]] = monkey.get_original("os", "waitpid")
 _Socket: type[socket.socket] = monkey.get_original("socket", "socket")
+_REAPED_EVERY = 0.005  # seconds between looks at a template that is ending
 _FD_SIZE = array.array("i").itemsize
 
 
@@ -48,7 +50,10 @@ class TemplateLink:
     """Starts one template and talks to it. Belongs to the hub whose ``loop`` it gets."""
 
     def __init__(self, loop: Any, setup: Setup, events: TemplateEvents) -> None:
+        self._loop = loop
         self._events = events
+        self._closed = False
+        self._reaper: Any = None
         self._reported = 0  # bytes of a traceback still to come
         self._report = b""
         ours, theirs = socket.socketpair()
@@ -64,6 +69,8 @@ class TemplateLink:
         self._socket.setblocking(False)
         self._watcher = loop.io(self._socket.fileno(), _READ)
         self._watcher.start(self._readable)
+        # Not just a send: requests for hundreds of processes at once are more than a socket holds.
+        self._outlet = Outlet(loop, self._socket.fileno(), lambda _: None)
 
     def fork(self, slot: int) -> None:
         """Ask for a process."""
@@ -86,17 +93,24 @@ class TemplateLink:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)
                 deadline += 1
-            gevent.sleep(0.005)
+            gevent.sleep(_REAPED_EVERY)
         self.close()
 
     def close(self) -> None:
         """Let go of the socket; the template ends when it notices."""
-        self._watcher.stop()
-        self._watcher.close()
-        self._socket.close()
+        if not self._closed:
+            self._closed = True
+            self._watcher.stop()
+            self._watcher.close()
+            self._outlet.close()
+            self._socket.close()
+            self._stop_reaper()
 
     def abandon(self) -> None:
         """In a forked child: drop our copy of the socket, so that the template sees its pool's end."""
+        self._closed = True
+        self._watcher.stop()
+        self._outlet.abandon()
         self._socket.close()
 
     def _reaped(self) -> bool:
@@ -106,12 +120,27 @@ class TemplateLink:
             return True
 
     def _send(self, kind: int, slot: int, pid: int, number: int) -> None:
-        # Records are tiny and the template reads them at once; a full socket means that it hangs or is gone.
-        with contextlib.suppress(OSError):
-            self._socket.send(RECORD.pack(kind, slot, pid, number))
+        self._outlet.write(RECORD.pack(kind, slot, pid, number))
+
+    def _ended(self) -> None:
+        # Its socket ends a moment before the process itself, which would stay a zombie if we didn't wait for it.
+        if self._reaper is None:
+            self._reaper = self._loop.timer(_REAPED_EVERY, _REAPED_EVERY)
+            self._reaper.start(self._reap)
+
+    def _reap(self) -> None:
+        if self._reaped():
+            self._stop_reaper()
+            self._events.template_gone()
+
+    def _stop_reaper(self) -> None:
+        if self._reaper is not None:
+            self._reaper.stop()
+            self._reaper.close()
+            self._reaper = None
 
     def _readable(self) -> None:
-        while not self._socket._closed:  # type: ignore[attr-defined]
+        while not self._closed:
             try:
                 # Never more than one record at a time: the descriptor that comes along is that record's.
                 size = min(self._reported, 65536) or RECORD.size
@@ -122,8 +151,7 @@ class TemplateLink:
                 data, ancillary = b"", []
             if not data:
                 self._watcher.stop()
-                self._reaped()
-                self._events.template_gone()
+                self._ended()
                 return
             if self._reported:
                 self._report += data

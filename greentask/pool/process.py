@@ -77,6 +77,15 @@ class Process:
         if self.call is not None:
             self._outlet.write(frame_header(Kind.INTERRUPT, self.call.token, len(reason)), reason)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has not taken yet what was sent to it."""
+        return self._outlet.unsent > 0
+
+    def wait_until_sent(self) -> None:
+        """Let other greenlets run until it has."""
+        self._outlet.wait_below(0)
+
     def read_rest(self) -> None:
         """Take what a process that has exited left in its socket."""
         self._read(until_empty=True)
@@ -91,8 +100,10 @@ class Process:
             self._fd = -1
 
     def abandon(self) -> None:
-        """In a forked child: drop our copy of the socket. The watchers are the parent's loop's."""
+        """In a forked child: drop our copy of the socket."""
         if self._fd >= 0:
+            self._watcher.stop()
+            self._outlet.abandon()
             os.close(self._fd)
             self._fd = -1
 
@@ -111,7 +122,13 @@ class Process:
                 self._watcher.stop()
                 self._lost(self)
                 return
-            for kind, token, body in self._reader.feed(data):
+            try:
+                frames = self._reader.feed(data)
+            except ValueError:  # the task wrote into our socket
+                self._watcher.stop()
+                self._lost(self)
+                return
+            for kind, token, body in frames:
                 self._take(kind, token, body)
             if not until_empty and len(data) < _CHUNK:
                 return
@@ -125,9 +142,9 @@ class Process:
         if call is None or call.token != token:
             return  # about a call that has been answered already
         if kind is Kind.PROGRESS:
-            call.listener.progress(body)
+            call.tell(call.listener.progress, body)
         elif kind is Kind.ITEM:
-            call.listener.item(body)
+            call.tell(call.listener.item, body)
         else:
             self.call = None
             call.finish(kind is Kind.RESULT, body)

@@ -21,13 +21,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import gevent
 from gevent.event import AsyncResult
 from gevent.hub import get_hub
 
 from ..errors import CallError, Cancelled, GreentaskError, PoolBroken, WorkerLost, out_of_time
 from .calls import Listener, PoolCall
 from .child import CANCELLED, NUDGE, OUT_OF_TIME
-from .frames import CallFrame, Flag
+from .frames import MOST_ITEMS, CallFrame, Flag
 from .link import TemplateLink
 from .process import Process
 from .setup import Setup
@@ -148,7 +149,7 @@ class Processes:
         self._waiting[call.token] = call
         if self._idle:
             self._dispatch()
-        if call.deadline is not None and call.timer is None:
+        if call.deadline is not None and call.timer is None and not call.finished:
             self._set_timer(call, call.deadline - time.monotonic(), self._out_of_time)
         return call
 
@@ -163,9 +164,10 @@ class Processes:
         if process is not None and process.call is call:
             process.grant(items)
             self._nudge(process)
-        elif call.token in self._waiting:
+        elif call.token in self._waiting and call.frame.window:
             frame = call.frame
-            call.frame = CallFrame(frame.name, frame.payload, frame.deadline, frame.window + items, frame.flags)
+            window = min(frame.window + items, MOST_ITEMS)
+            call.frame = CallFrame(frame.name, frame.payload, frame.deadline, window, frame.flags)
 
     def _dispatch(self) -> None:
         if self._dispatching:
@@ -220,8 +222,18 @@ class Processes:
 
     def _nudge(self, process: Process) -> None:
         # The frame is written at the end of this turn of the loop, and the signal must come after it.
+        self._loop.run_callback(self._nudge_now, process)
+
+    def _nudge_now(self, process: Process) -> None:
+        if process.is_behind:  # the frame is still here, behind a large call
+            gevent.spawn(self._nudge_when_sent, process)
+        elif self._link is not None:
+            self._link.signal(process.pid, NUDGE)
+
+    def _nudge_when_sent(self, process: Process) -> None:
+        process.wait_until_sent()
         if self._link is not None:
-            self._loop.run_callback(self._link.signal, process.pid, int(NUDGE))
+            self._link.signal(process.pid, NUDGE)
 
     def _kill(self, process: Process) -> None:
         if self._link is not None:
@@ -271,6 +283,7 @@ class Processes:
             self._link.close()
             self._link = None
         for process in list(self._processes.values()):
+            process.read_rest()
             self._bury(process, None)
         if not self._whole.ready():
             self._break("the template of the task processes died while it started")
@@ -287,15 +300,20 @@ class Processes:
 
     def _restart(self) -> None:
         if self._link is None:
-            self._link = TemplateLink(self._loop, self._setup, self)
+            try:
+                self._link = TemplateLink(self._loop, self._setup, self)
+            except OSError:  # out of descriptors, processes or memory
+                self._again(self._restart)
 
     def process_started(self, slot: int, pid: int, fd: int) -> None:
-        if self._closed:
-            os.close(fd)
+        if self._closed or slot in self._processes:
+            os.close(fd)  # it sees the end, and exits
             return
         self._processes[slot] = Process(self._loop, slot, pid, fd, self._process_idle, self._process_lost)
 
     def process_exited(self, slot: int, pid: int, status: int) -> None:
+        if self._closed:
+            return
         process = self._processes.get(slot)
         if process is not None and process.pid == pid:
             process.read_rest()

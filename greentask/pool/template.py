@@ -112,8 +112,9 @@ class _Template:
         if kind == Record.FORK:
             self.fork(slot)
         elif kind == Record.SIGNAL and pid in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                (os.killpg if slot else os.kill)(pid, number)
+            for send in (os.killpg, os.kill) if slot else (os.kill,):  # a task may have left its group
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    send(pid, number)
         return True
 
     def fork(self, slot: int) -> None:

@@ -1,0 +1,65 @@
+"""A program that owns a pool: prints what it has, in one line of JSON, and stays until it is killed.
+
+Its arguments: a folder for notes, and perhaps ``fork``: then it forks a child of its own, which tries to use the pool
+and stays too.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from greentask.errors import GreentaskError
+from support import process_tasks
+from support.pools import ask, processes, wait_for_lines
+from support.waiting import wait_until
+
+
+def main() -> None:
+    told: dict[str, Any] = {}
+    notes = Path(sys.argv[1], "notes")
+    with processes(2) as pool:
+        told["template"] = [child.pid for child in psutil.Process().children()]
+        told["forked by a task"] = [ask(pool, process_tasks.fork_child, str(notes)).result()]
+        ask(pool, process_tasks.daemonize, str(notes)).result()
+        forked = wait_for_lines(notes, 2)
+        told["daemons"] = [int(line) for line in forked if int(line) not in told["forked by a task"]]
+        if "fork" in sys.argv:
+            busy = ask(pool, process_tasks.nap, 0.2)
+            fork(pool, told)
+            told["a call that was running"] = busy.result()
+            told["the parent's next call"] = ask(pool, process_tasks.echo, "goes on").result()
+            told["the parent's next calls"] = [ask(pool, process_tasks.echo, number).result() for number in range(20)]
+        told["processes"] = pool.pids()
+        ask(pool, process_tasks.spin, str(notes))
+        print(json.dumps(told), flush=True)
+        while True:
+            wait_until(lambda: False, 3600)
+
+
+def fork(pool: Any, told: dict[str, Any]) -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            ask(pool, process_tasks.echo, "from the child")
+            heard = "nothing was raised"
+        except GreentaskError as error:
+            heard = f"{type(error).__name__}: {error}"
+        pool.close()  # must not end the parent's processes
+        os.write(write, heard.encode())
+        os.close(write)
+        while True:
+            signal.pause()
+    os.close(write)
+    with open(read) as pipe:
+        told["the child heard"] = pipe.read()
+    told["child"] = child
+
+
+if __name__ == "__main__":
+    main()
