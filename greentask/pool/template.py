@@ -60,7 +60,6 @@ def main(fd: int) -> None:
     _become_subreaper()
     gc.collect()
     gc.freeze()  # no collection touches these objects again, so their pages stay shared with the processes
-    control.sendall(RECORD.pack(Record.READY, 0, 0, 0))
     _Template(control, handler).run()
 
 
@@ -89,6 +88,7 @@ class _Template:
         signal.signal(signal.SIGCHLD, _ignore)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         try:
+            self.control.sendall(RECORD.pack(Record.READY, 0, 0, 0))
             while True:
                 control = self.control.fileno()
                 readable, _, _ = select.select([control, self.wake_read], [], [])
