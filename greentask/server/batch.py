@@ -8,7 +8,7 @@ import gevent
 from gevent.event import Event
 from gevent.lock import Semaphore
 
-from ..errors import CallError, Cancelled, refusal
+from ..errors import CallError, Cancelled, InvalidResult, refusal
 from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import Args, Call, item_line, member
@@ -40,7 +40,8 @@ class Batch:
         self._items = items
         self._deadline = deadline
         self._answer = answer
-        self._slots = Semaphore(min(WINDOW, server.limits.max_in_flight, server.limits.max_calls))
+        self.limits = server.limits
+        self._slots = Semaphore(min(WINDOW, self.limits.max_in_flight, self.limits.max_calls))
         self._running: dict[int, Running | None] = {}
         self._none_running = Event()
         self._cancelled = False
@@ -69,7 +70,7 @@ class Batch:
             try:
                 running = self._runner.start_item(self._call, args, item, self._deadline)
             except CallError as error:
-                item.failed(dumps(refusal(error)))
+                item.refuse(error)
             else:
                 if index in self._running:
                     self._running[index] = running
@@ -111,7 +112,15 @@ class _Item:
         self._index = index
 
     def done(self, result: bytes) -> None:
-        self._batch.ended(self._index, member("result", result), well=True)
+        try:
+            self._batch.limits.check_result(result)
+        except InvalidResult as error:
+            self.refuse(error)
+        else:
+            self._batch.ended(self._index, member("result", result), well=True)
+
+    def refuse(self, error: CallError) -> None:
+        self.failed(dumps(refusal(error)))
 
     def failed(self, error: bytes) -> None:
         self._batch.ended(self._index, member("error", error), well=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import InvalidResult
 from ..wire.text import DEFAULT_MAX_LINE
 
 __all__ = ["Limits"]
@@ -37,3 +38,11 @@ class Limits:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+
+    def check_result(self, result: bytes) -> None:
+        """Raise ``InvalidResult`` for a result that would have its peer cut off, with all of its other calls."""
+        if len(result) > self.max_unsent:
+            raise InvalidResult(
+                f"the result takes {len(result)} bytes, more than max_unsent ({self.max_unsent}): return less at once, "
+                "or raise max_unsent"
+            )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from ..errors import CallError, Cancelled, Draining, LineTooLong, Overloaded, refusal
+from ..errors import CallError, Cancelled, Draining, InvalidResult, LineTooLong, Overloaded, refusal
 from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import BadRequest, Call, Id, More, decode_request, error_member, line, member
@@ -47,7 +47,12 @@ class Answer:
         self._credit = window
 
     def done(self, result: bytes) -> None:
-        self.session.finish(self, _CUT_OFF if self._cut_off else member("result", result))
+        try:
+            self.session.server.limits.check_result(result)
+        except InvalidResult as error:
+            self.refuse(error)
+        else:
+            self.session.finish(self, _CUT_OFF if self._cut_off else member("result", result))
 
     def failed(self, error: bytes) -> None:
         self.session.finish(self, _CUT_OFF if self._cut_off else member("error", error))
