@@ -10,7 +10,6 @@ from gevent.pool import Pool as GreenletPool
 from gevent.server import StreamServer
 from gevent.socket import socket as GreenSocket
 
-from ..errors import LineTooLong
 from ..wire.address import Address, parse_addresses
 from .connection import LineConnection
 from .limits import Limits
@@ -86,8 +85,6 @@ class Acceptor:
         self.open.add(connection)
         try:
             self._serve(connection)
-        except (OSError, LineTooLong):
-            pass  # the peer is gone, or sent what can't be followed
         finally:
             self.open.discard(connection)
             connection.close()

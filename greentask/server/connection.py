@@ -10,6 +10,7 @@ import gevent
 from gevent.hub import get_hub
 from gevent.socket import socket as GreenSocket
 
+from ..errors import LineTooLong
 from ..hub.outlet import Outlet
 from ..wire.text import LineSplitter
 from .limits import Limits
@@ -27,15 +28,17 @@ class LineConnection:
     One greenlet reads (``read``) and closes. Writing never waits; the outlet is the socket's only writer.
     """
 
-    __slots__ = ("_limits", "_outlet", "_socket", "_splitter", "gone", "on_break", "peer")
+    __slots__ = ("_ended", "_limits", "_outlet", "_socket", "_splitter", "gone", "on_break", "peer", "too_long")
 
     def __init__(self, sock: GreenSocket, peer: Any, limits: Limits) -> None:
         self.peer = _name(peer)
         self.gone = False  # nobody reads any more what we write
+        self.too_long: LineTooLong | None = None  # why nothing more is read
         self.on_break: Callable[[], object] | None = None  # called when that is found out
         self._socket = sock
         self._limits = limits
         self._splitter = LineSplitter(limits.max_line)
+        self._ended = False  # nothing more can arrive
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -47,14 +50,28 @@ class LineConnection:
         return self._outlet.unsent > self._limits.max_unsent // 4
 
     def read(self) -> list[bytes] | None:
-        """The next lines (perhaps none yet); None at the end. Raises ``LineTooLong`` and ``OSError``."""
-        if self.is_behind:
-            self._outlet.wait_below(self._limits.max_unsent // 8)
+        """The next lines (perhaps none yet); None at the end.
+
+        That is where the peer has shut down its side, where the connection broke (``gone``), or after a line that
+        can't be followed (``too_long``).
+        """
+        self.wait_until_read()
         gevent.sleep(0)  # where more has arrived, reading doesn't wait, and a peer that never pauses would hold the hub
-        data = self._socket.recv(_CHUNK)
-        if not data:
+        if self.too_long is not None:
             return None
-        return self._splitter.feed(data)
+        try:
+            data = self._socket.recv(_CHUNK)
+        except OSError:
+            self.abort()
+            return None
+        if not data:
+            self._ended = True
+            return None
+        try:
+            return self._splitter.feed(data)
+        except LineTooLong as error:
+            self.too_long = error
+            return list(error.lines)
 
     def wait_until_read(self) -> None:
         """Let other greenlets run until the peer has caught up."""
@@ -75,23 +92,19 @@ class LineConnection:
         except OSError:
             pass  # the peer was faster
 
-    def flush(self) -> None:
+    def finish(self) -> None:
         """Wait until everything is sent, or the peer is gone or does not read."""
-        if not self.gone:
-            self._outlet.wait_below(0, _FLUSHED_WITHIN)
-
-    def linger(self) -> None:
-        """Send everything, and take (and forget) what the peer sends until it ends, or for a while.
-
-        A socket that is closed before what has arrived was read resets the connection: the peer might never see its
-        last answers.
-        """
-        self.flush()
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-            gevent.with_timeout(_LINGERS, self._forget_the_rest, timeout_value=None)
-        except OSError:
-            pass  # the peer was faster
+        if self.gone:
+            return
+        self._outlet.wait_below(0, _FLUSHED_WITHIN)
+        if not self._ended:
+            # A socket that is closed before what has arrived was read resets the connection, and the peer might never
+            # see its last answers. So tell it that they are the last, and forget what it sends until it stops.
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+                gevent.with_timeout(_LINGERS, self._forget_the_rest, timeout_value=None)
+            except OSError:
+                pass  # the peer was faster
 
     def abort(self) -> None:
         """Give the peer up at once."""

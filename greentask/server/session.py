@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from ..errors import CallError, Cancelled, Draining, InvalidResult, LineTooLong, Overloaded, refusal
+from ..errors import CallError, Cancelled, Draining, InvalidResult, Overloaded, refusal
 from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import BadRequest, Call, Id, More, decode_request, error_member, line, member
@@ -111,24 +111,15 @@ class Session:
 
     def serve(self) -> None:
         """Read and answer until the peer has shut down its side and has every answer that it is owed."""
-        peer_sends_on = False
-        try:
-            while (lines := self.connection.read()) is not None:
-                self._take_all(lines)
-        except LineTooLong as error:
-            self._take_all(error.lines)
-            self._begin(None).refuse(error)
-            peer_sends_on = True
-        except OSError:
-            self.connection.abort()
+        while (lines := self.connection.read()) is not None:
+            self._take_all(lines)
+        if self.connection.too_long is not None:
+            self._begin(None).refuse(self.connection.too_long)
         for answer in list(self._by_id.values()):
             answer.grant_no_more()
         while self._in_flight:
             self._wait()
-        if peer_sends_on:
-            self.connection.linger()
-        else:
-            self.connection.flush()
+        self.connection.finish()
 
     def drain(self) -> None:
         """Start no more calls; close the connection after the last answer."""
@@ -175,7 +166,7 @@ class Session:
                 answer.abandon()
         self._changed.wait()
 
-    def _take_all(self, lines: list[bytes] | tuple[bytes, ...]) -> None:
+    def _take_all(self, lines: list[bytes]) -> None:
         arrived = time.monotonic()
         for number, text in enumerate(lines):
             if number % 64 == 63:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
-from ..errors import LineTooLong
 from ..wire.address import Address
 from .acceptor import Acceptor
 from .connection import LineConnection
 from .limits import Limits
 
 __all__ = ["TextConnection", "TextServer"]
+
+logger = logging.getLogger(__name__)
 
 
 class TextConnection:
@@ -48,6 +50,7 @@ class TextServer:
 
     Lines of one connection are handled one after another, in that connection's greenlet; other connections go on
     meanwhile. A line is ``str``; bytes that aren't UTF-8 are in it as surrogates, and ``send`` turns them back.
+    An exception in one of the functions is logged, and closes the connection that it was called for.
 
     >>> def on_message(connection, line):
     ...     connection.send("hello " + line)
@@ -100,16 +103,17 @@ class TextServer:
     def _serve(self, lines: LineConnection) -> None:
         connection = TextConnection(lines)
         try:
-            if self.on_connect is not None:
-                self.on_connect(connection)
-            while (arrived := lines.read()) is not None:
-                self._handle(connection, arrived)
-        except LineTooLong as error:
-            self._handle(connection, list(error.lines))
-        finally:
-            if self.on_close is not None:
-                self.on_close(connection)
-        lines.flush()
+            try:
+                if self.on_connect is not None:
+                    self.on_connect(connection)
+                while not connection.closing and (arrived := lines.read()) is not None:
+                    self._handle(connection, arrived)
+            finally:
+                if self.on_close is not None:
+                    self.on_close(connection)
+        except Exception:
+            logger.exception("the connection from %s is closed, for its handler failed", connection.peer)
+        lines.finish()
 
     def _handle(self, connection: TextConnection, arrived: list[bytes]) -> None:
         for line in arrived:
