@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import gevent
 from gevent.event import Event
 from gevent.pool import Pool as GreenletPool
 from gevent.server import StreamServer
@@ -16,6 +20,12 @@ from .limits import Limits
 from .listening import bound_address, listen_on
 
 __all__ = ["Acceptor"]
+
+logger = logging.getLogger(__name__)
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 0.5  # seconds until the next try
+_TOLD_EVERY = 60.0  # seconds
 
 
 class Acceptor:
@@ -54,7 +64,7 @@ class Acceptor:
     def start(self) -> None:
         """Serve."""
         for sock in self._sockets:
-            server = StreamServer(sock, self._accepted, spawn=self._greenlets)
+            server = _Listener(sock, self._accepted, spawn=self._greenlets)
             server.start()
             self._servers.append(server)
 
@@ -88,3 +98,26 @@ class Acceptor:
         finally:
             self.open.discard(connection)
             connection.close()
+
+
+class _Listener(StreamServer):
+    """gevent's, which by itself shows a traceback for each connection that can't be accepted."""
+
+    _told_at = -_TOLD_EVERY
+
+    def do_read(self) -> Any:
+        try:
+            return super().do_read()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            if time.monotonic() - self._told_at >= _TOLD_EVERY:
+                self._told_at = time.monotonic()
+                logger.warning("no more connections can be accepted for now: %s", error.strerror)
+            self.stop_accepting()
+            gevent.spawn_later(_PAUSE, self._go_on)
+            return None
+
+    def _go_on(self) -> None:
+        if self.started:
+            self.start_accepting()
