@@ -92,6 +92,8 @@ def _remove_stale(path: str) -> None:
         probe.connect(path)
     except ConnectionRefusedError:
         os.unlink(path)
+    except TimeoutError:  # it has too much to do just now
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
     else:
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     finally:
@@ -105,6 +107,7 @@ def _remedy(error: OSError, address: Address) -> str:
         errno.EADDRNOTAVAIL: f"this machine has no address {address.host}",
         errno.ENOENT: f"there is no directory {os.path.dirname(address.path)}",
     }
-    if error.errno == errno.EADDRINUSE and address.scheme == "unix":
-        return "a server answers there already"
+    if address.scheme == "unix":
+        remedies[errno.EADDRINUSE] = "a server answers there already; stop it, or choose another path with --listen"
+        remedies[errno.EACCES] = "permission denied; choose another path with --listen"
     return remedies.get(error.errno or 0, error.strerror or str(error))
