@@ -1,7 +1,14 @@
 """``greentask serve``."""
 
-# ruff: noqa: E402 - patching comes before every import that it is for
+# ruff: noqa: E402 - these come before every import that they are for
 from __future__ import annotations
+
+import signal
+
+# Until the server takes signals, Ctrl-C just ends the program. A KeyboardInterrupt may come where nothing can be done
+# with it, in a callback of the import system for one, and is ignored there.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from gevent import monkey
 
@@ -15,6 +22,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import click
+import gevent
 
 from .._version import __version__
 from ..errors import ConfigurationError, GreentaskError
@@ -114,7 +122,8 @@ def command(
     where = ", ".join(map(str, server.addresses))
     count = f"{len(tasks)} task{'s' * (len(tasks) != 1)}"
     pool = f", {server.processes.size} task process{'es' * (server.processes.size != 1)}" if server.processes else ""
-    click.echo(f"greentask {__version__} serves {count} on {where} (pid {os.getpid()}{pool})")
+    ready = f"greentask {__version__} serves {count} on {where} (pid {os.getpid()}{pool})"
+    gevent.spawn(click.echo, ready)  # runs when the server takes signals, too
     server.serve_forever(drain_timeout)
 
 

@@ -115,7 +115,7 @@ class Server:
 
         A second signal stops it at once. To be called in the main thread.
         """
-        if not self.addresses:
+        if not (self.addresses or self._stopping):
             self.start()
         handlers = [gevent.signal_handler(number, self._signalled, drain) for number in (signal.SIGTERM, signal.SIGINT)]
         try:

@@ -1,0 +1,456 @@
+"""A server as a whole, run as a process: its limits, its end, its task processes, and why it could not start."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from greentask import Limits
+from support.programs import environment
+from support.servers import LineClient, RunningServer, connect, serving, wait_until
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with serving() as server:
+        yield server
+        assert "Traceback" not in server.output()
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if not is_gone(pid)]
+
+
+# ---- Greenlets and processes
+
+
+def test_pings_are_answered_while_task_processes_compute(server: RunningServer) -> None:
+    with server.connect() as busy, server.connect() as peer:
+        busy.send(*({"id": number, "function": "spin", "args": [2]} for number in range(2)))
+        wait_until(lambda: server.status()["processes"]["busy"] == 2, "both compute")
+        began = time.monotonic()
+        for _ in range(20):
+            assert peer.call("greentask.ping") == "pong"
+            assert peer.call("add", 1, 2) == 3
+        assert time.monotonic() - began < 1.5
+        assert server.status()["processes"]["busy"] == 2, "all that while they computed"
+        assert {reply["id"] for reply in busy.hear_all(2)} == {0, 1}
+
+
+def test_killing_a_task_process_fails_its_call_within_a_second_and_no_other(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "marks"
+    with server.connect() as victim, server.connect() as other:
+        victim.send({"id": "lost", "function": "mark_in_process", "args": [str(file), 60]})
+        pid = int(wait_until(lambda: file.exists() and file.read_text(), "it runs"))
+        other.send(*({"id": number, "function": "nap_in_process", "args": [0.1]} for number in range(5)))
+        killed = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        reply = victim.hear()
+        assert time.monotonic() - killed < 1.0
+        assert reply["id"] == "lost"
+        assert reply["error"]["type"] == "WorkerLost"
+        assert "signal 9" in reply["error"]["message"]
+        assert {reply["id"]: reply["result"] for reply in other.hear_all(5)} == dict.fromkeys(range(5), 0.1)
+    status = wait_until(lambda: (now := server.status())["processes"]["alive"] == 2 and now, "there is a new one")
+    assert pid not in status["processes"]["pids"]
+
+
+def test_the_server_killed_with_sigkill_leaves_no_process_behind() -> None:
+    with serving() as server, server.connect() as peer:
+        peer.send({"id": 1, "function": "fork_a_sleeper"})
+        sleeper = peer.hear()["result"]
+        peer.send(*({"id": number, "function": "spin", "args": [60]} for number in range(2)))
+        wait_until(lambda: server.status()["processes"]["busy"] == 2, "both compute")
+        pids = [process.pid for process in server.below()]
+        assert len(pids) == 4, "a template, two task processes, and what one of them left running"
+        assert sleeper in pids
+        server.signal(signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+        wait_until(lambda: not alive(pids), "they have ended", patience=3.0)
+
+
+def test_a_server_without_process_tasks_starts_no_process() -> None:
+    with serving(apps=["support.server_tasks:add"]) as server:
+        assert server.below() == []
+        assert "processes" not in server.status()
+        assert server.call("add", 1, 2) == 3
+
+
+def test_functions_that_are_not_decorated_are_served_by_name() -> None:
+    apps = ["support.server_tasks:plain_add", "support.server_tasks:plain_pid", "os.path:getsize", "zlib:crc32"]
+    with serving("--process", "plain_pid", apps=apps, processes=1) as server, server.connect() as peer:
+        assert peer.call("plain_add", 1, 2) == 3
+        assert peer.call("plain_add", a=1, b=2) == 3
+        assert [peer.call("plain_pid")] == server.status()["processes"]["pids"]
+        assert peer.call("getsize", __file__) == Path(__file__).stat().st_size
+        assert peer.ask({"function": "crc32", "args": ["x"]})["error"]["type"] == "TypeError"
+        assert peer.ask({"function": "plain_add", "args": [1]})["error"]["type"] == "InvalidArguments"
+
+
+def test_it_serves_several_addresses(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with serving(listen=["127.0.0.1:0", f"unix://{path}", "[::1]:0"]) as server:
+        assert len(server.addresses) == 3
+        assert server.addresses[1] == f"unix://{path}"
+        for address in server.addresses:
+            with connect(address) as peer:
+                assert peer.call("add", 1, 2) == 3
+        assert server.status()["listen"] == server.addresses
+
+
+def test_a_peer_that_never_pauses_does_not_hold_up_the_others(server: RunningServer) -> None:
+    """Its next lines have always arrived already, so reading them never waits."""
+    line = b'{"function":"greentask.ping"' + b" " * 4000 + b"}\\n"
+    program = (
+        "import socket, sys, threading\n"
+        "peer = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+        "def read():\n"
+        "    while peer.recv(1 << 20): pass\n"
+        "threading.Thread(target=read, daemon=True).start()\n"
+        f"data = {line!r}.replace(b'\\\\n', b'\\n') * 200\n"
+        "while True: peer.sendall(data)\n"
+    )
+    flood = subprocess.Popen([sys.executable, "-c", program, str(server.port)], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: server.status()["connections"] == 1, "the flood has begun")
+        with server.connect() as peer:
+            began = time.monotonic()
+            for _ in range(20):
+                assert peer.call("greentask.ping") == "pong"
+            assert time.monotonic() - began < 5
+        assert flood.poll() is None, "it is neither cut off nor failed"
+    finally:
+        flood.kill()
+        flood.wait()
+
+
+# ---- Limits
+
+
+def test_connections_past_the_limit_wait_until_another_is_closed() -> None:
+    with serving("--max-connections", "2") as server:
+        with server.connect() as one, server.connect() as two, server.connect(0.3) as three:
+            assert one.call("greentask.ping") == two.call("greentask.ping") == "pong"
+            with pytest.raises(TimeoutError):
+                three.ask({"function": "greentask.ping"})
+            two.close()
+            three.socket.settimeout(10)
+            assert three.hear() == {"result": "pong"}
+        wait_until(lambda: server.status()["connections"] == 0, "they are closed")
+
+
+@pytest.mark.parametrize("name", ["max_line", "max_connections", "max_in_flight", "max_calls", "max_unsent"])
+def test_a_limit_is_at_least_1(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+        Limits(**{name: 0})
+
+
+# ---- The end
+
+
+def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_with_0() -> None:
+    with serving() as server, server.connect() as peer, server.connect() as idle:
+        assert idle.call("greentask.ping") == "pong"
+        peer.send(
+            {"id": "greenlet", "function": "nap", "args": [1.0]},
+            {"id": "process", "function": "nap_in_process", "args": [1.0]},
+            {"id": "batch", "function": "nap", "batch": [[1.0], [0.5]]},
+            {"function": "nap", "args": [0.8]},
+        )
+        wait_until(lambda: server.status()["in_flight"] == 4, "all are in flight")
+        server.signal(signal.SIGTERM)
+        assert idle.line() is None, "a connection without calls is closed"
+        peer.send({"id": "new", "function": "add", "args": [1]}, {"id": "status", "function": "greentask.status"})
+        refused, status, *answers = peer.hear_rest()
+        assert refused["id"] == "new"
+        assert set(refused["error"]) == {"type", "message"}
+        assert refused["error"]["type"] == "Draining"
+        assert status["result"]["draining"] is True
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+        assert len(answers) == 6
+        assert {"id": "greenlet", "result": 1.0} in answers
+        assert {"id": "process", "result": 1.0} in answers
+        assert {"id": "batch", "result": {"done": 2, "failed": 0}} in answers
+        assert {"result": 0.8} in answers
+        assert server.wait() == 0
+        assert "Traceback" not in server.output()
+
+
+def test_a_stream_goes_on_while_the_server_drains() -> None:
+    with serving() as server, server.connect() as peer:
+        peer.send({"id": 1, "function": "count", "args": [4], "stream": 2})
+        assert peer.hear_all(2) == [{"id": 1, "item": 0}, {"id": 1, "item": 1}]
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: peer.call("greentask.status")["draining"], "it drains")
+        assert peer.ask({"id": 2, "function": "add", "args": [1]})["error"]["type"] == "Draining"
+        peer.send({"more": 1, "items": 5})
+        assert peer.hear_rest() == [{"id": 1, "item": 2}, {"id": 1, "item": 3}, {"id": 1, "result": {"items": 4}}]
+        assert server.wait() == 0
+
+
+def test_an_idle_server_stops_at_once() -> None:
+    with serving() as server:
+        began = time.monotonic()
+        server.signal(signal.SIGINT)
+        assert server.wait() == 0
+        assert time.monotonic() - began < 2
+        assert "Traceback" not in server.output()
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    with serving() as server, server.connect() as peer:
+        peer.send(
+            {"id": 1, "function": "nap", "args": [60]},
+            {"id": 2, "function": "nap_in_process", "args": [60]},
+        )
+        wait_until(lambda: server.status()["processes"]["busy"] == 1, "both run")
+        pids = [process.pid for process in server.below()]
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert peer.ask({"id": 3, "function": "greentask.ping"})["id"] == 3
+        assert server.process.poll() is None
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert time.monotonic() - began < 5
+        assert not alive(pids)
+
+
+def test_the_drain_has_a_limit() -> None:
+    with serving("--drain-timeout", "0.5") as server, server.connect() as peer:
+        peer.send({"id": 1, "function": "nap", "args": [60]}, {"id": 2, "function": "add", "args": [1]})
+        assert peer.hear() == {"id": 2, "result": 1}
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert 0.4 < time.monotonic() - began < 5
+        assert "unanswered" in server.output()
+
+
+def test_ctrl_c_in_a_terminal_answers_what_is_in_flight() -> None:
+    """A terminal signals the whole group, and not just the program in front."""
+    with serving(new_session=True) as server, server.connect() as peer:
+        peer.send({"id": 1, "function": "nap_in_process", "args": [0.5]}, {"id": 2, "function": "spin", "args": [0.5]})
+        wait_until(lambda: server.status()["processes"]["busy"] == 2, "both run")
+        os.killpg(server.pid, signal.SIGINT)
+        assert {reply["id"]: "result" in reply for reply in peer.hear_rest()} == {1: True, 2: True}
+        assert server.wait() == 0
+        assert "Traceback" not in server.output()
+
+
+# ---- Calls whose connection broke
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_calls_of_a_broken_connection_go_on_unless_told_otherwise(tmp_path: Path, cancel: bool) -> None:
+    files = {name: tmp_path / name for name in ("mark", "mark_in_process")}
+    with serving(*["--cancel-abandoned"] * cancel) as server:
+        peer = server.connect()
+        seconds = 60 if cancel else 0.5
+        peer.send(*({"id": name, "function": name, "args": [str(file), seconds]} for name, file in files.items()))
+        for file in files.values():
+            wait_until(lambda file=file: file.exists() and file.read_text(), "it runs")  # type: ignore[misc]
+        peer.reset()
+        wait_until(lambda: server.status()["in_flight"] == 0, "they have ended")
+    for file in files.values():
+        assert file.read_text().split()[-1] == ("CancelRequest" if cancel else "ended")
+
+
+def test_cancel_abandoned_also_sees_a_peer_that_closes_after_it_has_shut_down_its_side(tmp_path: Path) -> None:
+    file = tmp_path / "marks"
+    with serving("--cancel-abandoned") as server:
+        peer = server.connect()
+        peer.send(
+            {"id": 1, "function": "mark", "args": [str(file), 60]},
+            {"id": 2, "function": "advance", "args": {"to": 1000, "pause": 0.05}, "progress": True},
+        )
+        wait_until(lambda: file.exists() and file.read_text(), "it runs")
+        peer.end_sending()
+        peer.hear()
+        assert server.status()["in_flight"] == 2, "until now it may only have been half-closed"
+        peer.close()
+        wait_until(lambda: server.status()["in_flight"] == 0, "both have ended")
+        assert file.read_text().split() == ["started", "CancelRequest"]
+
+
+# ---- What it says when it can't start
+
+
+def failure(*arguments: str, cwd: Path | None = None) -> str:
+    """The one line on stderr of a server that can't start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "greentask", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=cwd,
+        env=environment(),
+    )
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("greentask serve: ")
+    return done.stderr
+
+
+def test_with_insecure_it_can_be_reached_from_elsewhere() -> None:
+    with serving("--insecure", listen=["0.0.0.0:0"]) as server, connect(f"tcp://127.0.0.1:{server.port}") as peer:
+        assert peer.call("add", 1, 2) == 3
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("important")
+    said = failure("support.server_tasks", "--listen", f"unix://{path}")
+    assert str(path) in said
+    assert "no socket" in said
+    assert path.read_text() == "important"
+
+
+@pytest.mark.parametrize(
+    ("listen", "told"),
+    [
+        ("http://127.0.0.1:1", "no scheme of ours"),
+        ("unix:///nowhere/at/all/socket", "no directory /nowhere/at/all"),
+    ],
+)
+def test_an_address_that_can_not_be_had_is_told(listen: str, told: str) -> None:
+    said = failure("support.server_tasks", "--listen", listen)
+    assert listen in said
+    assert told in said
+
+
+@pytest.mark.parametrize(
+    ("app", "told"),
+    [
+        ("no_such_module", "there is no module 'no_such_module'"),
+        ("support.server_tasks:no_such_task", "has no 'no_such_task'"),
+        ("support.programs", "has no tasks: decorate some"),
+        ("./tasks.py", "is not an APP"),
+    ],
+)
+def test_an_app_that_is_none_is_told(app: str, told: str) -> None:
+    said = failure(app, "--listen", "127.0.0.1:0")
+    assert told in said
+
+
+def test_a_function_for_processes_that_is_not_served_is_told() -> None:
+    said = failure("support.server_tasks:plain_add", "--process", "plain_pid", "--listen", "127.0.0.1:0")
+    assert "--process plain_pid" in said
+
+
+def test_two_tasks_of_one_name_are_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from greentask import task\n@task\ndef add(a): return a\n")
+    said = failure("support.server_tasks", "mine", "--listen", "127.0.0.1:0", cwd=tmp_path)
+    assert "two tasks are named 'add'" in said
+
+
+@pytest.mark.parametrize("source", ["import no_such_module", "def broken(:"])
+def test_an_app_that_fails_to_import_shows_its_traceback_and_one_line(tmp_path: Path, source: str) -> None:
+    (tmp_path / "mine.py").write_text(source + "\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "greentask", "serve", "mine", "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert done.returncode == 1
+    assert "mine.py" in done.stderr
+    assert done.stderr.splitlines()[-1] == "greentask serve: mine can't be imported: see the traceback above"
+
+
+def test_an_app_that_fails_only_in_the_task_processes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import sys\n"
+        "from greentask import task\n"
+        "if 'gevent' not in sys.modules: raise RuntimeError('not in a task process')\n"
+        "@task(process=True)\n"
+        "def add(a, b): return a + b\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "greentask", "serve", "mine", "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: not in a task process" in done.stderr
+
+
+def test_apps_are_found_in_the_current_directory(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from greentask import task, Tasks\n"
+        "tasks = Tasks()\n"
+        "@tasks.task(name='sum', process=True)\n"
+        "def total(*numbers): return sum(numbers)\n"
+        "@task\n"
+        "def hidden(): return 1\n"
+    )
+    with serving(apps=["mine:tasks"], cwd=tmp_path, processes=1) as server, server.connect() as peer:
+        assert peer.call("sum", 1, 2, 3) == 6
+        assert peer.ask({"function": "hidden"})["error"]["type"] == "UnknownTask"
+
+
+# ---- The class
+
+
+def test_a_server_can_be_started_and_stopped_inside_a_program() -> None:
+    program = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "import gevent, signal, os\n"
+        "from greentask import Server\n"
+        "from support import server_tasks\n"
+        "server = Server([server_tasks.add, server_tasks.spin], '127.0.0.1:0', processes=1)\n"
+        "server.start()\n"
+        "gevent.spawn_later(0.2, server.stop)\n"
+        "assert server.addresses[0].port > 0\n"
+        "assert server.status()['processes']['alive'] == 1\n"
+        "server.serve_forever()\n"
+        "assert server.addresses == [] and server.status()['draining']\n"
+        "assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL\n"
+        "server.serve_forever()\n"  # of a server that has been stopped: nothing to wait for
+        "assert server.addresses == []\n"
+        "print('stopped')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, env=environment()
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
+def test_a_connection_that_says_nothing_is_served_like_any_other(server: RunningServer) -> None:
+    with server.connect() as silent, server.connect() as peer:
+        assert peer.call("add", 1, 2) == 3
+        silent.socket.shutdown(socket.SHUT_WR)
+        assert silent.hear_rest() == []
+
+
+def test_nothing_is_logged_about_calls(server: RunningServer) -> None:
+    with server.connect() as peer:
+        before = server.output()
+        assert peer.call("add", 1, 2) == 3
+        assert "error" in peer.ask({"function": "fail"})
+        assert "error" in peer.ask("nonsense")
+        LineClient.reset(peer)
+    wait_until(lambda: server.status()["connections"] == 0, "it is gone")
+    assert server.output() == before
