@@ -236,6 +236,8 @@ def describe(error: BaseException, *, traceback: str | None = None) -> dict[str,
         name, message = f"greentask.{type(error).__name__}", str(error)
     else:
         name, message = type(error).__name__, _message(error)
+    if name in PROTOCOL_TYPES:  # somebody else's class, such as google.api_core.exceptions.DeadlineExceeded
+        name = f"{type(error).__module__}.{name}"
     described: dict[str, Any] = {"type": name, "message": message.encode("utf-8", "replace").decode()}
     if traceback is not None:
         described["traceback"] = traceback.encode("utf-8", "replace").decode()
@@ -249,7 +251,7 @@ def refusal(error: CallError) -> dict[str, Any]:
         "message": str(error).encode("utf-8", "replace").decode(),
     }
     if isinstance(error, (DeadlineExceeded, Cancelled)):
-        described["started"] = bool(error.started)
+        described["started"] = error.started is not False  # it may have begun, where nobody knows
     if error.traceback is not None:
         described["traceback"] = error.traceback
     return described
