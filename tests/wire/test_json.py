@@ -182,6 +182,23 @@ def test_what_is_json_is_read_exactly(text: bytes, value: Any) -> None:
     assert alike(loads(text), value)
 
 
+@MORE_EXAMPLES
+@given(
+    st.lists(pieces, max_size=8).map(b"".join)
+    | damaged(values.map(lambda value: json.dumps(value).encode()))
+    | damaged(values.map(lambda value: json.dumps(value, ensure_ascii=False, indent=1).encode()))
+)
+@example(b"9" * 4_000)
+@example(b"[" * 200 + b"]" * 200)
+@example(b" \t\r\n-0.0 \t\r\n")
+def test_what_was_checked_is_read_the_same_a_second_time(text: bytes) -> None:
+    try:
+        value = loads(text)
+    except InvalidMessage:
+        return
+    assert alike(loads_checked(text), value)
+
+
 # ---- Writing
 
 
