@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError, UnknownTask
-from .task import Task
+from .task import Task, is_importable
 
 __all__ = ["Tasks"]
 
@@ -51,11 +51,13 @@ class Tasks:
     ) -> Task[..., Any]:
         """Offer a task, or a function that isn't one yet. Raises ``ConfigurationError`` where the name is taken."""
         if isinstance(function, Task):
+            if name is not None or process or timeout is not None:
+                raise ConfigurationError(f"{function.name!r} is a task already, with a name and options of its own")
             task: Task[..., Any] = function
         else:
             task = Task(function, name=name, process=process, timeout=timeout)
         taken = self._tasks.get(task.name)
-        if taken is not None and taken is not task and taken.target != task.target:
+        if taken is not None and not _are_one(taken, task):
             raise ConfigurationError(
                 f"two tasks are named {task.name!r}: {taken.target} and {task.target}; give one another name=…"
             )
@@ -109,3 +111,8 @@ class Tasks:
             }
             for task in sorted(self, key=lambda task: task.name)
         ]
+
+
+def _are_one(taken: Task[..., Any], task: Task[..., Any]) -> bool:
+    # Two that are local to a function, or nameless, look alike though they are two.
+    return taken.function is task.function or (taken.target == task.target and is_importable(task.target))

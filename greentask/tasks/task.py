@@ -82,12 +82,12 @@ class Task(Generic[P, R]):
     def target(self) -> str:
         """Where another process finds the function: ``module:qualified.name``."""
         module = getattr(self.function, "__module__", None)
-        qualname = getattr(self.function, "__qualname__", getattr(self.function, "__name__", "?"))
+        qualname = getattr(self.function, "__qualname__", getattr(self.function, "__name__", "<nameless>"))
         return f"{module}:{qualname}"
 
     def check_importable(self) -> None:
         """Raise ``ConfigurationError`` where another process couldn't import the function."""
-        if "<" in self.target or self.target.startswith("None:"):
+        if not is_importable(self.target):
             raise ConfigurationError(
                 f"task {self.name!r} ({self.target}) can't run in a process: a task process imports it by its name, "
                 "so it must be a function at the top of a module"
@@ -199,6 +199,11 @@ def merge_arguments(
     for name in named.keys() & kwargs.keys():
         raise TypeError(f"{name!r} is given by position and by name")
     return {**named, **kwargs}
+
+
+def is_importable(target: str) -> bool:
+    """Whether it can be imported by its name: a local function, a lambda or a partial has none."""
+    return "<" not in target and not target.startswith("None:")
 
 
 def find_target(module: str, qualname: str) -> Any:
