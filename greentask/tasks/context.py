@@ -1,7 +1,7 @@
 """The running task's view of itself: its id, its deadline, and the way to report progress.
 
-The context belongs to the greenlet (or, in a task process, to the main thread) that runs the task, and is
-inherited by greenlets that it spawns.
+The context belongs to the greenlet (or, in a task process, to the main thread) that runs the task. Greenlets and
+threads that the task starts begin without it; ``contextvars.copy_context().run`` takes it along.
 """
 
 from __future__ import annotations
