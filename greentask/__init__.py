@@ -49,6 +49,7 @@ from .tasks.task import Task, task
 if TYPE_CHECKING:
     from .client import Client, configure, default_client
     from .gateway import Gateway
+    from .pool.executor import Pool
     from .server import Server, TextConnection, TextServer
     from .server.limits import Limits
 
@@ -69,6 +70,7 @@ __all__ = [
     "Limits",
     "LineTooLong",
     "Overloaded",
+    "Pool",
     "PoolBroken",
     "RunningTask",
     "Server",
@@ -95,6 +97,7 @@ _NEEDS_GEVENT = {
     "default_client": "client",
     "Gateway": "gateway",
     "Limits": "server.limits",
+    "Pool": "pool.executor",
     "Server": "server",
     "TextConnection": "server",
     "TextServer": "server",

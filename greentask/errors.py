@@ -32,6 +32,7 @@ their class name, and come back as the builtin of that name where there is one.
 from __future__ import annotations
 
 import builtins
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 __all__ = [
@@ -71,7 +72,7 @@ class ConfigurationError(GreentaskError, ValueError):
     """An address, APP or option can't be used; the message names it and says what would do."""
 
 
-class PoolBroken(GreentaskError):
+class PoolBroken(GreentaskError, BrokenExecutor):
     """Task processes can't be started: the code that they import fails. The message carries its traceback."""
 
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent.hub import get_hub
 
-from ..errors import CallError, refusal
-from ..wire.json import dumps
-from .frames import CallFrame
+from ..errors import CallError
 
 if TYPE_CHECKING:
     from .process import Process
@@ -19,13 +17,16 @@ __all__ = ["Listener", "PoolCall"]
 
 
 class Listener(Protocol):
-    """Who waits for a call. Told in the hub, where nothing may block; all values are JSON."""
+    """Who waits for a call. Told in the hub, where nothing may block; bytes are as the process's handler made them."""
 
     def done(self, result: bytes) -> None:
         """It ended well."""
 
     def failed(self, error: bytes) -> None:
-        """It ended with an error object."""
+        """It ended with an error, as the handler encoded it."""
+
+    def refuse(self, error: CallError) -> None:
+        """It ended with one of the pool's own errors."""
 
     def progress(self, report: bytes) -> None:
         """It is so far."""
@@ -39,46 +40,63 @@ class PoolCall:
 
     __slots__ = (
         "deadline",
+        "estimate",
         "finished",
-        "frame",
+        "flags",
         "limit",
         "listener",
+        "name",
+        "on_sent",
+        "payload",
         "process",
-        "stopping",
+        "stopped_by",
         "timer",
         "token",
+        "window",
     )
 
     def __init__(
-        self, token: int, frame: CallFrame, listener: Listener, deadline: float | None, limit: float | None
+        self,
+        token: int,
+        name: str,
+        payload: bytes,
+        listener: Listener,
+        deadline: float | None,
+        limit: float | None,
+        window: int,
+        flags: int,
     ) -> None:
         self.token = token
-        self.frame = frame
+        self.name = name
+        self.payload = payload
         self.listener = listener
         self.deadline = deadline
         self.limit = limit
+        self.window = window
+        self.flags = flags
+        self.on_sent: Callable[[], bool] | None = None
         self.process: Process | None = None  # the one that it was sent to
-        self.stopping = False  # told to end
+        self.estimate = 0.0  # seconds that it was expected to run when it was sent
+        self.stopped_by: bytes | None = None  # the reason why it was told to end
         self.finished = False
         self.timer: Any = None
 
     def finish(self, ended_well: bool, body: bytes) -> None:
         """Tell its listener how it ended: once, whatever comes later."""
-        self.stop_timer()
-        if not self.finished:
-            self.finished = True
+        if self._ends():
             self.tell(self.listener.done if ended_well else self.listener.failed, body)
-
-    def tell(self, hear: Callable[[bytes], None], body: bytes) -> None:
-        """Tell its listener something. A listener's defect is its own: it is reported, and everything else goes on."""
-        try:
-            hear(body)
-        except Exception:  # gevent would stop the watcher that we are called from
-            get_hub().handle_error(self, *sys.exc_info())
 
     def fail(self, error: CallError) -> None:
         """End it with one of the pool's own errors."""
-        self.finish(False, dumps(refusal(error)))
+        if self._ends():
+            self.tell(self.listener.refuse, error)
+
+    def tell(self, hear: Callable[[Any], None], what: Any) -> None:
+        """Tell its listener something. A listener's defect is its own: it is reported, and everything else goes on."""
+        try:
+            hear(what)
+        except Exception:  # gevent would stop the watcher that we are called from
+            get_hub().handle_error(self, *sys.exc_info())
 
     def stop_timer(self) -> None:
         """Forget the timer that stands for its deadline or grace."""
@@ -86,3 +104,9 @@ class PoolCall:
             self.timer.stop()
             self.timer.close()
             self.timer = None
+
+    def _ends(self) -> bool:
+        if self.timer is not None:
+            self.stop_timer()
+        ends, self.finished = not self.finished, True
+        return ends

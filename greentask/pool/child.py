@@ -1,36 +1,50 @@
 """What runs in a task process: one call after another, read from the socket that its pool holds the other end of.
 
 Everything happens in the process's main thread. A signal (SIGURG, which nobody uses and whose default is to be
-ignored) only says "look at your socket": its handler reads the frame that tells which call is meant, so an
-interruption that comes too late for its call can't hit the next one. One that comes too early, or in the middle of a
-frame, is noted and attended to as soon as the call runs and the frame is through.
+ignored) only says "look at your socket": its handler reads the frame that tells what is meant, so an interruption that
+comes too late for its call can't hit the next one. One that comes too early, or in the middle of a frame, is noted and
+attended to as soon as the call runs and the frame is through.
+
+Calls may be sent ahead of the one that runs. Before one is started, the answer of the one before it has left whole: of
+the calls that a dead process left unanswered, only the first can have been started. Those that have not been started
+are handed back when the pool asks; from then on they are the pool's.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import select
 import signal
 import struct
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections import deque
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
-from ..errors import CancelRequest, Interrupt, TimeLimit, ended_by, refusal
-from ..wire.json import dumps
-from .frames import HEADER, CallFrame, Flag, Kind, decode_call, frame_header
+from ..errors import CancelRequest, Interrupt, TimeLimit
+from .frames import (
+    HEADER,
+    MOST_MICROSECONDS,
+    PROGRESS,
+    CallFrame,
+    Kind,
+    decode_call,
+    frame_header,
+    pack_tokens,
+)
 
-__all__ = ["MORE", "NUDGE", "Handler", "Job", "serve"]
+__all__ = ["CANCELLED", "MORE", "NUDGE", "OUT_OF_TIME", "Handler", "Job", "serve"]
 
 NUDGE = signal.SIGURG
 MORE = struct.Struct("<I")
 
 #: Reasons of an INTERRUPT frame.
 OUT_OF_TIME, CANCELLED = b"t", b"c"
+
+_CHUNK = 256 * 1024
 
 
 class Job:
@@ -47,14 +61,14 @@ class Job:
     @property
     def wants_progress(self) -> bool:
         """Whether the caller asked for progress reports."""
-        return bool(self.call.flags & Flag.PROGRESS)
+        return bool(self.call.flags & PROGRESS)
 
     def progress(self, report: bytes) -> None:
-        """Send a progress report (JSON)."""
+        """Send a progress report."""
         self._channel.send(Kind.PROGRESS, self._token, report)
 
     def item(self, item: bytes) -> None:
-        """Send one item of a stream (JSON); waits while the reader has not granted any more."""
+        """Send one item of a stream; waits while the reader has not granted any more."""
         while self._credit <= 0:
             self._channel.wait(self)
         self._credit -= 1
@@ -70,8 +84,17 @@ class Job:
         return self._credit > 0
 
 
-#: Runs one call: returns whether it ended well, and the JSON of its result or of its error object.
-Handler = Callable[[Job], tuple[bool, bytes]]
+class Handler(Protocol):
+    """What runs the calls of a process. Made in the template, before the processes are forked from it."""
+
+    def prepare(self) -> None:
+        """Called in each process before its first call. What it raises makes the process unfit, and is told."""
+
+    def run(self, job: Job) -> tuple[bool, bytes]:
+        """Run one call: whether it ended well, and its result or its error, encoded. May raise ``Interrupt``."""
+
+    def interrupted(self, interrupt: Interrupt) -> bytes:
+        """The error, encoded, of a call that ended by an interrupt."""
 
 
 class _Channel:
@@ -79,55 +102,104 @@ class _Channel:
 
     def __init__(self, fd: int) -> None:
         self.fd = _out_of_the_way(fd)
-        self._pid = os.getpid()
         self.running: tuple[int, Job] | None = None
+        self.ahead: deque[tuple[int, memoryview]] = deque()  # calls that were read, and not started
+        self._pid = os.getpid()
+        self._read = b""  # bytes that have been read, from _start on not taken yet
+        self._start = 0
         self._busy = False  # with the socket: the nudge's handler must not touch it
         self._noted = False  # there was a nudge, perhaps not attended to yet
 
-    def send(self, kind: Kind, token: int, body: bytes) -> None:
+    # ---- Sending
+
+    def send(self, kind: Kind, token: int, body: bytes, microseconds: int = 0) -> None:
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the task forked came back out of the task: the channel is its parent's
-        pieces: list[bytes | memoryview] = [frame_header(kind, token, len(body)), body]
         self._busy = True
         try:
-            while pieces:
-                written = os.writev(self.fd, pieces)
-                while pieces and written >= len(pieces[0]):
-                    written -= len(pieces.pop(0))
-                if written:
-                    pieces[0] = memoryview(pieces[0])[written:]
+            self._write(frame_header(kind, token, len(body), microseconds), body)
+        finally:
+            self._busy = False
+        if self._noted:
+            self.catch_up()
+
+    def _write(self, header: bytes, body: bytes) -> None:
+        try:
+            written = os.writev(self.fd, (header, body))
+            if written < len(header) + len(body):
+                rest = memoryview(header + body if written < len(header) else body)
+                rest = rest[written if written < len(header) else written - len(header) :]
+                while rest:
+                    rest = rest[os.write(self.fd, rest) :]
         except BaseException:
             # The pool is gone, or the task closed our socket, or a signal handler of its own raised, and nobody knows
             # how much of the frame has left.
             _leave(1)
-        finally:
-            self._busy = False
-        self.catch_up()
 
-    def read_frame(self) -> tuple[Kind, int, bytes]:
+    # ---- Reading
+
+    def next_call(self) -> tuple[int, memoryview]:
+        """The next call; waits for one."""
+        while not self.ahead:
+            kind, token, body = self._take_frame()
+            if kind is Kind.CALL:
+                return token, body
+            if kind is Kind.HAND_BACK:
+                self._hand_back()
+            # Whatever else there is, is about a call that has been answered.
+        return self.ahead.popleft()
+
+    def _take_frame(self) -> tuple[Kind, int, memoryview]:
         try:
-            token, length, kind = HEADER.unpack(self._read(HEADER.size))
-            return Kind(kind), token, self._read(length)
+            while len(self._read) - self._start < HEADER.size:
+                self._fill()
+            token, length, kind, _ = HEADER.unpack_from(self._read, self._start)
+            body = self._start + HEADER.size
+            missing = length - (len(self._read) - body)
+            if missing > _CHUNK:
+                return Kind(kind), token, self._take_large(body, length)
+            while len(self._read) - self._start < HEADER.size + length:
+                self._fill()
+            body = self._start + HEADER.size
+            self._start = body + length
+            return Kind(kind), token, memoryview(self._read)[body : self._start]
         except EOFError:
             _leave(0)
         except BaseException:
-            _leave(1)  # as above
+            _leave(1)  # as with _write
 
-    def _read(self, length: int) -> bytes:
+    def _fill(self) -> None:
+        data = os.read(self.fd, _CHUNK)
+        if not data:
+            raise EOFError
+        rest = self._read[self._start :]
+        self._read = rest + data if rest else data
+        self._start = 0
+
+    def _take_large(self, body: int, length: int) -> memoryview:
+        """A body that is read right where it will be used."""
         data = bytearray(length)
-        view, filled = memoryview(data), 0
+        filled = len(self._read) - body
+        data[:filled] = self._read[body:]
+        self._read, self._start = b"", 0
+        view = memoryview(data)
         while filled < length:
             count = os.readv(self.fd, [view[filled:]])
             if count == 0:
                 raise EOFError
             filled += count
-        return bytes(data)
+        return view
+
+    def _has_more(self) -> bool:
+        return self._start < len(self._read) or bool(select.select([self.fd], [], [], 0)[0])
+
+    # ---- While a call runs
 
     def wait(self, job: Job) -> None:
         """Wait until there are frames about the running call, and act on them."""
         self._busy = True  # from before the look at the credit: a nudge in between would take the grant we wait for
         try:
-            if not job.may_send:
+            if not job.may_send and self._start == len(self._read):
                 select.select([self.fd], [], [])
         finally:
             self._busy = False
@@ -145,17 +217,34 @@ class _Channel:
             self._busy = True
             try:
                 self._noted = False
-                if not select.select([self.fd], [], [], 0)[0]:
+                if not self._has_more():
                     continue
                 self._noted = True  # there may be another
-                kind, about, body = self.read_frame()
-                token, job = self.running
-                if about == token and kind is Kind.MORE:
-                    job.grant(MORE.unpack(body)[0])
-                if about == token and kind is Kind.INTERRUPT:
-                    raise _interruption(body)
+                self._attend(self.running)
             finally:
                 self._busy = False
+
+    def _attend(self, running: tuple[int, Job]) -> None:
+        kind, about, body = self._take_frame()
+        token, job = running
+        if kind is Kind.CALL:
+            self.ahead.append((about, body))
+        elif kind is Kind.HAND_BACK:
+            self._hand_back()
+        elif kind is Kind.MORE and about == token:
+            job.grant(MORE.unpack(body)[0])
+        elif kind is Kind.INTERRUPT and about == token:
+            raise _interruption(bytes(body))
+        elif kind is Kind.INTERRUPT:
+            kept = deque(call for call in self.ahead if call[0] != about)
+            if len(kept) < len(self.ahead):
+                self.ahead = kept
+                self._write(frame_header(Kind.NOT_STARTED, about, len(body)), bytes(body))
+
+    def _hand_back(self) -> None:
+        tokens = pack_tokens(token for token, _ in self.ahead)
+        self.ahead.clear()
+        self._write(frame_header(Kind.HANDED_BACK, 0, len(tokens)), tokens)
 
 
 def serve(fd: int, handler: Handler) -> NoReturn:
@@ -163,11 +252,15 @@ def serve(fd: int, handler: Handler) -> NoReturn:
     channel = _Channel(fd)
     signal.signal(NUDGE, channel.nudged)
     try:
+        try:
+            handler.prepare()
+        except BaseException:
+            channel.send(Kind.UNFIT, 0, traceback.format_exc().encode("utf-8", "replace"))
+            _leave(1)
         channel.send(Kind.READY, 0, b"")
         while True:
-            kind, token, body = channel.read_frame()
-            if kind is Kind.CALL:
-                _run(channel, token, Job(decode_call(body), token, channel), handler)
+            token, body = channel.next_call()
+            _run(channel, token, Job(decode_call(body), token, channel), handler)
     except BaseException:
         traceback.print_exc()
         _leave(1)
@@ -184,17 +277,27 @@ def _out_of_the_way(fd: int) -> int:
 
 
 def _run(channel: _Channel, token: int, job: Job, handler: Handler) -> None:
+    call = job.call
+    began = time.monotonic()
+    if call.deadline is not None and began >= call.deadline:
+        channel.send(Kind.NOT_STARTED, token, OUT_OF_TIME)
+        return
+    if call.limit is not None:
+        until = began + call.limit
+        call.deadline = until if call.deadline is None else min(call.deadline, until)
     try:
         try:
             channel.running = (token, job)
-            channel.catch_up()
-            done, body = handler(job)
+            if channel._noted:
+                channel.catch_up()
+            done, body = handler.run(job)
         finally:
             channel.running = None
     except Interrupt as interrupt:
-        done, body = False, dumps(refusal(ended_by(interrupt)))
-    channel.send(Kind.RESULT if done else Kind.ERROR, token, body)
-    _flush()
+        done, body = False, handler.interrupted(interrupt)
+    ran = min(int((time.monotonic() - began) * 1e6), MOST_MICROSECONDS)
+    _flush()  # before the answer: who has it may read what the task printed
+    channel.send(Kind.RESULT if done else Kind.ERROR, token, body, ran)
 
 
 def _leave(code: int) -> NoReturn:
@@ -204,9 +307,11 @@ def _leave(code: int) -> NoReturn:
 
 
 def _flush() -> None:
-    with contextlib.suppress(Exception):  # a task may have closed or replaced them
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
+    except Exception:
+        pass  # a task may have closed or replaced them
 
 
 def _interruption(reason: bytes) -> Interrupt:

@@ -8,30 +8,39 @@ from __future__ import annotations
 import enum
 import math
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 __all__ = [
     "HEADER",
     "MOST_ITEMS",
+    "MOST_MICROSECONDS",
+    "PROGRESS",
     "CallFrame",
-    "Flag",
     "FrameReader",
     "Kind",
+    "call_head",
     "decode_call",
-    "encode_call",
     "frame_header",
+    "pack_tokens",
+    "unpack_tokens",
 ]
 
-#: the call's token, the length of the body that follows, kind.
-HEADER = struct.Struct("<QQB7x")
+#: the call's token, the length of the body that follows, kind, how long the call ran (microseconds, of an answer).
+HEADER = struct.Struct("<QQBxxxI")
 
-# deadline (monotonic seconds, infinite for none), stream window, flags, length of the name that follows.
-_CALL = struct.Struct("<dIBxH")
+# deadline (monotonic seconds) and limit (seconds), infinite for none; stream window, flags, length of the name that
+# follows.
+_CALL = struct.Struct("<ddIBxH")
+_HEADED_CALL = struct.Struct("<QQBxxxIddIBxH")
 # Of one frame; nobody has as much memory.
 _MOST_BYTES = 2**40
 
 #: The largest window, and the most items that one frame grants.
 MOST_ITEMS = 2**32 - 1
+#: The longest time that an answer tells, in microseconds: over an hour is "long".
+MOST_MICROSECONDS = 2**32 - 1
+
+_TOKEN = struct.Struct("<Q")
 
 
 class Kind(enum.IntEnum):
@@ -41,51 +50,77 @@ class Kind(enum.IntEnum):
     CALL = 1
     MORE = 2  # body: how many more items of the stream, 4 bytes
     INTERRUPT = 3  # body: why, an Interruption
+    HAND_BACK = 4  # the calls that it has not started
     # from the process
     READY = 16
-    RESULT = 17  # body: the result's JSON
-    ERROR = 18  # body: the error object's JSON
+    RESULT = 17  # body: the result, as the handler encoded it
+    ERROR = 18  # body: the error, likewise
     PROGRESS = 19
     ITEM = 20
+    HANDED_BACK = 21  # body: the tokens of calls that it has not started, and now never will
+    UNFIT = 22  # body: a traceback's text: it can't be made ready
+    NOT_STARTED = 23  # body: why the call was ended before it began, an Interruption
 
 
-class Flag(enum.IntFlag):
-    """What a call's caller wants besides the result."""
+_KINDS = {kind.value: kind for kind in Kind}
 
-    NONE = 0
-    PROGRESS = 1
+#: Flags of a call: what its caller wants besides the result.
+PROGRESS = 1
 
 
-@dataclass(frozen=True, slots=True)
 class CallFrame:
     """A call as a process gets it: the task's name and the caller's bytes, untouched."""
 
-    name: str
-    payload: bytes
-    deadline: float | None
-    window: int
-    flags: Flag
+    __slots__ = ("deadline", "flags", "limit", "name", "payload", "window")
+
+    def __init__(
+        self, name: str, payload: memoryview, deadline: float | None, limit: float | None, window: int, flags: int
+    ) -> None:
+        self.name = name
+        self.payload = payload
+        self.deadline = deadline
+        self.limit = limit
+        self.window = window
+        self.flags = flags
 
 
-def frame_header(kind: Kind, token: int, length: int) -> bytes:
+def frame_header(kind: Kind, token: int, length: int, microseconds: int = 0) -> bytes:
     """The header of a frame with a body of ``length`` bytes."""
-    return HEADER.pack(token, length, kind)
+    return HEADER.pack(token, length, kind, microseconds)
 
 
-def encode_call(token: int, call: CallFrame) -> list[bytes]:
-    """A call's frame, as pieces to be written together: the payload isn't copied."""
-    name = call.name.encode()
-    head = _CALL.pack(math.inf if call.deadline is None else call.deadline, call.window, call.flags, len(name))
-    length = len(head) + len(name) + len(call.payload)
-    return [HEADER.pack(token, length, Kind.CALL) + head + name, call.payload]
+def call_head(
+    token: int, name: bytes, size: int, deadline: float | None, limit: float | None, window: int, flags: int
+) -> bytes:
+    """A call's frame up to its payload of ``size`` bytes, which is written behind it as it is."""
+    length = _CALL.size + len(name) + size
+    until, longest = math.inf if deadline is None else deadline, math.inf if limit is None else limit
+    return _HEADED_CALL.pack(token, length, Kind.CALL, 0, until, longest, window, flags, len(name)) + name
 
 
-def decode_call(body: bytes) -> CallFrame:
-    """The call in a CALL frame's body."""
-    deadline, window, flags, length = _CALL.unpack_from(body)
+def decode_call(body: memoryview) -> CallFrame:
+    """The call in a CALL frame's body, which is not copied."""
+    deadline, limit, window, flags, length = _CALL.unpack_from(body)
     start = _CALL.size + length
-    name = body[_CALL.size : start].decode()
-    return CallFrame(name, body[start:], None if deadline == math.inf else deadline, window, Flag(flags))
+    name = str(body[_CALL.size : start], "utf-8")
+    return CallFrame(
+        name,
+        body[start:],
+        None if deadline == math.inf else deadline,
+        None if limit == math.inf else limit,
+        window,
+        flags,
+    )
+
+
+def pack_tokens(tokens: Iterable[int]) -> bytes:
+    """The body of a HANDED_BACK frame."""
+    return b"".join(map(_TOKEN.pack, tokens))
+
+
+def unpack_tokens(body: bytes) -> list[int]:
+    """The tokens in a HANDED_BACK frame."""
+    return [token for (token,) in _TOKEN.iter_unpack(body)]
 
 
 class FrameReader:
@@ -97,10 +132,10 @@ class FrameReader:
         self._pieces: list[bytes] = []
         self._held = 0
         self._wanted = HEADER.size
-        self._begun: tuple[Kind, int] | None = None  # of the frame whose header the pieces begin with
+        self._begun: tuple[Kind, int, int] | None = None  # of the frame whose header the pieces begin with
 
-    def feed(self, data: bytes) -> list[tuple[Kind, int, bytes]]:
-        """Take what arrived; return the frames that it completes, as kind, token and body.
+    def feed(self, data: bytes) -> list[tuple[Kind, int, bytes, int]]:
+        """Take what arrived; return the frames that it completes, as kind, token, body and microseconds.
 
         Raises ``ValueError`` for what can't be a frame: somebody else wrote, and there is no way back into step.
         """
@@ -109,31 +144,34 @@ class FrameReader:
         self._held += len(data)
         if self._held < self._wanted:
             return []
-        frames: list[tuple[Kind, int, bytes]] = []
+        frames: list[tuple[Kind, int, bytes, int]] = []
         if self._begun is not None and self._held == self._wanted:
             # How a large frame ends; its body is copied once, and here, for that takes a while.
             pieces[0] = pieces[0][HEADER.size :]
-            frames.append((*self._begun, b"".join(pieces)))
+            kind, token, microseconds = self._begun
+            frames.append((kind, token, b"".join(pieces), microseconds))
             self._begun, self._wanted = None, HEADER.size
             self._keep(b"")
             return frames
         whole = b"".join(pieces) if len(pieces) > 1 else data
-        start = 0
+        start, size, unpack = 0, HEADER.size, HEADER.unpack_from
         self._begun = None
         while True:
-            self._wanted = HEADER.size
-            if len(whole) - start < HEADER.size:
+            self._wanted = size
+            body = start + size
+            if len(whole) < body:
                 break
-            token, length, number = HEADER.unpack_from(whole, start)
-            if length > _MOST_BYTES:
-                raise ValueError(f"a frame of {length} bytes")
-            kind = Kind(number)
-            self._wanted = HEADER.size + length
-            if len(whole) - start < self._wanted:
-                self._begun = kind, token
+            token, length, number, microseconds = unpack(whole, start)
+            if length > _MOST_BYTES or number not in _KINDS:
+                raise ValueError(f"a frame of kind {number} with {length} bytes")
+            kind = _KINDS[number]
+            end = body + length
+            if len(whole) < end:
+                self._wanted = size + length
+                self._begun = kind, token, microseconds
                 break
-            frames.append((kind, token, whole[start + HEADER.size : start + self._wanted]))
-            start += self._wanted
+            frames.append((kind, token, whole[body:end], microseconds))
+            start = end
         self._keep(whole[start:])
         return frames
 

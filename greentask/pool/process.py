@@ -1,81 +1,120 @@
-"""One task process as its pool sees it: the channel to it, and the call that it runs."""
+"""One task process as its pool sees it: the channel to it, and the calls that were sent to it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+import time
+from collections import deque
+from typing import Any, Protocol
 
 from ..hub.outlet import Outlet
 from .calls import PoolCall
 from .child import MORE
-from .frames import FrameReader, Kind, encode_call, frame_header
+from .frames import FrameReader, Kind, call_head, frame_header, unpack_tokens
 
-__all__ = ["Process"]
+__all__ = ["Process", "ProcessEvents"]
 
 _READ = 1  # the event loop's name for "readable"
 _CHUNK = 256 * 1024
 
 
+class ProcessEvents(Protocol):
+    """What a process tells its pool, in the hub."""
+
+    def process_ready(self, process: Process) -> None:
+        """It takes calls from now on."""
+
+    def process_unfit(self, process: Process, trace: str) -> None:
+        """It could not be made ready; the traceback's text. It exits."""
+
+    def process_answered(self, process: Process, call: PoolCall, seconds: float) -> None:
+        """A call has been answered after it ran so long, and the listener was told."""
+
+    def process_has_room(self, process: Process) -> None:
+        """After one or more answers: it may take further calls."""
+
+    def calls_handed_back(self, process: Process, calls: list[PoolCall]) -> None:
+        """These were not started, and are the pool's again."""
+
+    def call_not_started(self, call: PoolCall, reason: bytes) -> None:
+        """It was ended before it began."""
+
+    def process_lost(self, process: Process) -> None:
+        """Its socket ended."""
+
+
 class Process:
     """Our end of a process's socket. Belongs to the hub whose ``loop`` it gets.
 
-    ``idle`` is called when it can take a call (first when it is ready), ``lost`` once when its socket ended.
+    ``calls`` are those that were sent and not answered, in that order: the first one runs, the rest are ahead of it.
     """
 
     __slots__ = (
+        "_events",
         "_fd",
-        "_idle",
-        "_lost",
         "_outlet",
         "_reader",
         "_watcher",
-        "call",
-        "doomed",
+        "asked_back",
+        "calls",
+        "done",
+        "doom",
+        "heard",
+        "load",
         "pid",
         "ready",
+        "retiring",
         "slot",
     )
 
-    def __init__(
-        self,
-        loop: Any,
-        slot: int,
-        pid: int,
-        fd: int,
-        idle: Callable[[Process], None],
-        lost: Callable[[Process], None],
-    ) -> None:
+    def __init__(self, loop: Any, slot: int, pid: int, fd: int, events: ProcessEvents) -> None:
         self.slot = slot
         self.pid = pid
         self.ready = False
-        self.call: PoolCall | None = None
-        self.doomed = False  # it is being killed
+        self.retiring = False  # it gets no more calls
+        self.calls: deque[PoolCall] = deque()
+        self.load = 0.0  # seconds that they are expected to run, all together
+        self.done = 0  # calls that it has answered
+        self.heard = 0.0  # when it last began or answered something, on the monotonic clock
+        self.asked_back = False  # the calls that it has not started
+        self.doom: str | None = None  # why it is being killed
+        self._events = events
         self._fd = fd
-        self._idle = idle
-        self._lost = lost
         os.set_blocking(fd, False)
         self._outlet = Outlet(loop, fd, lambda _: None)  # the reader hears of the end as well
         self._reader = FrameReader()
         self._watcher = loop.io(fd, _READ)
         self._watcher.start(self._readable)
 
-    def run(self, call: PoolCall) -> None:
-        """Send it a call; it must have none."""
-        self.call = call
+    # ---- What is sent
+
+    def send(self, call: PoolCall, estimate: float) -> None:
+        """Send it a call, to be run behind those that it has."""
+        if not self.calls:
+            self.heard = time.monotonic()
+        self.calls.append(call)
+        self.load += estimate
+        call.estimate = estimate
         call.process = self
-        self._outlet.write(*encode_call(call.token, call.frame))
+        payload = call.payload
+        head = call_head(
+            call.token, call.name.encode(), len(payload), call.deadline, call.limit, call.window, call.flags
+        )
+        self._outlet.write(head, payload)
 
-    def grant(self, items: int) -> None:
-        """Tell the running stream that its reader takes so many more items."""
-        if self.call is not None:
-            body = MORE.pack(items)
-            self._outlet.write(frame_header(Kind.MORE, self.call.token, len(body)), body)
+    def grant(self, call: PoolCall, items: int) -> None:
+        """Tell a stream that its reader takes so many more items."""
+        body = MORE.pack(items)
+        self._outlet.write(frame_header(Kind.MORE, call.token, len(body)), body)
 
-    def interrupt(self, reason: bytes) -> None:
-        """Tell the running call to end; the process looks at its socket when it is nudged."""
-        if self.call is not None:
-            self._outlet.write(frame_header(Kind.INTERRUPT, self.call.token, len(reason)), reason)
+    def interrupt(self, call: PoolCall, reason: bytes) -> None:
+        """Tell a call to end; the process looks at its socket when it is nudged."""
+        self._outlet.write(frame_header(Kind.INTERRUPT, call.token, len(reason)), reason)
+
+    def ask_back(self) -> None:
+        """Ask for the calls that it has not started; the process looks at its socket when it is nudged."""
+        self.asked_back = True
+        self._outlet.write(frame_header(Kind.HAND_BACK, 0, 0))
 
     @property
     def is_behind(self) -> bool:
@@ -85,6 +124,8 @@ class Process:
     def wait_until_sent(self) -> None:
         """Let other greenlets run until it has."""
         self._outlet.wait_below(0)
+
+    # ---- Its end
 
     def read_rest(self) -> None:
         """Take what a process that has exited left in its socket."""
@@ -107,6 +148,8 @@ class Process:
             os.close(self._fd)
             self._fd = -1
 
+    # ---- What it says
+
     def _readable(self) -> None:
         self._read(until_empty=False)
 
@@ -120,32 +163,60 @@ class Process:
                 data = b""
             if not data:
                 self._watcher.stop()
-                self._lost(self)
+                self._events.process_lost(self)
                 return
             try:
                 frames = self._reader.feed(data)
             except ValueError:  # the task wrote into our socket
                 self._watcher.stop()
-                self._lost(self)
+                self._events.process_lost(self)
                 return
-            for kind, token, body in frames:
-                self._take(kind, token, body)
+            if frames:
+                self.heard = time.monotonic()
+                answered = self.done
+                for kind, token, body, microseconds in frames:
+                    self._take(kind, token, body, microseconds)
+                if self.done != answered:
+                    self._events.process_has_room(self)
             if not until_empty and len(data) < _CHUNK:
                 return
 
-    def _take(self, kind: Kind, token: int, body: bytes) -> None:
-        if kind is Kind.READY:
+    def _take(self, kind: Kind, token: int, body: bytes, microseconds: int) -> None:
+        if kind is Kind.RESULT or kind is Kind.ERROR:
+            call = self._remove(token)
+            if call is not None:
+                self.done += 1
+                call.finish(kind is Kind.RESULT, body)
+                self._events.process_answered(self, call, microseconds / 1e6)
+        elif kind is Kind.READY:
             self.ready = True
-            self._idle(self)
-            return
-        call = self.call
-        if call is None or call.token != token:
-            return  # about a call that has been answered already
-        if kind is Kind.PROGRESS:
-            call.tell(call.listener.progress, body)
-        elif kind is Kind.ITEM:
-            call.tell(call.listener.item, body)
+            self._events.process_ready(self)
+        elif kind is Kind.HANDED_BACK:
+            self.asked_back = False
+            calls = [call for token in unpack_tokens(body) if (call := self._remove(token)) is not None]
+            self._events.calls_handed_back(self, calls)
+        elif kind is Kind.NOT_STARTED:
+            call = self._remove(token)
+            if call is not None:
+                self.done += 1
+                self._events.call_not_started(call, body)
+        elif kind is Kind.UNFIT:
+            self._events.process_unfit(self, body.decode("utf-8", "replace"))
+        elif self.calls and self.calls[0].token == token:
+            listener = self.calls[0].listener
+            self.calls[0].tell(listener.progress if kind is Kind.PROGRESS else listener.item, body)
+
+    def _remove(self, token: int) -> PoolCall | None:
+        calls = self.calls
+        if calls and calls[0].token == token:
+            call = calls.popleft()
         else:
-            self.call = None
-            call.finish(kind is Kind.RESULT, body)
-            self._idle(self)
+            for call in calls:
+                if call.token == token:
+                    calls.remove(call)
+                    break
+            else:
+                return None
+        call.process = None
+        self.load = self.load - call.estimate if calls else 0.0
+        return call

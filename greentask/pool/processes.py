@@ -1,16 +1,16 @@
-"""A fixed number of task processes and the calls that wait for one: the pool's engine.
+"""Task processes and the calls that wait for one: the pool's engine.
 
 State has one owner: the hub in which ``Processes`` was made. Its methods are called there, and nothing in here blocks
 but ``start`` and ``close``. What happens to a call when a process dies:
 
 - waiting here: nothing, another process takes it;
-- sent to the process: it fails (``WorkerLost``), for it may have run in part;
+- sent to the process, behind another one: the same, for it has not been started;
+- sent to the process, the first that is unanswered: it fails (``WorkerLost``), for it may have run in part;
 - answered, the answer in the socket: the answer counts, the socket is read to its end before the call is failed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import signal
@@ -26,10 +26,12 @@ from gevent.event import AsyncResult
 from gevent.hub import get_hub
 
 from ..errors import CallError, Cancelled, GreentaskError, PoolBroken, WorkerLost, out_of_time
+from .ahead import Estimates, room_for
 from .calls import Listener, PoolCall
 from .child import CANCELLED, NUDGE, OUT_OF_TIME
-from .frames import MOST_ITEMS, CallFrame, Flag
+from .frames import MOST_ITEMS, PROGRESS
 from .link import TemplateLink
+from .memory import resident
 from .process import Process
 from .setup import Setup
 
@@ -41,6 +43,8 @@ DEFAULT_GRACE = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _FAILURES_ARE_A_DEFECT = 8  # in a row: then callers are told, and no longer wait
 _EXIT_IS_TOLD_WITHIN = 0.5  # seconds between a socket's end and the template's word that the process is gone
+_SILENCE = 0.005  # seconds without an answer after which the calls behind the first one are asked back
+_MEMORY_EVERY = 0.1  # seconds between looks at the memory of the processes
 
 
 def default_size() -> int:
@@ -50,46 +54,89 @@ def default_size() -> int:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """A look at the pool: processes, how many of them run a call, calls that wait, processes lost so far."""
+    """A look at the pool.
+
+    ``processes`` that are ready, ``busy`` ones of them, calls ``waiting`` for one, calls ``sent`` and not answered,
+    processes ``lost`` (died, or were killed) and ``recycled`` (by ``max_tasks`` or ``max_memory``) so far.
+    """
 
     processes: int
     busy: int
     waiting: int
+    sent: int
     lost: int
+    recycled: int
 
 
 class Processes:
-    """Task processes, all alike. Make it, ``start`` it, ``submit`` calls, ``close`` it."""
+    """Task processes, all alike. Make it, ``start`` (or ``begin``) it, ``submit`` calls, ``close`` it.
 
-    def __init__(self, setup: Setup, size: int | None = None, *, grace: float = DEFAULT_GRACE) -> None:
+    setup
+        What the processes run.
+    size
+        How many there are.
+    grace
+        Seconds between asking a task to end and killing its process.
+    max_tasks
+        A process is replaced after so many calls.
+    max_memory
+        Bytes of resident memory. A process that has more is replaced; while it runs a call, it is killed.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        size: int | None = None,
+        *,
+        grace: float = DEFAULT_GRACE,
+        max_tasks: int | None = None,
+        max_memory: int | None = None,
+    ) -> None:
         self.size = default_size() if size is None else size
         if self.size < 1:
             raise ValueError(f"a pool has at least one process, not {self.size}")
         self.grace = grace
+        self.max_tasks = max_tasks
+        self.max_memory = max_memory
         self._setup = setup
         self._loop: Any = get_hub().loop
         self._link: TemplateLink | None = None
+        self._template_ready = False
         self._tokens = itertools.count(1)
+        self._slots = itertools.count()
+        self._asked_for: set[int] = set()  # slots whose processes the template is forking
         self._waiting: OrderedDict[int, PoolCall] = OrderedDict()
         self._processes: dict[int, Process] = {}  # slot -> process
-        self._idle: list[Process] = []
+        self._idle: OrderedDict[int, Process] = OrderedDict()  # slot -> process without a call
+        self._estimates = Estimates()
         self._dispatching = False
+        self._silence: Any = None  # the timer that looks for processes that have gone silent
+        self._memory: Any = None  # the timer that looks at their memory
         self._failures = 0  # starts in a row that came to nothing
-        self._lost = 0
+        self._lost = self._recycled = 0
         self._whole: AsyncResult[None] = AsyncResult()  # every process was ready once, or why that can't be
+        self._broken: str | None = None  # why nothing can run for now
         self._closed = False
         self._pid = os.getpid()
         _instances.add(self)
 
     # ---- Life
 
+    def begin(self) -> None:
+        """Start the template, which starts the processes. Calls may be submitted at once."""
+        if self._link is None and not self._closed:
+            self._link = TemplateLink(self._loop, self._setup, self)
+            if self.max_memory is not None and self._memory is None:
+                self._memory = self._loop.timer(_MEMORY_EVERY, _MEMORY_EVERY, ref=False)
+                self._memory.start(self._check_memory)
+
     def start(self) -> None:
-        """Start the template and wait until every process is ready.
+        """Begin, and wait until every process is ready.
 
         Raises ``PoolBroken``, with the traceback, where the code to be imported fails.
         """
-        self._link = TemplateLink(self._loop, self._setup, self)
         try:
+            self.begin()
             self._whole.get()
         except BaseException:
             self.close()
@@ -100,14 +147,18 @@ class Processes:
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
+        for timer in (self._silence, self._memory):
+            if timer is not None:
+                timer.stop()
+                timer.close()
         waiting, self._waiting = self._waiting, OrderedDict()
         processes, self._processes = self._processes, {}
         for process in processes.values():
-            if process.call is not None:
-                process.call.fail(Cancelled("the pool was closed while the task ran", started=True))
+            for number, call in enumerate(process.calls):
+                call.fail(_closed(started=number == 0))
             process.close()
         for call in waiting.values():
-            call.fail(Cancelled("the pool was closed before the task started", started=False))
+            call.fail(_closed(started=False))
         self._idle.clear()
         if self._link is not None:
             self._link.end(timeout)
@@ -115,12 +166,40 @@ class Processes:
 
     def stats(self) -> PoolStats:
         """How things are."""
-        busy = sum(process.call is not None for process in self._processes.values())
-        return PoolStats(len(self._processes), busy, len(self._waiting), self._lost)
+        processes = self._processes.values()
+        return PoolStats(
+            processes=sum(process.ready for process in processes),
+            busy=sum(bool(process.calls) for process in processes),
+            waiting=len(self._waiting),
+            sent=sum(len(process.calls) for process in processes),
+            lost=self._lost,
+            recycled=self._recycled,
+        )
 
     def pids(self) -> list[int]:
         """The process ids of the task processes."""
         return [process.pid for process in self._processes.values()]
+
+    def resize(self, size: int) -> None:
+        """Have more or fewer processes. A busy one that is too many ends after its call."""
+        if size < 1:
+            raise ValueError(f"a pool has at least one process, not {size}")
+        self.size = size
+        working = [process for process in self._processes.values() if not process.retiring]
+        for process in sorted(working, key=lambda process: len(process.calls))[: max(0, len(working) - size)]:
+            self._retire(process)
+        self._fill_up()
+
+    def recycle(self) -> None:
+        """Replace every process, each as soon as its successor is there and its call has ended."""
+        for process in list(self._processes.values()):
+            self._retire(process)
+        self._fill_up()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no call, waiting or sent."""
+        return not self._waiting and not any(process.calls for process in self._processes.values())
 
     # ---- Calls
 
@@ -134,18 +213,23 @@ class Processes:
         limit: float | None = None,
         window: int = 0,
         progress: bool = False,
+        on_sent: Callable[[], bool] | None = None,
     ) -> PoolCall:
         """Run ``name`` with ``payload`` in the next free process; ``listener`` hears of it.
 
         ``deadline`` is on ``time.monotonic()``, ``limit`` in seconds from the task's start: whichever comes first.
+        ``on_sent`` is asked when a process is to get it, and drops it with False: then the listener hears nothing.
         """
         if self._pid != os.getpid():
             raise GreentaskError("this process was forked from the pool's owner: make a pool of its own here")
         if self._closed:
             raise GreentaskError("the pool is closed")
-        flags = Flag.PROGRESS if progress else Flag.NONE
-        frame = CallFrame(name, payload, deadline, window, flags)
-        call = PoolCall(next(self._tokens), frame, listener, deadline, limit)
+        flags = PROGRESS if progress else 0
+        call = PoolCall(next(self._tokens), name, payload, listener, deadline, limit, window, flags)
+        call.on_sent = on_sent
+        if self._broken is not None:
+            call.fail(WorkerLost(self._broken, started=False))
+            return call
         self._waiting[call.token] = call
         if self._idle:
             self._dispatch()
@@ -156,18 +240,25 @@ class Processes:
     def cancel(self, call: PoolCall) -> None:
         """End a call: at once if it waits, else by ``CancelRequest`` inside it and SIGKILL after the grace."""
         if not call.finished:
-            self._stop(call, CANCELLED, lambda started: Cancelled("cancelled by its caller", started=started))
+            self._stop(call, CANCELLED)
+
+    def withdraw(self, call: PoolCall) -> bool:
+        """Take back a call that was not sent to a process; its listener hears nothing. False where it was."""
+        if self._waiting.pop(call.token, None) is None:
+            return False
+        call.stop_timer()
+        call.finished = True
+        return True
 
     def grant(self, call: PoolCall, items: int) -> None:
         """The reader of a stream takes so many more items."""
-        process = call.process
-        if process is not None and process.call is call:
-            process.grant(items)
-            self._nudge(process)
-        elif call.token in self._waiting and call.frame.window:
-            frame = call.frame
-            window = min(frame.window + items, MOST_ITEMS)
-            call.frame = CallFrame(frame.name, frame.payload, frame.deadline, window, frame.flags)
+        if call.process is not None:
+            call.process.grant(call, items)
+            self._nudge(call.process)
+        elif call.token in self._waiting and call.window:
+            call.window = min(call.window + items, MOST_ITEMS)
+
+    # ---- Handing calls to processes
 
     def _dispatch(self) -> None:
         if self._dispatching:
@@ -176,22 +267,67 @@ class Processes:
         try:
             while self._waiting and self._idle:
                 _, call = self._waiting.popitem(last=False)
-                self._run(self._idle.pop(), call)
+                if not self._is_over(call):
+                    _, process = self._idle.popitem()
+                    self._send(process, call)
         finally:
             self._dispatching = False
 
-    def _run(self, process: Process, call: PoolCall) -> None:
-        now = time.monotonic()
-        if call.deadline is not None and call.deadline <= now:
-            self._idle.append(process)
+    def _send_ahead(self, process: Process) -> None:
+        """Give a process what it can take besides what it has."""
+        while self._waiting:
+            call = next(iter(self._waiting.values()))
+            if not room_for(call, process, self._estimates):
+                break
+            del self._waiting[call.token]
+            if not self._is_over(call):
+                self._send(process, call)
+        if len(process.calls) > 1 and self._silence is None:
+            self._silence = self._loop.timer(_SILENCE, _SILENCE)
+            self._silence.start(self._look_for_silence)
+
+    def _is_over(self, call: PoolCall) -> bool:
+        """Whether there is no point in sending it: it is too late, or nobody wants it."""
+        if call.deadline is not None and call.deadline <= time.monotonic():
             call.fail(out_of_time(started=False))
-            return
-        if call.limit is not None and (call.deadline is None or now + call.limit < call.deadline):
-            call.deadline = now + call.limit
-            frame = call.frame
-            call.frame = CallFrame(frame.name, frame.payload, call.deadline, frame.window, frame.flags)
-            self._set_timer(call, call.limit, self._out_of_time)
-        process.run(call)
+            return True
+        if call.on_sent is not None:
+            wanted, call.on_sent = call.on_sent(), None  # once: it may be handed back, and sent again
+            if not wanted:
+                call.stop_timer()
+                call.finished = True
+                return True
+        return False
+
+    def _send(self, process: Process, call: PoolCall) -> None:
+        process.send(call, self._estimates.of(call.name))
+        if call.limit is not None and len(process.calls) == 1:
+            self._begins(call)
+
+    def _begins(self, call: PoolCall) -> None:
+        """A call's turn has come: its limit counts from now on."""
+        if call.stopped_by is not None and call.process is not None:
+            self._interrupt(call, call.process)
+        elif call.limit is not None:
+            limit, call.limit = call.limit, None
+            until = time.monotonic() + limit
+            if call.deadline is None or until < call.deadline:
+                call.deadline = until
+                self._set_timer(call, limit, self._out_of_time)
+
+    def _look_for_silence(self) -> None:
+        """Ask back what waits behind calls that turn out to be long."""
+        now, any_ahead = time.monotonic(), False
+        for process in self._processes.values():
+            if len(process.calls) > 1:
+                any_ahead = True
+                if not process.asked_back and now - process.heard >= _SILENCE:
+                    process.ask_back()
+                    self._nudge(process)
+        if not any_ahead:
+            self._silence.stop()
+            self._silence.close()
+            self._silence = None
 
     # ---- Time and cancellation
 
@@ -201,24 +337,33 @@ class Processes:
         call.timer.start(then, call, update=True)
 
     def _out_of_time(self, call: PoolCall) -> None:
-        self._stop(call, OUT_OF_TIME, lambda started: out_of_time(started=started))
+        self._stop(call, OUT_OF_TIME)
 
-    def _stop(self, call: PoolCall, reason: bytes, error: Callable[[bool], CallError]) -> None:
+    def _stop(self, call: PoolCall, reason: bytes) -> None:
         if self._waiting.pop(call.token, None) is not None:
-            call.fail(error(False))
-            return
-        process = call.process
-        if process is not None and process.call is call and not call.stopping:
-            call.stopping = True
-            process.interrupt(reason)
-            self._nudge(process)
+            call.fail(_ended(reason, started=False))
+        elif call.process is not None and call.stopped_by is None:
+            call.stopped_by = reason
+            self._interrupt(call, call.process)
 
-            def kill(call: PoolCall) -> None:
-                process.doomed = True
-                call.fail(error(True))
-                self._kill(process)
+    def _interrupt(self, call: PoolCall, process: Process) -> None:
+        """Tell a call to end. The first of its process is killed where it doesn't; the others have not begun."""
+        process.interrupt(call, call.stopped_by or CANCELLED)
+        self._nudge(process)
+        is_first = process.calls[0] is call
 
-            self._set_timer(call, self.grace, kill)
+        def give_up(call: PoolCall) -> None:
+            if call.process is not process:
+                return
+            started = process.calls[0] is call
+            if started and not is_first:
+                self._interrupt(call, process)  # its turn came meanwhile: it gets a grace of its own
+                return
+            call.fail(_ended(call.stopped_by or CANCELLED, started=started))
+            if started:
+                self._kill(process, "it did not end when it was told to")
+
+        self._set_timer(call, self.grace, give_up)
 
     def _nudge(self, process: Process) -> None:
         # The frame is written at the end of this turn of the loop, and the signal must come after it.
@@ -235,44 +380,129 @@ class Processes:
         if self._link is not None:
             self._link.signal(process.pid, NUDGE)
 
-    def _kill(self, process: Process) -> None:
+    def _kill(self, process: Process, why: str) -> None:
+        process.doom = why
+        process.retiring = True
+        self._idle.pop(process.slot, None)
         if self._link is not None:
             self._link.signal(process.pid, signal.SIGKILL, group=True)
 
     # ---- What processes say
 
-    def _process_idle(self, process: Process) -> None:
-        if process.doomed:
-            return
+    def process_ready(self, process: Process) -> None:
         self._failures = 0
-        self._idle.append(process)
-        if not self._whole.ready() and sum(p.ready for p in self._processes.values()) == self.size:
+        self._broken = None
+        if process.retiring:
+            self._end(process)
+            return
+        self._idle[process.slot] = process
+        if not self._whole.ready() and sum(p.ready for p in self._processes.values()) >= self.size:
             self._whole.set(None)
         if self._waiting:
             self._dispatch()
 
-    def _process_lost(self, process: Process) -> None:
+    def process_unfit(self, process: Process, trace: str) -> None:
+        self._failures += 1
+        self._break(f"the task processes can't be made ready, for their initializer fails:\n{trace.rstrip()}")
+
+    def process_answered(self, process: Process, call: PoolCall, seconds: float) -> None:
+        self._estimates.learn(call.name, seconds)
+
+    def process_has_room(self, process: Process) -> None:
+        if self.max_tasks is not None and process.done >= self.max_tasks and not process.retiring:
+            self._retire(process)
+            self._fill_up()
+        if process.retiring:
+            if process.calls:
+                self._first_begins(process)
+            elif process.doom is None:
+                self._end(process)
+            return
+        if self._waiting:
+            self._send_ahead(process)
+        if process.calls:
+            self._first_begins(process)
+        else:
+            self._idle[process.slot] = process
+
+    def calls_handed_back(self, process: Process, calls: list[PoolCall]) -> None:
+        for call in reversed(calls):
+            if call.stopped_by is not None:
+                call.fail(_ended(call.stopped_by, started=False))
+            elif not call.finished:
+                self._waiting[call.token] = call
+                self._waiting.move_to_end(call.token, last=False)
+        self._dispatch()
+
+    def call_not_started(self, call: PoolCall, reason: bytes) -> None:
+        call.fail(_ended(reason, started=False))
+
+    def process_lost(self, process: Process) -> None:
         """Its socket ended. The template says with which status it exited, unless the task only closed the socket."""
-        self._take_away(process)
+        self._idle.pop(process.slot, None)
         timer = self._loop.timer(_EXIT_IS_TOLD_WITHIN)
 
         def kill() -> None:
             timer.close()
             if self._processes.get(process.slot) is process:
-                self._kill(process)
+                self._kill(process, "its socket was closed")
 
         timer.start(kill)
 
-    def _take_away(self, process: Process) -> None:
-        with contextlib.suppress(ValueError):
-            self._idle.remove(process)
+    def _first_begins(self, process: Process) -> None:
+        call = process.calls[0]
+        if (call.limit is not None or call.stopped_by is not None) and not call.finished:
+            self._begins(call)
+
+    # ---- How many there are
+
+    def _retire(self, process: Process) -> None:
+        """Give it no more calls; it ends when it has answered those that it has."""
+        if process.retiring:
+            return
+        process.retiring = True
+        self._recycled += 1
+        self._idle.pop(process.slot, None)
+        if len(process.calls) > 1 and not process.asked_back:
+            process.ask_back()
+            self._nudge(process)
+        elif not process.calls and process.ready:
+            self._end(process)
+
+    def _end(self, process: Process) -> None:
+        """Let it exit: it has nothing to do any more. Its exit is told later, and is no loss."""
+        self._processes.pop(process.slot, None)
+        process.close()
+
+    def _fill_up(self) -> None:
+        """Ask for the processes that are missing."""
+        if self._link is None or not self._template_ready or self._closed:
+            return
+        there = sum(not process.retiring for process in self._processes.values()) + len(self._asked_for)
+        for _ in range(self.size - there):
+            slot = next(self._slots)
+            self._asked_for.add(slot)
+            self._link.fork(slot)
+
+    def _check_memory(self) -> None:
+        assert self.max_memory is not None
+        for process in list(self._processes.values()):
+            if not process.ready or process.doom is not None:
+                continue
+            size = resident(process.pid)
+            if size is None or size <= self.max_memory:
+                continue
+            if process.calls:
+                self._kill(process, f"it had {size:,} bytes of memory, more than max_memory ({self.max_memory:,})")
+            else:
+                self._retire(process)
+        self._fill_up()
 
     # ---- What the template says
 
     def template_ready(self) -> None:
-        for slot in range(self.size):
-            if self._link is not None:
-                self._link.fork(slot)
+        self._template_ready = True
+        self._fill_up()
 
     def template_failed(self, trace: str) -> None:
         self._break(f"the task processes can't be started, for what they import fails:\n{trace.rstrip()}")
@@ -282,16 +512,19 @@ class Processes:
         if self._link is not None:
             self._link.close()
             self._link = None
+        self._template_ready = False
+        self._asked_for.clear()
         for process in list(self._processes.values()):
             process.read_rest()
             self._bury(process, None)
         if not self._whole.ready():
             self._break("the template of the task processes died while it started")
-        elif not self._closed and self._whole.successful():
+        if not self._closed:
             self._again(self._restart)
 
     def _break(self, why: str) -> None:
-        """Nothing can run for now: tell whoever waits."""
+        """Nothing can run for now: tell whoever waits, and whoever comes before a process is ready again."""
+        self._broken = why
         if not self._whole.ready():
             self._whole.set_exception(PoolBroken(why))
         waiting, self._waiting = self._waiting, OrderedDict()
@@ -301,53 +534,58 @@ class Processes:
     def _restart(self) -> None:
         if self._link is None:
             try:
-                self._link = TemplateLink(self._loop, self._setup, self)
+                self.begin()
             except OSError:  # out of descriptors, processes or memory
                 self._again(self._restart)
 
     def process_started(self, slot: int, pid: int, fd: int) -> None:
-        if self._closed or slot in self._processes:
+        if self._closed or slot not in self._asked_for:
             os.close(fd)  # it sees the end, and exits
             return
-        self._processes[slot] = Process(self._loop, slot, pid, fd, self._process_idle, self._process_lost)
+        self._asked_for.discard(slot)
+        self._processes[slot] = Process(self._loop, slot, pid, fd, self)
 
     def process_exited(self, slot: int, pid: int, status: int) -> None:
         if self._closed:
             return
         process = self._processes.get(slot)
-        if process is not None and process.pid == pid:
+        if process is None and slot not in self._asked_for:
+            return  # one that was let go
+        self._asked_for.discard(slot)
+        if process is not None:
             process.read_rest()
             self._bury(process, status)
             if process.ready:
-                self._replace(slot)
+                self._fill_up()
                 return
-        self._again(self._replace, slot)
+        self._again(self._fill_up)
 
     def _bury(self, process: Process, status: int | None) -> None:
         self._lost += 1
-        self._take_away(process)
+        self._idle.pop(process.slot, None)
         self._processes.pop(process.slot, None)
-        call, process.call = process.call, None
         process.close()
-        if call is not None:
-            call.fail(WorkerLost(f"the process that ran {call.frame.name} {_say(status)}"))
+        calls = list(process.calls)
+        process.calls.clear()
+        for call in calls:
+            call.process = None
+        if calls:
+            first, *ahead = calls
+            how = _say(status) + (f", for {process.doom}" if process.doom else "")
+            first.fail(WorkerLost(f"the process that ran {first.name or 'it'} {how}"))
+            self.calls_handed_back(process, ahead)
 
-    def _replace(self, slot: int) -> None:
-        if self._link is not None and slot not in self._processes:
-            self._link.fork(slot)
-
-    def _again(self, what: Callable[..., None], *args: Any) -> None:
+    def _again(self, what: Callable[[], None]) -> None:
         """Do it after a pause that doubles with every failure in a row."""
         timer = self._loop.timer(min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE))
-        self._failures += 1
-        if self._failures >= _FAILURES_ARE_A_DEFECT:
-            self._failures = _FAILURES_ARE_A_DEFECT
+        self._failures = min(self._failures + 1, _FAILURES_ARE_A_DEFECT)
+        if self._failures == _FAILURES_ARE_A_DEFECT and self._broken is None:
             self._break("the task processes can't be started: they die at once (see what they wrote to stderr)")
 
         def act() -> None:
             timer.close()
             if not self._closed:
-                what(*args)
+                what()
 
         timer.start(act)
 
@@ -359,6 +597,18 @@ class Processes:
             self._link.abandon()
         for process in self._processes.values():
             process.abandon()
+
+
+def _closed(*, started: bool) -> CallError:
+    return Cancelled(
+        f"the pool was closed {'while the task ran' if started else 'before the task started'}", started=started
+    )
+
+
+def _ended(reason: bytes, *, started: bool) -> CallError:
+    if reason == OUT_OF_TIME:
+        return out_of_time(started=started)
+    return Cancelled("cancelled by its caller", started=started)
 
 
 def _say(status: int | None) -> str:

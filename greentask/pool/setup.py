@@ -7,12 +7,14 @@ import pickle
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Setup", "receive_setup", "send_setup", "start_template"]
+__all__ = ["Setup", "is_loading", "loading", "receive_setup", "send_setup", "start_template"]
 
 _LENGTH = struct.Struct("<Q")
 
@@ -28,6 +30,25 @@ class Setup:
     factory: str
     args: tuple[Any, ...] = ()
     path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+
+
+_loading = False
+
+
+def is_loading() -> bool:
+    """Whether this process is a template that is importing what its processes will run."""
+    return _loading
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While a template imports: a pool that is used by the way would start another template, without end."""
+    global _loading
+    _loading = True
+    try:
+        yield
+    finally:
+        _loading = False
 
 
 def start_template(control: socket.socket) -> int:

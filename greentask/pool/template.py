@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 from .child import Handler, serve
-from .setup import Setup, receive_setup
+from .setup import Setup, loading, receive_setup
 
 __all__ = ["RECORD", "Record", "main"]
 
@@ -52,7 +52,8 @@ def main(fd: int) -> None:
     control.setblocking(True)
     control.set_inheritable(False)
     try:
-        handler = _load(receive_setup(control))
+        with loading():
+            handler = _load(receive_setup(control))
     except BaseException:
         text = traceback.format_exc().encode("utf-8", "replace")
         control.sendall(RECORD.pack(Record.FAILED, 0, 0, len(text)) + text)

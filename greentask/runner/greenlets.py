@@ -118,7 +118,7 @@ class GreenletCall:
         if listener is not None:
             # One that hasn't begun must not see the interrupt: nobody would catch it.
             self._greenlet.kill(interrupt if self._began else GreenletExit, block=False)
-            listener.failed(dumps(refusal(answer)))
+            listener.refuse(answer)
 
     def _take_listener(self) -> Listener | None:
         """Whoever takes it answers; there is no second answer."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import traceback
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import CallError, Interrupt, InvalidArguments, InvalidResult, describe, refusal
+from ..pool.coroutines import run_coroutine
 from ..wire.json import dumps
 from .context import RunningTask, enter
 from .task import Task
@@ -42,7 +42,7 @@ def execute(
         if task.streams:
             result = _drain(task, result, emit)
         elif inspect.iscoroutine(result):
-            result = _run_coroutine(result)
+            result = run_coroutine(result)
         return True, _encode(f"{task.name} returned", result)
     except Interrupt:
         raise
@@ -78,38 +78,3 @@ def _drain(task: Task[..., Any], items: Any, emit: Callable[[bytes], None] | Non
             emit(_encode(f"{task.name} yielded", item))
             count += 1
     return {"items": count}
-
-
-# One event loop for all coroutines of a process, so that what they keep (connections, locks) stays usable.
-_loop: asyncio.AbstractEventLoop | None = None
-
-
-def _run_coroutine(coroutine: Any) -> Any:
-    global _loop
-    if _loop is None:
-        _loop = asyncio.new_event_loop()
-    running = _loop.create_task(coroutine)
-    interrupts: list[Interrupt] = []
-
-    def caught(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # The loop goes on after an interrupt that hit one of its callbacks: the coroutine must hear of it.
-        if "handle" in context and isinstance(context.get("exception"), Interrupt):
-            interrupts.append(context["exception"])
-            running.cancel()
-        else:
-            loop.default_exception_handler(context)
-
-    _loop.set_exception_handler(caught)
-    try:
-        return _loop.run_until_complete(running)
-    except asyncio.CancelledError:
-        if interrupts:
-            raise interrupts[0] from None
-        raise
-    except BaseException:
-        # Interrupted in the loop itself, it would go on with the next call's turn.
-        if not running.done():
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                _loop.run_until_complete(running)
-        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, Interrupt, ended_by, refusal
 from ..pool.child import Handler, Job
 from ..pool.setup import Setup
 from ..wire.json import dumps, loads_checked
@@ -38,9 +38,21 @@ def make_handler(targets: tuple[tuple[str, str], ...], debug: bool) -> Handler:
         module, _, qualname = target.partition(":")
         found = find_target(module, qualname)
         tasks.add(found if isinstance(found, Task) and found.name == name else _plain(found, name))
+    return _TaskHandler(tasks, debug=debug)
 
-    def handle(job: Job) -> tuple[bool, bytes]:
-        message = loads_checked(job.call.payload)
+
+class _TaskHandler:
+    """Runs the calls of tasks: their lines come as they came, results and errors leave as JSON."""
+
+    def __init__(self, tasks: Tasks, *, debug: bool) -> None:
+        self._tasks = tasks
+        self._debug = debug
+
+    def prepare(self) -> None:
+        """Nothing: all is imported."""
+
+    def run(self, job: Job) -> tuple[bool, bytes]:
+        message = loads_checked(bytes(job.call.payload))
 
         def report(progress: dict[str, Any]) -> None:
             job.progress(dumps(progress))
@@ -49,14 +61,15 @@ def make_handler(targets: tuple[tuple[str, str], ...], debug: bool) -> Handler:
             message.get("id"), job.call.name, job.call.deadline, report if job.wants_progress else None
         )
         return execute(
-            tasks.get(job.call.name),
+            self._tasks.get(job.call.name),
             message.get("args"),
             running,
             job.item if job.call.window else None,
-            debug=debug,
+            debug=self._debug,
         )
 
-    return handle
+    def interrupted(self, interrupt: Interrupt) -> bytes:
+        return dumps(refusal(ended_by(interrupt)))
 
 
 def _plain(found: Any, name: str) -> Task[..., Any]:

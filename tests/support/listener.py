@@ -4,7 +4,8 @@ import json
 import time
 from typing import Any
 
-from greentask.errors import from_wire
+from greentask.errors import CallError, from_wire, refusal
+from greentask.wire.json import dumps
 from support.waiting import wait_until
 
 
@@ -22,6 +23,9 @@ class Listener:
     def failed(self, error: bytes) -> None:
         self.answers.append(("error", error))
         self.answered_at = time.monotonic()
+
+    def refuse(self, error: CallError) -> None:
+        self.failed(dumps(refusal(error)))
 
     def progress(self, report: bytes) -> None:
         self.reports.append(json.loads(report))

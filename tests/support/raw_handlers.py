@@ -1,17 +1,33 @@
 """Handlers of task processes that know nothing of tasks, for tests of the pool alone."""
 
 import os
+from collections.abc import Callable
 
+from greentask.errors import Interrupt, ended_by, refusal
 from greentask.pool.child import Handler, Job
+from greentask.wire.json import dumps
+
+
+class Plain:
+    """A handler of one function."""
+
+    def __init__(self, function: Callable[[Job], tuple[bool, bytes]]) -> None:
+        self.run = function
+
+    def prepare(self) -> None:
+        pass
+
+    def interrupted(self, interrupt: Interrupt) -> bytes:
+        return dumps(refusal(ended_by(interrupt)))
 
 
 def give_back() -> Handler:
     """A handler whose result is the call's payload."""
-    return lambda job: (True, job.call.payload)
+    return Plain(lambda job: (True, bytes(job.call.payload)))
 
 
 def give_back_as_error() -> Handler:
-    return lambda job: (False, job.call.payload)
+    return Plain(lambda job: (False, bytes(job.call.payload)))
 
 
 def fail_at_import(message: str) -> Handler:
@@ -22,7 +38,7 @@ def fail_in_handler() -> Handler:
     def handle(job: Job) -> tuple[bool, bytes]:
         raise RuntimeError("a handler may not raise")
 
-    return handle
+    return Plain(handle)
 
 
 def die_at_start(path: str, switch: str) -> Handler:
@@ -36,4 +52,4 @@ def die_at_start(path: str, switch: str) -> Handler:
             os._exit(7)
 
     os.register_at_fork(after_in_child=forked)
-    return lambda job: (True, job.call.payload)
+    return Plain(lambda job: (True, bytes(job.call.payload)))

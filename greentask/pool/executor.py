@@ -1,0 +1,424 @@
+"""``Pool``: a ``concurrent.futures.Executor`` on task processes, at home in gevent programs and in plain ones.
+
+Its engine lives in a home (see ``hub.home``): in a monkey-patched program the main thread's hub, else a background
+thread. Callers may be in any thread or greenlet; whatever they ask is carried out there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import pickle
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Executor, Future
+from multiprocessing import spawn
+from typing import Any, ParamSpec, TypeVar
+
+from ..errors import CallError, Cancelled, GreentaskError, PoolBroken, WorkerLost
+from ..hub.home import Bell, Home, allocate_lock, find_home
+from .calls import PoolCall
+from .processes import DEFAULT_GRACE, PoolStats, Processes, default_size
+from .setup import Setup, is_loading
+
+__all__ = ["Pool", "PoolFuture"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# By name, for it is above us: what the processes run, and how their errors are read.
+_HANDLER = "greentask.tasks.work:make_handler"
+
+
+class PoolFuture(Future[Any]):
+    """The future of a call. ``cancel`` takes it back while no process has it; ``stop`` ends it wherever it is."""
+
+    _pool: Pool
+    _call: PoolCall | None = None
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled:
+            self._pool._withdraw(self)
+        return cancelled
+
+    def stop(self) -> None:
+        """Cancel it also where it runs: ``CancelRequest`` is raised in it, and SIGKILL follows after the grace.
+
+        Its result is then ``concurrent.futures.CancelledError``.
+        """
+        if not self.cancel():
+            self._pool._stop(self)
+
+
+class Pool(Executor):
+    """Runs functions in processes.
+
+    processes
+        How many; None: one for each processor.
+    preload
+        Names of modules that are imported once, before the processes are forked: they share that memory.
+    initializer, initargs
+        Called in each process before its first task.
+    max_tasks
+        A process is replaced after so many tasks.
+    max_memory
+        Bytes of resident memory. A process that has more is replaced, or killed while it runs a task.
+    timeout
+        The limit of each task, in seconds from its start.
+    grace
+        Seconds between raising ``TimeLimit`` (or ``CancelRequest``) in a task and killing its process.
+
+    The processes start at the first task. One that dies costs only the task that it ran, which gets ``WorkerLost``.
+
+    >>> with Pool(2) as pool:
+    ...     pool.submit(pow, 2, 5).result()
+    32
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        *,
+        preload: Iterable[str] = (),
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks: int | None = None,
+        max_memory: int | None = None,
+        timeout: float | None = None,
+        grace: float = DEFAULT_GRACE,
+    ) -> None:
+        size = default_size() if processes is None else processes
+        if size < 1:
+            raise ValueError(f"processes must be at least 1, not {processes}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, not {initializer!r}")
+        for name, value in (("max_tasks", max_tasks), ("max_memory", max_memory), ("timeout", timeout)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, not {value!r}")
+        self._size = size
+        self._preload = tuple(preload)
+        self._initializer = None if initializer is None else pickle.dumps((initializer, initargs))
+        self._max_tasks = max_tasks
+        self._max_memory = max_memory
+        self._timeout = timeout
+        self._grace = grace
+        self._pid = os.getpid()
+        self._lock = allocate_lock()  # guards the start, and that nothing is submitted after a shutdown
+        self._home: Home | None = None
+        self._engine: Processes | None = None  # its home's alone
+        self._futures: set[PoolFuture] = set()  # its home's alone: those that the engine has
+        self._submitted = 0  # not in the engine yet, under the lock
+        self._is_shut_down = False
+        self._closed = Bell()
+        _pools.add(self)
+
+    # ---- What concurrent.futures promises
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run ``fn(*args, **kwargs)`` in a process; the future has its result."""
+        return self.schedule(fn, args, kwargs, timeout=self._timeout)
+
+    def schedule(
+        self,
+        fn: Callable[..., T],
+        args: Iterable[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> PoolFuture:
+        """As ``submit``, with a limit in seconds of its own, and a callback for ``greentask.current().progress(...)``.
+
+        ``on_progress`` is called in the I/O's thread: it must be quick and must not block.
+        """
+        future = PoolFuture()
+        future._pool = self
+        home = self._enter()
+        try:
+            payload = pickle.dumps((fn, tuple(args), kwargs or {}), pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            self._leave_again(home)
+            future.set_running_or_notify_cancel()
+            future.set_exception(error)
+            return future
+        home.run(self._submit, future, payload, self._timeout if timeout is None else timeout, on_progress)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Like the builtin ``map``, in the processes, in order.
+
+        ``timeout`` is for the whole, in seconds. ``chunksize`` items are one task. With ``buffersize``, at most so many
+        tasks are submitted ahead of the results that are taken, and the iterables are read only as far as that.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        chunks = _chunks(zip(*iterables), chunksize)
+        submitted = (self.submit(_run_chunk, fn, chunk) for chunk in chunks)
+        flying = deque(submitted if buffersize is None else itertools.islice(submitted, buffersize))
+        return _results(flying, submitted, timeout)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; end the processes when those that are there have ended."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            first, self._is_shut_down = not self._is_shut_down, True
+            home = self._home
+        if home is None:
+            self._closed.ring()
+        elif first or cancel_futures:
+            home.run(self._shut_down, cancel_futures)
+        if wait and home is not None:
+            self._wait_closed()
+
+    # ---- Beyond it
+
+    def stats(self) -> PoolStats:
+        """How things are."""
+        return self._ask(lambda engine: engine.stats(), PoolStats(0, 0, 0, 0, 0, 0))
+
+    def resize(self, processes: int) -> None:
+        """Have more or fewer processes. One that is too many ends after its task."""
+        if processes < 1:
+            raise ValueError(f"processes must be at least 1, not {processes}")
+        self._size = processes
+        self._ask(lambda engine: engine.resize(processes), None)
+
+    def restart(self) -> None:
+        """Replace every process, each after its task. Doesn't wait for it."""
+        self._ask(lambda engine: engine.recycle(), None)
+
+    def pids(self) -> list[int]:
+        """The process ids of the processes."""
+        return self._ask(lambda engine: engine.pids(), [])
+
+    # ---- In the caller's thread
+
+    def _enter(self) -> Home:
+        if self._pid != os.getpid():
+            raise GreentaskError("this process was forked from the pool's owner: make a pool of its own here")
+        if is_loading():
+            raise RuntimeError(
+                "a task process's template is importing this module, which uses a Pool as it is imported: "
+                'put that under `if __name__ == "__main__":`'
+            )
+        with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._home is None or self._home.has_ended:
+                self._home = find_home()
+            self._submitted += 1
+            return self._home
+
+    def _leave_again(self, home: Home) -> None:
+        home.run(self._arrived)
+
+    def _withdraw(self, future: PoolFuture) -> None:
+        if self._home is not None:
+            self._home.run(self._take_back, future)
+
+    def _stop(self, future: PoolFuture) -> None:
+        if self._home is not None:
+            self._home.run(self._cancel, future)
+
+    def _ask(self, question: Callable[[Processes], T], otherwise: T) -> T:
+        home = self._home
+        if home is None:
+            return otherwise
+        answer: Future[T] = Future()
+        answered = Bell()
+
+        def ask() -> None:
+            try:
+                answer.set_result(otherwise if self._engine is None else question(self._engine))
+            except Exception as error:
+                answer.set_exception(error)
+            answered.ring()
+
+        home.run(ask)
+        answered.wait()
+        return answer.result()
+
+    def _wait_closed(self) -> None:
+        while not self._closed.wait(1.0):
+            if self._home is not None and self._home.has_ended:
+                return
+
+    # ---- In the home's thread
+
+    def _begin(self) -> Processes:
+        if self._engine is None:
+            main = spawn.get_preparation_data("greentask")
+            names = {key: value for key, value in main.items() if key.startswith("init_main_")}
+            setup = Setup(_HANDLER, (names, self._preload, self._initializer))
+            self._engine = Processes(
+                setup, self._size, grace=self._grace, max_tasks=self._max_tasks, max_memory=self._max_memory
+            )
+            self._engine.begin()
+        return self._engine
+
+    def _arrived(self) -> None:
+        with self._lock:
+            self._submitted -= 1
+
+    def _submit(
+        self,
+        future: PoolFuture,
+        payload: bytes,
+        limit: float | None,
+        on_progress: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self._arrived()
+        self._futures.add(future)
+        try:
+            future._call = self._begin().submit(
+                "",
+                payload,
+                _Receiver(self, future, on_progress),
+                limit=limit,
+                progress=on_progress is not None,
+                on_sent=future.set_running_or_notify_cancel,
+            )
+        except Exception as error:
+            self._ended(future)
+            future.set_exception(error)
+
+    def _take_back(self, future: PoolFuture) -> None:
+        if future._call is not None and self._engine is not None and self._engine.withdraw(future._call):
+            future.set_running_or_notify_cancel()  # tells wait() and as_completed()
+            self._ended(future)
+
+    def _cancel(self, future: PoolFuture) -> None:
+        if future._call is not None and self._engine is not None:
+            self._engine.cancel(future._call)
+
+    def _ended(self, future: PoolFuture) -> None:
+        self._futures.discard(future)
+        future._call = None
+        if self._is_shut_down and not self._futures:
+            self._close_soon()
+
+    def _shut_down(self, cancel_futures: bool) -> None:
+        if cancel_futures:
+            for future in list(self._futures):
+                future.cancel()
+        if not self._futures:
+            self._close_soon()
+
+    def _close_soon(self) -> None:
+        import gevent
+
+        gevent.spawn(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            on_their_way = self._submitted
+        if on_their_way or self._futures:
+            return  # they will come by here again
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+        self._closed.ring()
+
+
+class _Receiver:
+    """The ``Listener`` of a future."""
+
+    __slots__ = ("_future", "_on_progress", "_pool")
+
+    def __init__(self, pool: Pool, future: PoolFuture, on_progress: Callable[[dict[str, Any]], None] | None) -> None:
+        self._pool = pool
+        self._future = future
+        self._on_progress = on_progress
+
+    def done(self, result: bytes) -> None:
+        try:
+            value = pickle.loads(result)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._pool._ended(self._future)
+            self._future.set_result(value)
+
+    def failed(self, error: bytes) -> None:
+        from ..tasks.work import load_error
+
+        self._fail(load_error(error))
+
+    def refuse(self, error: CallError) -> None:
+        if isinstance(error, WorkerLost) and error.started is False:
+            self._fail(PoolBroken(str(error)))
+        else:
+            self._fail(error)
+
+    def progress(self, report: bytes) -> None:
+        if self._on_progress is not None:
+            self._on_progress(pickle.loads(report))
+
+    def item(self, item: bytes) -> None:
+        raise AssertionError("nothing streams in a Pool")
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, Cancelled):
+            error = CancelledError(str(error))
+        self._pool._ended(self._future)
+        if not self._future.running():
+            self._future.set_running_or_notify_cancel()
+        self._future.set_exception(error)
+
+
+def _run_chunk(fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
+    return [fn(*args) for args in chunk]
+
+
+def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while chunk := list(itertools.islice(items, size)):
+        yield chunk
+
+
+def _results(flying: deque[Future[Any]], submitted: Iterator[Future[Any]], timeout: float | None) -> Iterator[Any]:
+    import time
+
+    until = None if timeout is None else time.monotonic() + timeout
+
+    def results() -> Iterator[Any]:
+        try:
+            while flying:
+                left = None if until is None else until - time.monotonic()
+                future = flying.popleft()
+                try:
+                    chunk = future.result(left)
+                except BaseException:
+                    future.cancel()
+                    raise
+                flying.extend(itertools.islice(submitted, 1))
+                yield from chunk
+        finally:
+            for future in flying:
+                future.cancel()
+
+    return results()
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    """What was submitted is run to its end, as with the standard library's executors."""
+    for pool in list(_pools):
+        pool.shutdown()
+
+
+atexit.register(_at_exit)
