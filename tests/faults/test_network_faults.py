@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from support.programs import environment
-from support.servers import LineClient, RunningServer, connect, serving, wait_until
+from support.servers import LineClient, RunningServer, serving, wait_until
 
 MB = 1_000_000
 
@@ -355,9 +355,8 @@ def test_n9_out_of_descriptors_accepting_pauses_and_goes_on() -> None:
         others = [server.connect() for _ in range(10)]
         wait_until(lambda: "Too many open files" in server.output(), "it is told")
         used = cpu(server)
-        for _ in range(4):
-            assert peer.call("nap", 0.3) == 0.3
-        assert cpu(server) - used < 0.6, "it does not spin"
+        assert peer.call("nap", 1.0) == 1.0
+        assert cpu(server) - used < 0.5, "it does not spin"
         assert server.output().count("Too many open files") == 1
         assert "Traceback" not in server.output()
         for other in others:
@@ -437,37 +436,67 @@ def test_o4_what_can_not_be_listened_on_is_one_line_with_the_remedy_and_exit_cod
     code, said = serve_in_vain("--listen", server.address)
     assert (code, said.count("\n")) == (1, 1)
     assert "stop it, or choose another port with --listen" in said
-    path = tmp_path / "socket"
-    with serving(listen=[f"unix://{path}"]) as other:
-        code, said = serve_in_vain("--listen", f"unix://{path}")
+    address = f"unix://{tmp_path}/socket"
+    with serving(listen=[address]) as other:
+        code, said = serve_in_vain("--listen", address)
         assert (code, said.count("\n")) == (1, 1)
         assert "stop it, or choose another path with --listen" in said
+        assert other.call("add", 1, 2) == 3
         other.signal(signal.SIGKILL)
         other.wait()
-    with serving(listen=[f"unix://{path}"]) as other:
+    with serving("--max-line", "1000", "--max-unsent", str(MB), listen=[address]) as other:
         assert other.call("add", 1, 2) == 3, "what a dead server left is no obstacle"
+        meet_the_faults_on_a_unix_socket(other)
+
+
+def meet_the_faults_on_a_unix_socket(server: RunningServer) -> None:
+    """The network's faults, in short, where the kernel behaves differently."""
+    for leave in (LineClient.close, LineClient.end_sending):
+        with server.connect() as peer:
+            peer.send({"id": 1, "function": "count", "args": [10_000], "stream": 10})
+            assert peer.hear() == {"id": 1, "item": 0}
+            leave(peer)
+            wait_until(lambda: is_idle(server), "nothing is left of it")
+    with server.connect() as peer:
+        try:
+            peer.send_bytes(b"x" * MB)
+        except BrokenPipeError:
+            pass
+        assert peer.hear_rest()[-1]["error"]["type"] == "LineTooLong"
+    with server.connect() as peer:
+        peer.send({"id": 1, "function": "nap", "args": [0.1]})
+        peer.end_sending()
+        assert peer.hear_rest() == [{"id": 1, "result": 0.1}]
+    assert "Traceback" not in server.output()
 
 
 def test_o4_a_bad_flag_is_exit_code_2() -> None:
-    for arguments in (["--lisen", "127.0.0.1:0"], ["--grace", "-1"]):
-        code, said = serve_in_vain(*arguments)
-        assert code == 2
-        assert arguments[0] in said
+    code, said = serve_in_vain("--lisen", "127.0.0.1:0")
+    assert code == 2
+    assert "--lisen" in said
 
 
 # ---- O7: Ctrl-C at any moment
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["server imports", "template imports", "serves"])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("server imports", signal.SIGINT),
+        ("template imports", signal.SIGINT),
+        ("template imports", signal.SIGTERM),
+        ("serves", signal.SIGINT),
+        ("serves", signal.SIGTERM),
+    ],
+)
 def test_o7_a_signal_while_it_starts_ends_it_and_leaves_nothing_behind(
-    tmp_path: Path, number: signal.Signals, moment: str
+    tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
     (tmp_path / "mine.py").write_text(
         "import sys, time\n"
         "from greentask import task\n"
         "print('server' if 'gevent' in sys.modules else 'template', 'imports', flush=True)\n"
-        "time.sleep(0.3)\n"
+        "time.sleep(0.1)\n"
         "@task(process=True)\n"
         "def add(a, b): return a + b\n"
     )
@@ -650,9 +679,9 @@ def test_s5_what_is_in_a_field_stays_in_it(peer: LineClient, server: RunningServ
     peer.send({"id": 1, "function": "advance", "args": {"to": 1, "note": text}, "progress": True})
     assert peer.hear()["progress"]["note"] == text
     assert peer.hear() == {"id": 1, "result": 1}
-    peer.send({"id": text, "function": "nap", "args": [0.2]}, {"id": text, "function": "nap", "args": [0.2]})
+    peer.send({"id": text, "function": "nap", "args": [0.05]}, {"id": text, "function": "nap", "args": [0.05]})
     assert "still in flight" in peer.hear()["error"]["message"]
-    assert peer.hear() == {"id": text, "result": 0.2}
+    assert peer.hear() == {"id": text, "result": 0.05}
     assert server.output() == before, "not even with --debug is anything of it logged"
 
 
@@ -662,30 +691,3 @@ def test_s5_every_reply_is_one_line_of_ascii_controls_escaped(peer: LineClient) 
         line = peer.line()
         assert line is not None
         assert not any(byte < 0x20 or byte == 0x7F for byte in line), line
-
-
-def test_a_peer_on_a_unix_socket_is_one_like_any_other(tmp_path: Path) -> None:
-    """The faults above, in short, where the kernel behaves differently."""
-    address = f"unix://{tmp_path}/socket"
-    with serving("--max-line", "1000", "--max-unsent", str(MB), listen=[address]) as server:
-        for leave in (LineClient.close, LineClient.end_sending):
-            with connect(address) as peer:
-                peer.send({"id": 1, "function": "count", "args": [10_000], "stream": 10})
-                assert peer.hear() == {"id": 1, "item": 0}
-                leave(peer)
-                wait_until(lambda: is_idle(server), "nothing is left of it")
-        with connect(address) as peer:
-            try:
-                peer.send_bytes(b"x" * MB)
-            except BrokenPipeError:
-                pass
-            assert peer.hear_rest()[-1]["error"]["type"] == "LineTooLong"
-        with connect(address) as peer:
-            peer.send({"id": 1, "function": "large", "args": [10 * MB]})
-            reply = peer.hear()
-            assert reply["error"]["type"] == "InvalidResult"
-        with connect(address) as peer:
-            peer.send({"id": 1, "function": "nap", "args": [0.1]})
-            peer.end_sending()
-            assert peer.hear_rest() == [{"id": 1, "result": 0.1}]
-        assert "Traceback" not in server.output()

@@ -40,13 +40,13 @@ def alive(pids: list[int]) -> list[int]:
 
 def test_pings_are_answered_while_task_processes_compute(server: RunningServer) -> None:
     with server.connect() as busy, server.connect() as peer:
-        busy.send(*({"id": number, "function": "spin", "args": [2]} for number in range(2)))
+        busy.send(*({"id": number, "function": "spin", "args": [1.5]} for number in range(2)))
         wait_until(lambda: server.status()["processes"]["busy"] == 2, "both compute")
         began = time.monotonic()
-        for _ in range(20):
+        for _ in range(10):
             assert peer.call("greentask.ping") == "pong"
             assert peer.call("add", 1, 2) == 3
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 1.2
         assert server.status()["processes"]["busy"] == 2, "all that while they computed"
         assert {reply["id"] for reply in busy.hear_all(2)} == {0, 1}
 
@@ -168,10 +168,10 @@ def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_with_0(
     with serving() as server, server.connect() as peer, server.connect() as idle:
         assert idle.call("greentask.ping") == "pong"
         peer.send(
-            {"id": "greenlet", "function": "nap", "args": [1.0]},
-            {"id": "process", "function": "nap_in_process", "args": [1.0]},
-            {"id": "batch", "function": "nap", "batch": [[1.0], [0.5]]},
-            {"function": "nap", "args": [0.8]},
+            {"id": "greenlet", "function": "nap", "args": [0.7]},
+            {"id": "process", "function": "nap_in_process", "args": [0.7]},
+            {"id": "batch", "function": "nap", "batch": [[0.7], [0.6]]},
+            {"function": "nap", "args": [0.7]},
         )
         wait_until(lambda: server.status()["in_flight"] == 4, "all are in flight")
         server.signal(signal.SIGTERM)
@@ -185,10 +185,10 @@ def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_with_0(
         with pytest.raises(ConnectionRefusedError):
             server.connect()
         assert len(answers) == 6
-        assert {"id": "greenlet", "result": 1.0} in answers
-        assert {"id": "process", "result": 1.0} in answers
+        assert {"id": "greenlet", "result": 0.7} in answers
+        assert {"id": "process", "result": 0.7} in answers
         assert {"id": "batch", "result": {"done": 2, "failed": 0}} in answers
-        assert {"result": 0.8} in answers
+        assert {"result": 0.7} in answers
         assert server.wait() == 0
         assert "Traceback" not in server.output()
 
@@ -224,8 +224,7 @@ def test_a_second_signal_stops_at_once() -> None:
         pids = [process.pid for process in server.below()]
         began = time.monotonic()
         server.signal(signal.SIGTERM)
-        assert peer.ask({"id": 3, "function": "greentask.ping"})["id"] == 3
-        assert server.process.poll() is None
+        wait_until(lambda: peer.ask({"id": 3, "function": "greentask.status"})["result"]["draining"], "it drains")
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
         assert time.monotonic() - began < 5

@@ -476,11 +476,11 @@ def test_progress_that_nobody_asked_for_is_not_sent(peer: LineClient, function: 
 
 
 def test_progress_carries_a_note_and_comes_while_the_task_runs(peer: LineClient) -> None:
-    peer.send({"id": 7, "function": "advance", "args": {"to": 2, "pause": 0.5, "note": "a\nb"}, "progress": True})
+    peer.send({"id": 7, "function": "advance", "args": {"to": 2, "pause": 0.2, "note": "a\nb"}, "progress": True})
     assert peer.hear() == {"id": 7, "progress": {"done": 1, "total": 2, "note": "a\nb"}}
     first = time.monotonic()
     assert [*peer.hear(), *peer.hear()] == ["id", "progress", "id", "result"]
-    assert time.monotonic() - first > 0.5
+    assert time.monotonic() - first > 0.2
 
 
 # ---- Streams
@@ -618,7 +618,7 @@ def test_status_tells_what_the_server_is_doing(server: RunningServer, peer: Line
     assert before["tasks"] == len(peer.call("greentask.tasks"))
     assert before["draining"] is False
     assert before["processes"]["size"] == 2
-    peer.send(*({"id": number, "function": "nap_in_process", "args": [0.6]} for number in range(3)))
+    peer.send(*({"id": number, "function": "nap_in_process", "args": [0.4]} for number in range(3)))
     status = wait_until(lambda: (now := server.status())["in_flight"] == 3 and now, "three are in flight")
     assert status["uptime"] >= before["uptime"]
     assert status["processes"]["busy"] == 2
