@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import sys
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +27,7 @@ from .receivers import CallFuture, Ended, EventReceiver, Item, Progress, Waiting
 
 __all__ = ["Client", "Target"]
 
-_CLOSED_WITHIN = 2.0  # seconds
+_CLOSED_WITHIN = 1.5  # seconds
 
 #: What is called: a task's name, or the task.
 Target = str | Task[..., Any]
@@ -42,7 +45,8 @@ class Client:
     max_line
         Bytes of one line, in either direction.
 
-    It connects at the first call. In a forked child it connects anew. Not used, it costs nothing.
+    It connects at the first call. In a forked child it connects anew. Not used, it costs nothing. At the program's end
+    what was submitted is still sent, but not waited for.
 
     >>> client = Client("127.0.0.1:12345")
     >>> client.call("add", 1, 2)                              # doctest: +SKIP
@@ -294,24 +298,33 @@ class _Core:
 
     def link(self) -> Link:
         link = self._link
-        if link is None:
+        if link is None or link.home.has_ended:
             with self._lock:
                 link = self._link
-                if link is None:
+                if link is None or link.home.has_ended:
                     link = self._link = Link(find_home(), self._addresses, self._connect_timeout, self.max_line)
         return link
 
     def close(self) -> None:
         link = self._link
-        if link is not None:
+        if link is not None and not link.home.has_ended:
             closed = Bell()
             link.home.run(link.finish, closed)
             if not closed.wait(_CLOSED_WITHIN):
                 link.home.run(link.close)
 
+    def flush(self) -> Bell | None:
+        """Send what is to be sent; the bell rings when it has left. None where nothing can be waiting."""
+        link = self._link
+        if link is None or link.home.has_ended:
+            return None
+        done = Bell()
+        link.home.run(link.flush, done)
+        return done
+
     def __del__(self) -> None:
         link = self._link
-        if link is not None and link.home.hub.loop is not None:
+        if link is not None and not (link.home.has_ended or sys.is_finalizing()) and link.home.hub.loop is not None:
             link.home.hub.loop.run_callback_threadsafe(link.leave)  # not here and now: garbage is collected anywhere
 
     def forked(self) -> None:
@@ -329,7 +342,17 @@ def _after_fork() -> None:
         core.forked()
 
 
+def _at_exit() -> None:
+    """What was submitted last is sent, too; its answer is nobody's any more."""
+    bells = [core.flush() for core in list(_cores)]
+    give_up = time.monotonic() + _CLOSED_WITHIN
+    for bell in bells:
+        if bell is not None:
+            bell.wait(max(0.0, give_up - time.monotonic()))
+
+
 os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
 
 
 def _forget(link: Link, call: Call) -> None:

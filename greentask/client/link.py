@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - gevent needs it to look up a name, when it may be too late to import
 import os
 import socket
 from typing import Any, Protocol
@@ -105,11 +106,18 @@ class Link:
         if self._outlet is not None:
             self._outlet.write(data)
 
+    def flush(self, done: Bell) -> None:
+        """Ring when what is to be sent has left."""
+        if self._calls if self._outlet is None else self._outlet.unsent:
+            gevent.spawn(self._flush, done)
+        else:
+            done.ring()
+
     def finish(self, closed: Bell) -> None:
         """Close the connection when what is to be sent has left; then ring ``closed``."""
 
         def run() -> None:
-            gevent.with_timeout(_SENT_WITHIN, self._flush, timeout_value=None)
+            self._flush()
             self.close()
             closed.ring()
 
@@ -137,17 +145,29 @@ class Link:
             sent.receiver.ended(None, ConnectionLost(why, sent=sent.on_the_wire))
 
     def abandon(self) -> None:
-        """In a forked child: drop our copy of the connection, without a word to the server."""
-        sock, self._socket = self._socket, None
-        if sock is not None:
-            if self.home.is_here():
-                if self._outlet is not None:
-                    self._outlet.close()
-                sock.close()
-            else:  # the home's thread, and the hub that the socket belongs to, are not in this process
-                os.close(sock._sock.detach())  # type: ignore[attr-defined]
+        """In a forked child: drop our copy of the connection, without a word to the server.
 
-    def _flush(self) -> None:
+        The parent's greenlets that wait for calls are here as well, in a patched program. They go on waiting: what they
+        would do then is done in the parent.
+        """
+        calls, self._calls, self._greenlet = self._calls, {}, None
+        sock, self._socket = self._socket, None
+        if self.home.is_here():
+            for sent in calls.values():
+                _stop(sent)
+            if self._outlet is not None:
+                self._outlet.close()
+            if sock is not None:
+                sock.close()
+        elif sock is not None:  # the home's thread, and the hub that the socket belongs to, are not in this process
+            os.close(sock._sock.detach())  # type: ignore[attr-defined]
+
+    def _flush(self, done: Bell | None = None) -> None:
+        gevent.with_timeout(_SENT_WITHIN, self._wait_sent, timeout_value=None)
+        if done is not None:
+            done.ring()
+
+    def _wait_sent(self) -> None:
         if self._calls and self._unsent:
             self._connected.wait()
         if self._outlet is not None:
@@ -265,20 +285,40 @@ def _stop(sent: _Sent) -> None:
 
 def _open(address: Address, timeout: float) -> GreenSocket:
     if address.scheme == "unix":
-        sock = GreenSocket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(timeout)
-            sock.connect(address.path)
-        except BaseException:
-            sock.close()
-            raise
-    elif address.scheme == "tls":
+        return _connect(socket.AF_UNIX, address.path, timeout)
+    if address.scheme == "tls":
         raise OSError(f"{address}: this client speaks no TLS")
-    else:
+    family = _family(address.host)
+    if family is None:
         sock = create_connection((address.host, address.port), timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _notice_silence(sock)
-    sock.settimeout(None)
+        sock.settimeout(None)
+    else:  # without gevent's threads, which look up names
+        sock = _connect(family, (address.host, address.port), timeout)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _notice_silence(sock)
+    return sock
+
+
+def _family(host: str) -> int | None:
+    """Of an IP address; None for a name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return family
+    return None
+
+
+def _connect(family: int, where: Any, timeout: float) -> GreenSocket:
+    sock = GreenSocket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(where)
+        sock.settimeout(None)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

@@ -2,11 +2,14 @@
 
 In a monkey-patched program that is the main thread's hub: callers are greenlets beside it, and waiting is a switch.
 In any other (plain, threaded, or patched but called from a real thread first) it is one background thread with a hub
-of its own, shared by all clients and pools of the process, started at first use and started anew after a fork.
+of its own, shared by all clients and pools of the process, started at first use and started anew after a fork. It ends
+before the interpreter does: a thread that wakes while Python is taken apart is ended by force, wherever it is, and in
+the midst of greenlets that crashes the process.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import Any
@@ -25,12 +28,16 @@ _start_thread: Callable[..., int] = monkey.get_original("_thread", "start_new_th
 allocate_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 
-class Home:
-    """A hub and the thread that runs it."""
+_ENDED_WITHIN = 0.5  # seconds, for the background thread
 
-    __slots__ = ("hub", "pid", "thread")
+
+class Home:
+    """A hub and the thread that runs it; ``has_ended`` at the interpreter's exit, if it is the background thread."""
+
+    __slots__ = ("has_ended", "hub", "pid", "thread")
 
     def __init__(self) -> None:
+        self.has_ended = False
         self.hub = get_hub()
         self.thread = _thread_id()
         self.pid = os.getpid()
@@ -70,6 +77,8 @@ class _Background:
     def __init__(self) -> None:
         self._lock = allocate_lock()
         self._home: Home | None = None
+        self._end: Callable[[], object] | None = None
+        self._ended = allocate_lock()
 
     def get(self) -> Home:
         with self._lock:
@@ -82,17 +91,30 @@ class _Background:
         started: list[Home] = []
         ready = allocate_lock()
         ready.acquire()
+        self._ended = ended = allocate_lock()
+        ended.acquire()
 
         def run() -> None:
             home = Home()
-            forever = home.hub.loop.async_()  # without a watcher the loop would end
+            end = home.hub.loop.async_()
+            self._end = end.send
             started.append(home)
             ready.release()
-            home.hub.wait(forever)
+            home.hub.wait(end)
+            ended.release()
 
         _start_thread(run, ())
         ready.acquire()
         return started[0]
+
+    def stop(self) -> None:
+        """At the interpreter's exit; who needs it after that gets another one."""
+        with self._lock:
+            home, self._home = self._home, None
+        if home is not None and home.pid == os.getpid() and self._end is not None:
+            home.has_ended = True
+            self._end()
+            self._ended.acquire(True, _ENDED_WITHIN)
 
     def forget(self) -> None:
         # In a forked child: the thread isn't there, and the lock may have been held by one that isn't either.
@@ -102,6 +124,7 @@ class _Background:
 
 _background = _Background()
 os.register_at_fork(after_in_child=_background.forget)
+atexit.register(_background.stop)
 
 
 class Bell:

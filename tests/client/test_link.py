@@ -2,7 +2,6 @@
 
 import gc
 import os
-import socket
 import threading
 import time
 from concurrent.futures import Future
@@ -18,7 +17,7 @@ from greentask.hub.home import Bell, find_home
 from greentask.wire.address import parse_addresses
 from greentask.wire.message import Call, encode_call
 from greentask.wire.text import DEFAULT_MAX_LINE
-from support.peers import Peer, echoing, peer, silent
+from support.peers import Peer, deaf, echoing, peer, silent
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 # ---- A link by itself
@@ -328,8 +327,8 @@ def test_unix_sockets_work(tmp_path: Path) -> None:
 
 def test_while_nobody_accepts_the_connect_timeout_holds() -> None:
     """The queue of connections is full: the kernel drops what comes, as a firewall does."""
-    with full_listener() as port:
-        client = Client(f"127.0.0.1:{port}", connect_timeout=0.3)
+    with deaf() as address:
+        client = Client(address, connect_timeout=0.3)
         began = time.monotonic()
         with pytest.raises(ConnectionLost, match="timed out") as caught:
             client.call("f")
@@ -338,35 +337,14 @@ def test_while_nobody_accepts_the_connect_timeout_holds() -> None:
 
 
 def test_a_time_limit_also_holds_while_connecting() -> None:
-    with full_listener() as port:
-        client = Client(f"127.0.0.1:{port}", connect_timeout=20, timeout=0.1)
+    with deaf() as address:
+        client = Client(address, connect_timeout=20, timeout=0.1)
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"no answer and no connection within 0\.1 s") as caught:
             client.call("f")
         assert time.monotonic() - began < 5
         assert caught.value.started is False
         client.close()
-
-
-class full_listener:
-    """A port whose queue of connections is full."""
-
-    def __enter__(self) -> int:
-        self._sockets = [socket.create_server(("127.0.0.1", 0), backlog=0)]
-        port: int = self._sockets[0].getsockname()[1]
-        for _ in range(16):
-            sock = socket.socket()
-            self._sockets.append(sock)
-            sock.settimeout(0.2)
-            try:
-                sock.connect(("127.0.0.1", port))
-            except TimeoutError:
-                return port
-        raise AssertionError("the queue does not fill up")
-
-    def __exit__(self, *_: object) -> None:
-        for sock in self._sockets:
-            sock.close()
 
 
 # ---- Closing
@@ -451,8 +429,8 @@ def test_closing_one_that_was_never_used_does_nothing() -> None:
 
 
 def test_closing_while_it_connects_leaves_no_connection_behind() -> None:
-    with full_listener() as port:
-        client = Client(f"127.0.0.1:{port}", connect_timeout=3)
+    with deaf() as address:
+        client = Client(address, connect_timeout=3)
         future = client.submit("f")
         began = time.monotonic()
         client.close()

@@ -1,8 +1,6 @@
 """The home of I/O: where it is in each kind of program, and ``Bell``, the way of waiting for it that suits them all."""
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,22 +9,7 @@ import gevent
 import pytest
 
 from greentask.hub.home import Bell, Home, current_home, find_home
-from support.programs import environment
-
-
-def run(program: str, *, patched: bool = False) -> list[str]:
-    """What a program of its own prints; it may not complain, and ends well."""
-    head = "from gevent import monkey\nmonkey.patch_all()\n" if patched else ""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", head + program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment(),
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return done.stdout.split()
-
+from support.programs import run_source
 
 # ---- Home
 
@@ -53,7 +36,7 @@ for thread in threads: thread.join(20)
 wait_until(lambda: len(os.listdir("/proc/self/task")) == 2, "the callers' threads are gone, and one is left")
 print(len(found), len(set(map(id, found))))
 """
-    assert run(program) == ["20", "1"]
+    assert run_source(program) == ["20", "1"]
 
 
 def test_a_function_runs_in_the_homes_thread_in_its_turn() -> None:
@@ -94,7 +77,7 @@ thread = threading.Thread(target=lambda: places.append(find_home().hub is gevent
 thread.start(); thread.join()
 print(*places)
 """
-    assert run(program, patched=True) == ["True"] * 3
+    assert run_source(program, patched=True) == ["True"] * 3
 
 
 def test_in_a_patched_programs_real_threads_it_is_in_the_background() -> None:
@@ -104,7 +87,7 @@ from greentask.hub.home import find_home
 home = gevent.get_hub().threadpool.apply(find_home)
 print(home.is_here(), find_home().is_here(), gevent.get_hub().threadpool.apply(find_home) is home)
 """
-    assert run(program, patched=True) == ["False", "True", "True"]
+    assert run_source(program, patched=True) == ["False", "True", "True"]
 
 
 def test_a_program_that_is_patched_later_has_it_here_from_then_on() -> None:
@@ -115,7 +98,7 @@ from gevent import monkey
 monkey.patch_all()
 print(before.is_here(), find_home().is_here())
 """
-    assert run(program) == ["False", "True"]
+    assert run_source(program) == ["False", "True"]
 
 
 @pytest.mark.parametrize("fork", ["os.fork", "gevent.os.fork"])
@@ -132,7 +115,7 @@ if not pid:
     os._exit(0 if mine is not home and mine.pid == os.getpid() and bell.wait(10) else 1)
 print(os.waitpid(pid, 0)[1], find_home() is home)
 """
-    assert run(program) == ["0", "True"]
+    assert run_source(program) == ["0", "True"]
 
 
 def test_a_child_of_a_patched_program_keeps_it_in_its_main_thread() -> None:
@@ -145,7 +128,7 @@ if not pid:
     os._exit(0 if find_home().is_here() and find_home().pid == os.getpid() else 1)
 print(os.waitpid(pid, 0)[1], find_home().is_here())
 """
-    assert run(program, patched=True) == ["0", "True"]
+    assert run_source(program, patched=True) == ["0", "True"]
 
 
 def test_the_current_home_is_this_threads() -> None:
@@ -276,7 +259,7 @@ print("done")
 
 
 def test_in_a_patched_program_real_threads_and_greenlets_wait_for_each_other() -> None:
-    assert run(PATCHED_THREADS, patched=True) == ["done"]
+    assert run_source(PATCHED_THREADS, patched=True) == ["done"]
 
 
 @pytest.mark.parametrize("patched", [False, True])
@@ -295,4 +278,4 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    assert run(program, patched=patched) == ["interrupted"]
+    assert run_source(program, patched=patched) == ["interrupted"]

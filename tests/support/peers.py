@@ -12,11 +12,11 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from support.servers import LineClient
 
-__all__ = ["Peer", "echoing", "peer", "silent"]
+__all__ = ["Peer", "deaf", "echoing", "peer", "silent"]
 
 
 class Peer:
@@ -85,3 +85,20 @@ def echoing(connection: LineClient) -> None:
         call = json.loads(line)
         args = call.get("args") or [None]
         connection.send({"id": call["id"], "result": args[0] if isinstance(args, list) else True})
+
+
+@contextmanager
+def deaf(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """An address where the kernel drops who wants to connect, as a firewall does: its queue is full."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.create_server((host, port), backlog=0))
+        where = listener.getsockname()[:2]
+        for _ in range(16):
+            sock = sockets.enter_context(socket.socket())
+            sock.settimeout(0.2)
+            try:
+                sock.connect(where)
+            except TimeoutError:
+                yield f"{where[0]}:{where[1]}"
+                return
+        raise AssertionError("the queue does not fill up")

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,49 @@ def greentask(
         timeout=timeout,
         env=environment(**variables),
     )
+
+
+def run_source(source: str, *arguments: str, patched: bool = False, **variables: str) -> list[str]:
+    """Run a program's source to its end; the words that it printed. It ends well, and complains of nothing.
+
+    `patched`: gevent patches the standard library before anything else.
+    """
+    return run_at_once(source, [arguments], patched=patched, **variables)[0]
+
+
+def run_at_once(
+    source: str, each: Iterable[Sequence[str]], *, patched: bool = False, **variables: str
+) -> list[list[str]]:
+    """`run_source` with each of these arguments, all at the same time."""
+    with starting(source, each, patched=patched, **variables) as started:
+        ended = [(one.communicate(timeout=60), one.returncode, one.args) for one in started]
+    for (output, complaints), code, arguments in ended:
+        assert (code, complaints) == (0, ""), f"{arguments}: {code} {output}\n{complaints}"
+    return [output.split() for (output, _), _, _ in ended]
+
+
+@contextmanager
+def starting(
+    source: str, each: Iterable[Sequence[str]], *, patched: bool = False, **variables: str
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start a program's source with each of these arguments; what hasn't ended then is killed."""
+    head = "from gevent import monkey\nmonkey.patch_all()\n" if patched else ""
+    warnings = ["-W", "error", "-W", "ignore:This process (pid=:DeprecationWarning"]  # it forks, and has threads
+    with ExitStack() as stack:
+        started = []
+        for arguments in each:
+            one = subprocess.Popen(
+                [sys.executable, *warnings, "-c", head + source, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(**variables),
+            )
+            stack.enter_context(one)
+            stack.callback(one.kill)
+            started.append(one)
+        yield started
 
 
 @contextmanager
