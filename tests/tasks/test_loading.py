@@ -51,6 +51,8 @@ registry = Tasks()
 @registry.task
 def inner(): return "inner"
 
+registry.add(plain, name="only_in_it")
+
 class Box:
     @staticmethod
     def open(): return "opened"
@@ -69,13 +71,13 @@ def names(*apps: str, in_processes: tuple[str, ...] = ()) -> list[str]:
 
 
 def test_a_module_is_all_its_tasks_and_registries(write: Write) -> None:
-    assert names(write(SHOP)) == ["inner", "report", "send_mail"]
+    assert names(write(SHOP)) == ["inner", "only_in_it", "report", "send_mail"]
 
 
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        ("registry", ["inner"]),
+        ("registry", ["inner", "only_in_it"]),
         ("send_mail", ["send_mail"]),
         ("also_send_mail", ["send_mail"]),
         ("plain", ["plain"]),
@@ -91,7 +93,7 @@ def test_a_part_of_a_module_is_named_behind_a_colon(write: Write, path: str, fou
 def test_a_module_in_a_package(write: Write) -> None:
     package = f"loaded_app_{next(numbers)}"
     write("", "__init__", package)
-    assert names(write(SHOP, "shop", package)) == ["inner", "report", "send_mail"]
+    assert names(write(SHOP, "shop", package)) == ["inner", "only_in_it", "report", "send_mail"]
 
 
 def test_a_function_that_nobody_decorated_works(write: Write) -> None:
@@ -105,13 +107,13 @@ def test_a_function_that_nobody_decorated_works(write: Write) -> None:
 def test_tasks_of_another_module_count_once(write: Write) -> None:
     shop = write(SHOP)
     front = write(f"from {shop} import *\nfrom {shop} import send_mail as again, registry as more\n")
-    assert names(shop, front, f"{shop}:send_mail", f"{front}:again") == ["inner", "report", "send_mail"]
-    assert names(front) == ["inner", "report", "send_mail"]
+    assert names(shop, front, f"{shop}:send_mail", f"{front}:again") == ["inner", "only_in_it", "report", "send_mail"]
+    assert names(front) == ["inner", "only_in_it", "report", "send_mail"]
 
 
 def test_tasks_of_several_apps_are_in_one_registry(write: Write) -> None:
     other = write("from greentask import task\n@task\ndef other(): ...\n")
-    assert names(write(SHOP), other) == ["inner", "other", "report", "send_mail"]
+    assert names(write(SHOP), other) == ["inner", "only_in_it", "other", "report", "send_mail"]
 
 
 def test_no_app_is_no_task() -> None:
@@ -128,7 +130,7 @@ def test_undecorated_functions_run_in_processes_where_it_is_said(write: Write) -
 
 def test_a_decorated_task_may_be_named_if_it_says_so_itself(write: Write) -> None:
     shop = write(SHOP)
-    assert names(shop, in_processes=("report",)) == ["inner", "report", "send_mail"]
+    assert names(shop, in_processes=("report",)) == ["inner", "only_in_it", "report", "send_mail"]
     with pytest.raises(ConfigurationError, match="--process send_mail: no undecorated function of that name is served"):
         load_apps([shop], in_processes=["send_mail"])
 

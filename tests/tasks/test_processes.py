@@ -70,7 +70,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tasks]:
     (folder / f"{MODULE}.py").write_text(SOURCE)
     sys.path.insert(0, str(folder))
     try:
-        yield load_apps([MODULE, f"{MODULE}:plain", f"{MODULE}:Box.open"], in_processes=["plain"])
+        tasks = load_apps([MODULE, f"{MODULE}:plain", f"{MODULE}:Box.open"], in_processes=["plain"])
+        tasks.add(tasks.get("add").function, name="add.under.another.name", process=True)
+        yield tasks
     finally:
         sys.path.remove(str(folder))
         del sys.modules[MODULE]
@@ -110,6 +112,7 @@ def ask(pool: Processes, name: str, *, deadline: float | None = None, **message:
         ("box.open", None, "opened"),
         ("rows", [3], [0, 1, 2]),
         ("in_greenlets", [], "in a process all the same"),
+        ("add.under.another.name", [1, 5], 6),
     ],
 )
 def test_a_call_is_run(pool: Processes, name: str, args: Any, result: Any) -> None:

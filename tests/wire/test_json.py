@@ -45,9 +45,9 @@ def check(value: Any, depth: int) -> None:
             check(inner, depth - 1)
 
 
-def nested(depth: int) -> Any:
+def nested(depth: int, inmost: Any = ()) -> Any:
     """A list in a list in a list…"""
-    value: list[Any] = []
+    value = list(inmost)
     for _ in range(depth - 1):
         value = [value]
     return value
@@ -176,6 +176,7 @@ def test_what_is_not_json_is_refused(text: bytes, says: str) -> None:
         (b'"' + b"[" * 1_000 + b'"', "[" * 1_000),
         (b"[" * 200 + b"]" * 200, nested(200)),
         (b"[" + b"[]," * 300 + b"[]]", [[]] * 301),
+        (b"[" * 199 + b"[],[]" + b"]" * 199, nested(199, [[], []])),
     ],
 )
 def test_what_is_json_is_read_exactly(text: bytes, value: Any) -> None:
@@ -312,10 +313,13 @@ def test_what_nobody_could_read_is_not_written(depth: int) -> None:
         dumps(nested(depth))
     with pytest.raises(InvalidResult, match=r"^result\['a'\]\[0\]\[0\].*… is nested deeper than 200$"):
         dumps({"a": nested(depth)})
+    with pytest.raises(InvalidResult, match=r"is nested deeper than 200$"):
+        dumps(nested(200, [{}]))
 
 
 def test_what_can_just_be_read_is_written() -> None:
     assert dumps(nested(200)) == b"[" * 200 + b"]" * 200
+    assert dumps(nested(199, [{}, ()])) == b"[" * 199 + b"{},[]" + b"]" * 199
     assert loads(dumps(nested(200))) == nested(200)
     assert len(dumps([{"a": "[{"}] * 300)) == 300 * 11 + 1
 
