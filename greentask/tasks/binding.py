@@ -23,7 +23,7 @@ class Binder:
     (``from_``), or goes into ``**kwargs`` unchanged.
     """
 
-    __slots__ = ("_named", "_required", "_signature", "_variadic", "text")
+    __slots__ = ("_named", "_nameless", "_required", "_signature", "_variadic", "text")
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         try:
@@ -33,6 +33,7 @@ class Binder:
         self.text = f"{name}{self._signature or '(…)'}"
         parameters = self._signature.parameters.values() if self._signature else ()
         self._named = {p.name for p in parameters if p.kind in _NAMED}
+        self._nameless = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]
         self._variadic = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self._required = {
             p.name for p in parameters if p.kind in (*_POSITIONAL, p.KEYWORD_ONLY) and p.default is p.empty
@@ -48,6 +49,10 @@ class Binder:
             named = self._rename(args) if not _KEYWORDS.isdisjoint(args) else args
             if self._required <= named.keys() <= self._named:
                 return positional, named
+            if self._nameless:  # which Python 3.13.0's Signature.bind lets pass where there is a **kwargs
+                raise InvalidArguments(
+                    f"{self.text}: {self._nameless[0]!r} is passed by position only: pass the arguments as an array"
+                )
         else:
             positional, named = list(args or ()), {}
         if self._signature is not None:
