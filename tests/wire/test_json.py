@@ -19,7 +19,7 @@ from greentask.errors import InvalidMessage, InvalidResult
 from greentask.wire.json import MAX_DEPTH, dumps, find_fault, loads, loads_checked
 from support.values import alike, damaged, pieces, values
 
-MORE_EXAMPLES = settings(max_examples=6 * settings().max_examples)
+MORE_EXAMPLES = settings(max_examples=max(300, settings().max_examples))
 
 
 def strict(text: bytes) -> Any:

@@ -27,7 +27,7 @@ from greentask.wire.message import (
 from greentask.wire.text import LineSplitter
 from support.values import alike, damaged, pieces, text, values
 
-MORE_EXAMPLES = settings(max_examples=6 * settings().max_examples)
+MORE_EXAMPLES = settings(max_examples=max(300, settings().max_examples))
 
 # ---- Messages, for Hypothesis
 
