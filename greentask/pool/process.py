@@ -172,11 +172,11 @@ class Process:
                 self._events.process_lost(self)
                 return
             if frames:
-                self.heard = time.monotonic()
                 answered = self.done
                 for kind, token, body, microseconds in frames:
                     self._take(kind, token, body, microseconds)
                 if self.done != answered:
+                    self.heard = time.monotonic()
                     self._events.process_has_room(self)
             if not until_empty and len(data) < _CHUNK:
                 return

@@ -514,7 +514,11 @@ class Processes:
             self._link = None
         self._template_ready = False
         self._asked_for.clear()
-        for process in list(self._processes.values()):
+        processes = list(self._processes.values())
+        self._idle.clear()
+        for process in processes:
+            process.retiring = True  # what one leaves must not be given to the next
+        for process in processes:
             process.read_rest()
             self._bury(process, None)
         if not self._whole.ready():
@@ -553,6 +557,7 @@ class Processes:
             return  # one that was let go
         self._asked_for.discard(slot)
         if process is not None:
+            process.retiring = True  # its last answer must not bring it another call
             process.read_rest()
             self._bury(process, status)
             if process.ready:
@@ -592,10 +597,20 @@ class Processes:
     # ---- Fork
 
     def abandon(self) -> None:
-        """In a forked child: drop the inherited sockets, so that the processes see the end of their real owner."""
+        """In a forked child: drop the inherited sockets, so that the processes see the end of their real owner.
+
+        The calls are the parent's, and so it is for the parent to say when they are out of time.
+        """
         if self._link is not None:
             self._link.abandon()
+        for timer in (self._silence, self._memory):
+            if timer is not None:
+                timer.stop()
+        for call in self._waiting.values():
+            call.stop_timer()
         for process in self._processes.values():
+            for call in process.calls:
+                call.stop_timer()
             process.abandon()
 
 

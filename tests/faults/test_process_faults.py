@@ -17,9 +17,11 @@ import pytest
 from greentask.errors import DeadlineExceeded, InvalidResult, PoolBroken, TaskError, WorkerLost
 from greentask.pool.processes import Processes
 from greentask.pool.setup import Setup
+from greentask.tasks.processes import setup_for
 from support import process_tasks as tasks
 from support.listener import Listener
 from support.pools import (
+    TASKS,
     Asked,
     ask,
     children,
@@ -111,6 +113,15 @@ def test_p3_memory_past_the_limit() -> None:
         others = [ask(pool, tasks.echo, number) for number in range(20)]
         wait_until(lambda: victim.answers)
         check_lost(pool, victim, others, "signal 9 (SIGKILL)")
+    limited = Processes(setup_for(TASKS), 2, max_memory=200 * MB)
+    limited.start()
+    try:
+        victim = ask(limited, tasks.large, 400 * MB)
+        others = [ask(limited, tasks.echo, number) for number in range(20)]
+        wait_until(lambda: victim.answers)
+        check_lost(limited, victim, others, "more than max_memory (209,715,200)")
+    finally:
+        limited.close()
 
 
 def test_p4_sigstop() -> None:

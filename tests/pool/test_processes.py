@@ -7,10 +7,12 @@ import random
 import resource
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import gevent
+import psutil
 import pytest
 
 from greentask.errors import Cancelled, DeadlineExceeded, GreentaskError, PoolBroken, WorkerLost
@@ -405,6 +407,112 @@ def test_cancelling_what_has_ended_hits_nothing_else() -> None:
         assert pool.pids() == before
 
 
+# ---- Calls that are sent ahead
+
+
+def learn(pool: Processes, task: Any, *args: Any) -> None:
+    """Let the pool find out that a task is quick."""
+    for each in [ask(pool, task, *args) for _ in range(50)]:
+        each.result()
+
+
+def most_sent(pool: Processes, asked: list[Asked]) -> int:
+    """The most calls that were sent and not answered at a time, until all have their answers."""
+    most = 0
+
+    def look() -> bool:
+        nonlocal most
+        most = max(most, pool.stats().sent)
+        return all(each.answers for each in asked)
+
+    wait_until(look)
+    return most
+
+
+def test_quick_calls_are_sent_ahead_and_others_are_not(tmp_path: Path) -> None:
+    class Look(Asked):
+        def done(self, result: bytes) -> None:
+            super().done(result)
+            sent.append(pool.stats().sent)
+
+    sent: list[int] = []
+    with processes() as pool:
+        for task, args in ((tasks.echo, [1]), (tasks.nap, [0.03])):
+            for _ in range(2):  # the first time, nobody knows how long it takes
+                sent.clear()
+                looks = [Look() for _ in range(20)]
+                for look in looks:
+                    pool.submit(task.name, json.dumps({"args": args}).encode(), look)
+                for look in looks:
+                    look.wait()
+            if task is tasks.echo:
+                assert max(sent) > 2
+            else:
+                assert max(sent) == 0  # in the moment of an answer, the next call has not been sent
+
+
+def test_what_waits_behind_a_call_that_turns_out_long_runs_elsewhere_and_once(tmp_path: Path) -> None:
+    with processes(2, grace=60) as pool:
+        learn(pool, tasks.tiny, str(tmp_path / "learned"), "x")
+        for number in range(10):
+            notes = tmp_path / str(number)
+            texts = [str(text) for text in range(30)]
+            long = None
+            asked = []
+            for text in texts:
+                if text == "4":
+                    long = ask(pool, tasks.tiny, str(notes), text, 30)
+                else:
+                    asked.append(ask(pool, tasks.tiny, str(notes), text))
+            for each in asked:
+                each.result(SOON)
+            assert long is not None
+            assert not long.answers
+            assert sorted(lines(notes)) == sorted(texts)
+            pool.cancel(long.call)
+            assert isinstance(long.error(), Cancelled)
+
+
+def test_what_waits_behind_a_call_that_tells_its_progress_runs_elsewhere_too() -> None:
+    with processes(2, grace=60) as pool:
+        learn(pool, tasks.steps, 1)
+        for _ in range(20):
+            asked = [ask(pool, tasks.steps, 1) for _ in range(4)]
+            long = ask(pool, tasks.steps, 1_000_000, 0.0001, progress=True)
+            asked += [ask(pool, tasks.steps, 1) for _ in range(20)]
+            for each in asked:
+                each.result(0.5)
+            assert not long.answers
+            pool.cancel(long.call)
+            assert isinstance(long.error(), Cancelled)
+
+
+def test_of_what_was_sent_to_a_process_that_dies_only_the_first_fails(tmp_path: Path) -> None:
+    with processes(2) as pool:
+        learn(pool, tasks.tiny, str(tmp_path / "learned"), "x")
+        ahead = 0
+        for number in range(10):
+            notes = tmp_path / str(number)
+            texts = [str(text) for text in range(40)]
+            asked = [ask(pool, tasks.tiny, str(notes), text, "die" if text == "4" else 0) for text in texts]
+            ahead = max(ahead, most_sent(pool, asked) - 2)
+            for text, each in zip(texts, asked):
+                if text == "4":
+                    assert isinstance(each.error(), WorkerLost)
+                else:
+                    assert each.result() == text
+            assert sorted(lines(notes)) == sorted(texts)
+            wait_until_whole(pool)
+        assert ahead > 0  # else nothing was put to the test
+
+
+def test_a_call_that_was_sent_ahead_has_the_whole_of_its_limit(tmp_path: Path) -> None:
+    with processes(1) as pool:
+        learn(pool, tasks.tiny, str(tmp_path / "learned"), "x")
+        asked = [ask(pool, tasks.tiny, str(tmp_path / "notes"), str(text), 0.1, limit=0.5) for text in range(10)]
+        assert [each.result() for each in asked] == [str(text) for text in range(10)]
+
+
 # ---- Progress and streams
 
 
@@ -674,7 +782,9 @@ def test_a_fork_of_the_owner_refuses_and_the_owner_goes_on(tmp_path: Path) -> No
             assert told["the child heard"] == (
                 "GreentaskError: this process was forked from the pool's owner: make a pool of its own here"
             )
-            assert told["a call that was running"] in told["processes"]
+            assert told["and of the parent's call"] == 0
+            assert told["a call that was out of time"] == "the time ran out before the task started"
+            assert sorted(told["calls that were running"]) == sorted(told["processes"])
             assert told["the parent's next call"] == "goes on"
             assert told["the parent's next calls"] == list(range(20))
             assert all(map(is_alive, told["processes"]))
@@ -685,6 +795,91 @@ def test_a_fork_of_the_owner_refuses_and_the_owner_goes_on(tmp_path: Path) -> No
             assert is_alive(told["child"])
         finally:
             os.kill(told["child"], signal.SIGKILL)
+
+
+# ---- Chance
+
+
+def under_chance(folder: Path, seconds: float, size: int) -> None:
+    """Quick calls and long ones, deadlines, limits, cancels, kills of processes and of the template at random.
+
+    Every answer is true: each call has one, and none runs twice; one that has a result ran, and one that is said not
+    to have started didn't.
+    """
+    seed = random.getrandbits(32)
+    print(f"seed: {seed}")
+    chance = random.Random(seed)
+    notes = folder / "notes"
+    notes.touch()
+    asked: list[Asked] = []
+    killed: set[int] = set()
+    stop = time.monotonic() + seconds
+    with processes(size, grace=0.5) as pool:
+
+        def kill() -> None:
+            while time.monotonic() < stop:
+                gevent.sleep(chance.expovariate(20))
+                victims = chance.sample(pool.pids(), min(len(pool.pids()), chance.choice([1, 1, 1, size])))
+                if chance.random() < 0.05:
+                    victims = [child.pid for child in psutil.Process().children()]
+                for pid in victims:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        killed.add(pid)
+
+        def cancel() -> None:
+            while time.monotonic() < stop:
+                gevent.sleep(chance.expovariate(100))
+                for each in asked[-100:]:
+                    if not each.answers and chance.random() < 0.1:
+                        pool.cancel(each.call)
+
+        others = [gevent.spawn(kill), gevent.spawn(cancel)]
+        while time.monotonic() < stop:
+            for _ in range(chance.choice([1, 1, 10, 50])):
+                then = chance.choices([0, 0.001, 0.02, "die"], [100, 5, 2, 1])[0]
+                options: dict[str, float] = {}
+                if chance.random() < 0.1:
+                    options["limit"] = chance.choice([0.01, 0.1])
+                if chance.random() < 0.1:
+                    options["deadline"] = soon(chance.choice([-1, 0, 0.001, 0.05]))
+                asked.append(ask(pool, tasks.tiny, str(notes), str(len(asked)), then, **options))
+            gevent.sleep(chance.choice([0, 0, 0.001, 0.01, 0.03]))
+        gevent.joinall(others, raise_error=True)
+        for each in asked:
+            each.wait(30)
+        wait_until(lambda: not killed & set(pool.pids()), 2, "the news of the deaths")
+        wait_until_whole(pool, 2)
+        assert ask(pool, tasks.echo, "still here").result() == "still here"
+        assert (pool.stats().sent, pool.stats().waiting) == (0, 0)
+    ran = set(lines(notes))
+    assert len(lines(notes)) == len(ran), "a task ran twice"
+    ends: Counter[str] = Counter()
+    for number, each in enumerate(asked):
+        kind, body = each.wait()
+        if kind == "result":
+            assert body == json.dumps(str(number)).encode()
+            assert str(number) in ran
+            ends["done"] += 1
+        else:
+            error = each.error()
+            assert isinstance(error, WorkerLost | Cancelled | DeadlineExceeded), body
+            if not error.started:
+                assert str(number) not in ran, body
+            ends[f"{type(error).__name__}, started: {error.started}"] += 1
+    print(f"{len(asked)} calls, {len(ran)} ran, {len(killed)} kills; {dict(ends)}")
+    assert ends["done"]
+    assert len(ends) > 3
+
+
+def test_whatever_chance_does_every_answer_is_true(tmp_path: Path) -> None:
+    under_chance(tmp_path, 2, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_whatever_chance_does_for_a_while_every_answer_is_true(tmp_path: Path, size: int) -> None:
+    under_chance(tmp_path, 30, size)
 
 
 # ---- Random kills
@@ -698,6 +893,7 @@ def under_random_kills(folder: Path, seconds: float, size: int) -> None:
     notes = folder / "effects"
     notes.touch()
     asked: list[Asked] = []
+    killed: set[int] = set()
     stop = time.monotonic() + seconds
     with processes(size) as pool:
 
@@ -707,6 +903,7 @@ def under_random_kills(folder: Path, seconds: float, size: int) -> None:
                 for pid in chance.sample(pool.pids(), min(len(pool.pids()), chance.choice([1, 1, 1, size]))):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+                        killed.add(pid)
 
         killer = gevent.spawn(kill)
         while time.monotonic() < stop:
@@ -716,6 +913,7 @@ def under_random_kills(folder: Path, seconds: float, size: int) -> None:
         killer.get()
         for each in asked:
             each.wait(30)
+        wait_until(lambda: not killed & set(pool.pids()), 2, "the news of the deaths")
         wait_until_whole(pool, 2)
         assert ask(pool, tasks.echo, "still here").result() == "still here"
         ran = lines(notes)

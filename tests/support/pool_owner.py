@@ -8,14 +8,16 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import gevent
 import psutil
 
 from greentask.errors import GreentaskError
 from support import process_tasks
-from support.pools import ask, processes, wait_for_lines
+from support.pools import Asked, ask, processes, wait_for_lines
 from support.waiting import wait_until
 
 
@@ -29,9 +31,11 @@ def main() -> None:
         forked = wait_for_lines(notes, 2)
         told["daemons"] = [int(line) for line in forked if int(line) not in told["forked by a task"]]
         if "fork" in sys.argv:
-            busy = ask(pool, process_tasks.nap, 0.2)
-            fork(pool, told)
-            told["a call that was running"] = busy.result()
+            busy = [ask(pool, process_tasks.nap, 0.5) for _ in range(2)]
+            late = ask(pool, process_tasks.nap, 0, deadline=time.monotonic() + 0.1)
+            fork(pool, told, late)
+            told["calls that were running"] = [each.result() for each in busy]
+            told["a call that was out of time"] = str(late.error())
             told["the parent's next call"] = ask(pool, process_tasks.echo, "goes on").result()
             told["the parent's next calls"] = [ask(pool, process_tasks.echo, number).result() for number in range(20)]
         told["processes"] = pool.pids()
@@ -41,7 +45,7 @@ def main() -> None:
             wait_until(lambda: False, 3600)
 
 
-def fork(pool: Any, told: dict[str, Any]) -> None:
+def fork(pool: Any, told: dict[str, Any], late: Asked) -> None:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -51,13 +55,14 @@ def fork(pool: Any, told: dict[str, Any]) -> None:
         except GreentaskError as error:
             heard = f"{type(error).__name__}: {error}"
         pool.close()  # must not end the parent's processes
-        os.write(write, heard.encode())
+        gevent.sleep(0.3)  # the child's copy of the loop runs: what is the parent's is not told here as well
+        os.write(write, json.dumps([heard, len(late.answers)]).encode())
         os.close(write)
         while True:
             signal.pause()
     os.close(write)
     with open(read) as pipe:
-        told["the child heard"] = pipe.read()
+        told["the child heard"], told["and of the parent's call"] = json.load(pipe)
     told["child"] = child
 
 

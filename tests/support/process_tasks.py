@@ -60,6 +60,17 @@ def effect(path: str, text: str, seconds: float = 0) -> str:
 
 
 @task(process=True)
+def tiny(path: str, text: str, then: float | str = 0) -> str:
+    """Note that it ran; then be quick as a rule, or be long, or "die"."""
+    note(path, text)
+    if then == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif then:
+        time.sleep(float(then))
+    return text
+
+
+@task(process=True)
 def hold(started: str, release: str) -> int:
     """Say that it runs, and run until it is released."""
     note(started, str(os.getpid()))
@@ -74,9 +85,10 @@ def deadline() -> float | None:
 
 
 @task(process=True)
-def steps(count: int) -> int:
+def steps(count: int, pause: float = 0) -> int:
     for done in range(count):
         current().progress(done, count, "a step")
+        time.sleep(pause)
     return count
 
 
