@@ -40,7 +40,10 @@ WITHOUT_GEVENT = (
     "greentask.tasks",
     "greentask.pool.child",
     "greentask.pool.template",
+    "greentask.pool.setup",
     "greentask.pool.frames",
+    "greentask.pool.pickling",
+    "greentask.pool.coroutines",
 )
 GEVENT = ("gevent", "geventwebsocket", "greenlet")
 

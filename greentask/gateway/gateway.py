@@ -15,7 +15,7 @@ from gevent.pool import Group
 from gevent.pywsgi import WSGIServer
 
 from ..client import Client
-from ..errors import CallError, Overloaded, UnknownTask, describe, refusal
+from ..errors import CallError, Overloaded, TaskError, UnknownTask, describe, refusal
 from ..server.listening import bound_address, listen_on
 from ..wire.address import Address, parse_address
 from ..wire.json import dumps
@@ -158,11 +158,9 @@ class Gateway:
                 if too_many:
                     raise Overloaded(f"{self._max_in_flight} calls of this connection are in flight: wait for one")
                 result = self._call(websocket, call)
-            except CallError as error:
-                answer: dict[str, Any] = {"error": refusal(error)}
-                id = getattr(error, "id", id)
             except Exception as error:
-                answer = {"error": describe(error)}
+                answer: dict[str, Any] = {"error": _tell(error)}
+                id = getattr(error, "id", id)
             else:
                 answer = {"result": result} if call.function == _PING else {"result": result, "message": self._done}
             _send(websocket, id, answer)
@@ -204,6 +202,13 @@ class _Server(WSGIServer):
 
 #: Seconds between two reports to a browser: an eye doesn't see more.
 _REPORT_EVERY = 0.05
+
+
+def _tell(error: Exception) -> dict[str, Any]:
+    """A call's error, as the browser hears it: the protocol's own ones, and a task's under their own name."""
+    if isinstance(error, CallError) and not isinstance(error, TaskError):
+        return refusal(error)
+    return describe(error)
 
 
 def _send(websocket: WebSocket, id: Id | None, message: dict[str, Any]) -> None:

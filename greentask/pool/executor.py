@@ -10,6 +10,7 @@ import atexit
 import itertools
 import os
 import pickle
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +18,12 @@ from concurrent.futures import CancelledError, Executor, Future
 from multiprocessing import spawn
 from typing import Any, ParamSpec, TypeVar
 
+import gevent
+
 from ..errors import CallError, Cancelled, GreentaskError, PoolBroken, WorkerLost
 from ..hub.home import Bell, Home, allocate_lock, find_home
 from .calls import PoolCall
+from .pickling import load_error
 from .processes import DEFAULT_GRACE, PoolStats, Processes, default_size
 from .setup import Setup, is_loading
 
@@ -289,11 +293,18 @@ class Pool(Executor):
                 _Receiver(self, future, on_progress),
                 limit=limit,
                 progress=on_progress is not None,
-                on_sent=future.set_running_or_notify_cancel,
+                on_sent=lambda: self._is_wanted(future),
             )
         except Exception as error:
             self._ended(future)
             future.set_exception(error)
+
+    def _is_wanted(self, future: PoolFuture) -> bool:
+        """A process is to get it: from now on it runs, unless it was cancelled just now."""
+        if future.set_running_or_notify_cancel():
+            return True
+        self._ended(future)
+        return False
 
     def _take_back(self, future: PoolFuture) -> None:
         if future._call is not None and self._engine is not None and self._engine.withdraw(future._call):
@@ -318,8 +329,6 @@ class Pool(Executor):
             self._close_soon()
 
     def _close_soon(self) -> None:
-        import gevent
-
         gevent.spawn(self._close)
 
     def _close(self) -> None:
@@ -353,8 +362,6 @@ class _Receiver:
             self._future.set_result(value)
 
     def failed(self, error: bytes) -> None:
-        from ..tasks.work import load_error
-
         self._fail(load_error(error))
 
     def refuse(self, error: CallError) -> None:
@@ -389,8 +396,6 @@ def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _results(flying: deque[Future[Any]], submitted: Iterator[Future[Any]], timeout: float | None) -> Iterator[Any]:
-    import time
-
     until = None if timeout is None else time.monotonic() + timeout
 
     def results() -> Iterator[Any]:

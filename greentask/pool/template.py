@@ -48,20 +48,21 @@ def main(fd: int) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(ignored, _ignore)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    control = socket.socket(fileno=fd)
-    control.setblocking(True)
-    control.set_inheritable(False)
-    try:
-        with loading():
-            handler = _load(receive_setup(control))
-    except BaseException:
-        text = traceback.format_exc().encode("utf-8", "replace")
-        control.sendall(RECORD.pack(Record.FAILED, 0, 0, len(text)) + text)
-        return
-    _become_subreaper()
-    gc.collect()
-    gc.freeze()  # no collection touches these objects again, so their pages stay shared with the processes
-    _Template(control, handler).run()
+    with socket.socket(fileno=fd) as control:
+        control.setblocking(True)
+        control.set_inheritable(False)
+        try:
+            with loading():
+                handler = _load(receive_setup(control))
+        except BaseException:
+            text = traceback.format_exc().encode("utf-8", "replace")
+            control.sendall(RECORD.pack(Record.FAILED, 0, 0, len(text)) + text)
+            return
+        _become_subreaper()
+        gc.collect()
+        gc.freeze()  # no collection touches these objects again, so their pages stay shared with the processes
+        control.sendall(RECORD.pack(Record.READY, 0, 0, 0))
+        _Template(control, handler).run()
 
 
 def _load(setup: Setup) -> Handler:

@@ -6,23 +6,16 @@ import functools
 import importlib
 import inspect
 import pickle
-import traceback
 from multiprocessing import spawn
 from typing import Any
 
-from ..errors import Interrupt, TaskError, ended_by
+from ..errors import Interrupt, ended_by
 from ..pool.child import Handler, Job
 from ..pool.coroutines import run_coroutine
+from ..pool.pickling import dump_error
 from .context import RunningTask, enter
 
-__all__ = ["RemoteTraceback", "load_error", "make_handler"]
-
-
-class RemoteTraceback(Exception):
-    """The cause of an exception that was raised in a process: the traceback's text."""
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'
+__all__ = ["make_handler"]
 
 
 def make_handler(main: dict[str, str], preload: tuple[str, ...], initializer: bytes | None) -> Handler:
@@ -59,39 +52,13 @@ class _WorkHandler:
         except Interrupt:
             raise
         except BaseException as error:
-            return False, _dump_error(error)
+            return False, dump_error(error)
         finally:
             enter(None)
 
     def interrupted(self, interrupt: Interrupt) -> bytes:
-        return _dump_error(ended_by(interrupt))
+        return dump_error(ended_by(interrupt))
 
 
 def _report(job: Job, progress: dict[str, Any]) -> None:
     job.progress(pickle.dumps(progress))
-
-
-def _dump_error(error: BaseException) -> bytes:
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    error.__traceback__ = None
-    try:
-        dumped = pickle.dumps((error, text))
-        pickle.loads(dumped)  # an exception whose __init__ wants more than its args can't be made again
-    except Exception:
-        try:
-            message = str(error)
-        except Exception as failed:
-            message = f"<its message can't be shown: {type(failed).__name__}>"
-        dumped = pickle.dumps((TaskError(message, type=type(error).__name__), text))
-    return dumped
-
-
-def load_error(data: bytes) -> BaseException:
-    """The exception that a process sent, with the remote traceback as its cause."""
-    error: BaseException
-    try:
-        error, text = pickle.loads(data)
-    except Exception as failed:
-        return TaskError(f"it can't be unpickled here: {failed}", type="Exception")
-    error.__cause__ = RemoteTraceback(text)
-    return error

@@ -100,6 +100,7 @@ def test_everybody_else_is_served_while_a_task_runs(url: str, browser: WebSocket
     ("message", "kind", "part"),
     [
         ({"id": 1, "function": "fail", "args": ["no stock"]}, "ValueError", "no stock"),
+        ({"id": 1, "function": "fail_in_own_way", "args": ["none left"]}, "NoStock", "none left"),
         ({"id": 1, "function": "hidden"}, "UnknownTask", "offers no task 'hidden'"),
         ({"id": 1, "function": "greentask.status"}, "UnknownTask", "greentask.status"),
         ({"id": 1, "function": "echo", "args": {"valu": 1}}, "InvalidArguments", "valu"),

@@ -27,6 +27,15 @@ def nap(seconds: float) -> float:
     return seconds
 
 
+class NoStock(Exception):
+    pass
+
+
+@tasks.task
+def fail_in_own_way(text: str) -> None:
+    raise NoStock(text)
+
+
 @tasks.task
 def fail(text: str) -> None:
     raise ValueError(text)
@@ -53,7 +62,7 @@ def hidden() -> str:
 def main() -> None:
     server = Server(tasks, "127.0.0.1:0")
     server.start()
-    offered = ["echo", "nap", "fail", "count", "large"]
+    offered = ["echo", "nap", "fail", "fail_in_own_way", "count", "large"]
     client = Client(str(server.addresses[0]))
     page = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     gateway = Gateway(

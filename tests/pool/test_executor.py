@@ -1,0 +1,504 @@
+"""`Pool`, as a program that had a `ProcessPoolExecutor` uses it; here its I/O is in the background thread."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ALL_COMPLETED, BrokenExecutor, CancelledError, Future, as_completed, wait
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from greentask import DeadlineExceeded, Pool, PoolBroken, TaskError, WorkerLost
+from support import work
+from support.programs import environment
+from support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool(2, grace=0.3) as pool:
+        yield pool
+
+
+def is_whole(pool: Pool, size: int = 2) -> bool:
+    return pool.stats().processes == size
+
+
+# ---- What concurrent.futures promises
+
+
+def test_results_come_back(pool: Pool) -> None:
+    assert pool.submit(work.add, 1, b=2).result(10) == 3
+    assert pool.submit(work.me).result(10) != os.getpid()
+    assert pool.submit(work.echo, {"a": (1, {2}, b"3", None)}).result(10) == {"a": (1, {2}, b"3", None)}
+
+
+def test_an_exception_has_the_remote_traceback_as_its_cause(pool: Pool) -> None:
+    error = pool.submit(work.add, 1, "x").exception(10)  # type: ignore[arg-type]
+    assert isinstance(error, TypeError)
+    assert 'support/work.py", line' in str(error.__cause__)
+    assert "return a + b" in str(error.__cause__)
+
+
+def test_callbacks_wait_and_as_completed(pool: Pool) -> None:
+    heard: list[Future[float]] = []
+    futures = [pool.submit(work.nap, pause) for pause in (0.2, 0.01)]
+    for future in futures:
+        future.add_done_callback(heard.append)
+    assert sorted(future.result() for future in as_completed(futures, 10)) == [0.01, 0.2]
+    assert wait(futures, 10, ALL_COMPLETED).done == set(futures)
+    wait_until(lambda: len(heard) == 2)
+
+
+def test_asyncio_can_await_it(pool: Pool) -> None:
+    async def main() -> int:
+        return await asyncio.get_running_loop().run_in_executor(pool, work.add, 1, 2)
+
+    assert asyncio.run(main()) == 3
+
+
+def test_what_waits_can_be_cancelled_and_what_runs_cannot(pool: Pool, tmp_path: Path) -> None:
+    running = [pool.submit(work.hold, str(tmp_path / "began"), 0.5) for _ in range(2)]
+    wait_until(lambda: (tmp_path / "began").exists() and (tmp_path / "began").stat().st_size == 2)
+    waiting = pool.submit(work.mark, str(tmp_path / "ran"))
+    assert not running[0].cancel()
+    assert running[0].running()
+    assert waiting.cancel()
+    assert waiting.cancelled()
+    assert wait([waiting], 10).done == {waiting}
+    with pytest.raises(CancelledError):
+        waiting.result()
+    for future in running:
+        future.result(10)
+    pool.submit(work.me).result(10)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_runs_can_be_stopped(pool: Pool, tmp_path: Path) -> None:
+    future = pool.schedule(work.hold, (str(tmp_path / "began"), 30))
+    wait_until((tmp_path / "began").exists)
+    future.stop()
+    with pytest.raises(CancelledError):
+        future.result(10)
+
+
+def test_map_is_in_order_and_raises_in_its_turn(pool: Pool) -> None:
+    assert list(pool.map(work.add, range(50), range(50))) == [2 * number for number in range(50)]
+    assert list(pool.map(work.add, range(50), range(50), chunksize=7)) == [2 * number for number in range(50)]
+    results = pool.map(divmod, [1, 1, 1], [2, 0, 5])
+    assert next(results) == (0, 1)
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    with pytest.raises(ValueError, match="chunksize"):
+        pool.map(work.add, [1], [1], chunksize=0)
+    with pytest.raises(TimeoutError):
+        list(pool.map(work.nap, [0.0, 5.0], timeout=0.3))
+
+
+def test_map_with_a_buffer_reads_only_so_far(pool: Pool) -> None:
+    read = []
+
+    def numbers() -> Iterator[int]:
+        number = 0
+        while True:
+            read.append(number)
+            yield number
+            number += 1
+
+    results = pool.map(work.echo, numbers(), buffersize=5)
+    assert [next(results) for _ in range(20)] == list(range(20))
+    assert len(read) <= 26
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_after_a_shutdown_nothing_is_taken_and_what_was_is_finished(tmp_path: Path) -> None:
+    pool = Pool(1)
+    futures = [pool.submit(work.hold, str(tmp_path / "ran"), 0.05) for _ in range(4)]
+    pool.shutdown(wait=True)
+    assert all(future.done() for future in futures)
+    assert (tmp_path / "ran").stat().st_size == 4
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(work.me)
+    pool.shutdown()
+
+
+def test_a_shutdown_can_cancel_what_waits(tmp_path: Path) -> None:
+    pool = Pool(1)
+    first, *others = [pool.submit(work.hold, str(tmp_path / "ran"), 0.5) for _ in range(5)]
+    wait_until((tmp_path / "ran").exists)
+    pool.shutdown(cancel_futures=True)
+    assert first.result(0) > 0
+    assert all(future.cancelled() for future in others)
+    assert (tmp_path / "ran").stat().st_size == 1
+
+
+def test_one_that_is_not_used_starts_nothing() -> None:
+    before = psutil.Process().children(recursive=True)
+    with Pool(2) as pool:
+        assert pool.stats().processes == 0
+    assert psutil.Process().children(recursive=True) == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"processes": 0}, {"max_tasks": 0}, {"max_memory": -1}, {"timeout": 0}, {"initializer": 3}],
+)
+def test_wrong_arguments_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
+        Pool(**wrong)
+
+
+def test_many_threads_get_their_own_answers(pool: Pool) -> None:
+    wrong: list[object] = []
+
+    def ask(thread: int) -> None:
+        for number in range(100):
+            if pool.submit(work.add, thread, number).result(20) != thread + number:
+                wrong.append((thread, number))
+
+    threads = [threading.Thread(target=ask, args=(1000 * number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+# ---- Fates of a process
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "said"),
+    [
+        (work.kill_me, (), r"killed by signal 9 \(SIGKILL\)"),
+        (work.crash, (), r"killed by signal 11 \(SIGSEGV\)"),
+        (work.leave, (3,), "exited with code 3"),
+        (work.close_everything, (), "exited with code|killed by signal"),
+    ],
+)
+def test_a_dead_process_costs_its_task_and_nothing_else(pool: Pool, function: Any, args: Any, said: str) -> None:
+    others = [pool.submit(work.nap, 0.05) for _ in range(10)]
+    with pytest.raises(WorkerLost, match=said):
+        pool.submit(function, *args).result(10)
+    assert [future.result(10) for future in others] == [0.05] * 10
+    wait_until(lambda: is_whole(pool))
+
+
+def test_a_stopped_process_does_not_stop_the_limit(pool: Pool) -> None:
+    future = pool.schedule(work.kill_me, (signal.SIGSTOP,), timeout=0.3)
+    with pytest.raises(DeadlineExceeded):
+        future.result(10)
+    wait_until(lambda: is_whole(pool))
+    assert pool.submit(work.add, 1, 2).result(10) == 3
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "error"),
+    [
+        (work.picky, (), TaskError),
+        (work.unpicklable, (), Exception),
+        (work.recurse, (), RecursionError),
+        (work.leave_politely, (), SystemExit),
+    ],
+)
+def test_what_is_odd_is_an_error_to_its_caller(pool: Pool, function: Any, args: Any, error: Any) -> None:
+    assert isinstance(pool.submit(function, *args).exception(10), error)
+    assert pool.submit(work.add, 1, 2).result(10) == 3
+
+
+def test_an_exception_that_cannot_be_made_again_keeps_its_name_and_traceback(pool: Pool) -> None:
+    error = pool.submit(work.picky).exception(10)
+    assert isinstance(error, TaskError)
+    assert (error.type, error.args) == ("Picky", ("ab",))
+    assert "in picky" in str(error.__cause__)
+
+
+def test_arguments_that_cannot_be_pickled_are_the_callers_error(pool: Pool) -> None:
+    assert pool.submit(work.echo, lambda: None).exception(10) is not None
+    assert pool.submit(work.add, 1, 2).result(10) == 3
+
+
+def test_what_it_writes_does_not_harm_the_channel(pool: Pool) -> None:
+    assert pool.submit(work.talk, "hello\n").result(10) == "hello\n"
+    assert pool.submit(work.install_handlers).result(10) is None
+    assert pool.submit(work.add, 1, 2).result(10) == 3
+
+
+def test_what_a_task_forked_ends_with_its_process(tmp_path: Path) -> None:
+    with Pool(1) as pool:
+        child = pool.submit(work.fork_children, str(tmp_path / "pid")).result(10)
+        assert psutil.pid_exists(child)
+    wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_an_initializer_runs_in_each_process() -> None:
+    with Pool(2, initializer=work.initialize, initargs=(1, "a")) as pool:
+        assert pool.submit(work.what_was_initialized).result(10) == [1, "a"]
+
+
+def test_an_initializer_that_fails_is_a_clear_error_and_no_fork_loop() -> None:
+    with Pool(2, initializer=work.fail_to_initialize) as pool:
+        with pytest.raises(PoolBroken, match="no model file") as broken:
+            pool.submit(work.me).result(10)
+        assert isinstance(broken.value, BrokenExecutor)
+
+
+def test_a_module_to_preload_that_is_not_there_is_a_clear_error() -> None:
+    with Pool(1, preload=["there_is_none"]) as pool, pytest.raises(PoolBroken, match="there_is_none"):
+        pool.submit(work.me).result(10)
+
+
+def test_nothing_leaks() -> None:
+    def fds() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    with Pool(2) as pool:
+        pool.submit(work.me).result(10)
+    before, children = fds(), psutil.Process().children(recursive=True)
+    for _ in range(5):
+        with Pool(2) as pool:
+            pool.submit(work.me).result(10)
+            assert pool.submit(work.leave, 1).exception(10) is not None
+    assert fds() <= before
+    assert psutil.Process().children(recursive=True) == children
+
+
+# ---- Limits
+
+
+def test_a_task_may_clean_up_when_its_time_is_up(pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(DeadlineExceeded):
+        pool.schedule(work.clean_up_after_limit, (str(tmp_path / "cleaned"),), timeout=0.1).result(10)
+    assert (tmp_path / "cleaned").stat().st_size == 1
+
+
+def test_one_that_ignores_it_is_killed_after_the_grace(pool: Pool) -> None:
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        pool.schedule(work.ignore_the_limit, timeout=0.1).result(10)
+    assert time.monotonic() - began > 0.3
+    wait_until(lambda: is_whole(pool))
+
+
+def test_too_much_memory_while_a_task_runs_kills_it() -> None:
+    with Pool(1, max_memory=200_000_000) as pool:
+        with pytest.raises(WorkerLost, match="max_memory"):
+            pool.submit(work.eat, 300_000_000).result(10)
+        assert pool.submit(work.add, 1, 2).result(10) == 3
+
+
+def test_too_much_memory_between_tasks_replaces_the_process() -> None:
+    with Pool(1) as pool:
+        usual = psutil.Process(pool.submit(work.me).result(10)).memory_info().rss
+    with Pool(1, max_memory=usual + 5_000_000) as pool:
+        before = pool.submit(work.keep, 10_000_000).result(10)  # quicker than the next look at its memory
+        wait_until(lambda: pool.stats().recycled >= 1)
+        assert pool.submit(work.me).result(10) != before
+        assert pool.stats().lost == 0
+
+
+def test_a_process_is_replaced_after_max_tasks() -> None:
+    with Pool(1, max_tasks=3) as pool:
+        pids = [pool.submit(work.me).result(10) for _ in range(9)]
+        assert len(set(pids)) == 3
+        assert pids == sorted(pids, key=pids.index)
+        assert pool.stats().lost == 0
+
+
+def test_resize_and_restart(pool: Pool) -> None:
+    before = set(pool.pids())
+    pool.resize(3)
+    wait_until(lambda: is_whole(pool, 3))
+    pool.resize(1)
+    wait_until(lambda: is_whole(pool, 1))
+    pool.resize(2)
+    wait_until(lambda: is_whole(pool, 2))
+    pool.restart()
+    wait_until(lambda: is_whole(pool, 2) and not before & set(pool.pids()))
+    assert pool.submit(work.add, 1, 2).result(10) == 3
+
+
+def test_progress_is_told(pool: Pool) -> None:
+    reports: list[Any] = []
+    assert pool.schedule(work.report, (3,), on_progress=reports.append).result(10) == "done"
+    assert reports == [{"done": done, "total": 3} for done in (1, 2, 3)]
+
+
+def test_coroutines_share_their_process_s_loop() -> None:
+    with Pool(1) as pool:
+        (one, first), (two, second) = (pool.submit(work.coroutine, value).result(10) for value in (1, 2))
+    assert (one, two) == (1, 2)
+    assert first == second
+
+
+# ---- Sending ahead, and taking back
+
+
+def test_short_tasks_do_not_wait_behind_a_long_one(pool: Pool) -> None:
+    for _ in range(20):
+        pool.submit(work.spin, 0.001).result(10)  # so that it is known to be short, and sent ahead
+    long = pool.submit(work.spin, 2.0)
+    began = time.monotonic()
+    for future in [pool.submit(work.spin, 0.001) for _ in range(200)]:
+        future.result(10)
+    taken = time.monotonic() - began
+    assert not long.done(), taken
+    assert long.result(10) == 2.0
+
+
+def test_none_runs_twice_whatever_dies(tmp_path: Path) -> None:
+    none_runs_twice(tmp_path, rounds=30)
+
+
+@pytest.mark.slow
+def test_none_runs_twice_in_a_thousand_rounds(tmp_path: Path) -> None:
+    none_runs_twice(tmp_path, rounds=1000)
+
+
+def none_runs_twice(folder: Path, rounds: int) -> None:
+    """Tasks of all lengths under random kills: each gets one answer, and leaves at most one mark."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    number = 0
+    with Pool(2) as pool:
+        pool.submit(work.me).result(10)
+        for round in range(rounds):
+            marks = folder / str(round)
+            marks.mkdir()
+            futures = {}
+            for _ in range(chance.randrange(1, 30)):
+                number += 1
+                pause = chance.choice([0.0, 0.0, 0.0, 0.001, 0.01])
+                futures[number] = pool.submit(work.mark_number, str(marks), number, pause)
+            if chance.random() < 0.7:
+                time.sleep(chance.random() * 0.01)
+                for pid in pool.pids():
+                    if chance.random() < 0.5:
+                        try:
+                            os.kill(pid, signal.SIGKILL)
+                        except ProcessLookupError:
+                            pass
+            for asked, future in futures.items():
+                ran = marks / str(asked)
+                try:
+                    assert future.result(20) == asked
+                    assert ran.stat().st_size == 1, f"{asked} ran {ran.stat().st_size} times"
+                except WorkerLost:
+                    assert not ran.exists() or ran.stat().st_size == 1, f"{asked} ran twice"
+
+
+# ---- Everywhere
+
+
+def run(program: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-W", "error", *options, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+    )
+
+
+PATCHED = "from gevent import monkey; monkey.patch_all()\n"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from greentask import Pool\nwith Pool(2) as pool: print(pool.submit(pow, 2, 5).result())",
+        PATCHED + "from greentask import Pool\nwith Pool(2) as pool: print(pool.submit(pow, 2, 5).result())",
+        "from greentask import Pool\npool = Pool(2); print(pool.submit(pow, 2, 5).result())",
+        PATCHED + "from greentask import Pool\npool = Pool(2); print(pool.submit(pow, 2, 5).result())",
+    ],
+    ids=["plain", "patched", "plain, never shut down", "patched, never shut down"],
+)
+def test_it_works_and_ends_under_python_c(program: str) -> None:
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "32\n", "")
+
+
+def test_in_a_patched_program_greenlets_go_on_while_one_waits() -> None:
+    done = run(
+        PATCHED
+        + """
+import gevent, time
+from greentask import Pool
+from support import work
+ticks = []
+def tick():
+    while True:
+        ticks.append(time.monotonic())
+        gevent.sleep(0.001)
+with Pool(2) as pool:
+    pool.submit(work.me).result()
+    ticker = gevent.spawn(tick)
+    futures = [pool.submit(work.spin, 0.3) for _ in range(2)]
+    assert [future.result() for future in futures] == [0.3, 0.3]
+    ticker.kill()
+assert len(ticks) > 50, len(ticks)
+import threading
+def from_threads():
+    import gevent
+    pool = gevent.get_hub().threadpool
+    with Pool(2) as executor:
+        assert executor.submit(work.add, 1, 1).result() == 2
+        return [r.get() for r in [pool.spawn(lambda n: executor.submit(work.add, n, n).result(), n) for n in range(8)]]
+assert from_threads() == [2 * n for n in range(8)]
+print("ok")
+"""
+    )
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+def test_a_script_s_own_functions_and_its_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from greentask import Pool\n"
+        "def double(n):\n    return 2 * n\n"
+        "if __name__ == '__main__':\n"
+        "    with Pool(2) as pool:\n        print(list(pool.map(double, range(4))))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=environment())
+    assert (done.stdout, done.returncode) == ("[0, 2, 4, 6]\n", 0), done.stderr
+
+
+def test_a_script_without_the_guard_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("from greentask import Pool\nprint(Pool(1).submit(pow, 2, 2).result())\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=environment())
+    assert done.returncode == 1
+    assert 'if __name__ == "__main__":' in done.stderr
+
+
+def test_a_forked_child_s_copy_refuses() -> None:
+    done = run(
+        """
+import os, sys
+from greentask import Pool
+from support import work
+with Pool(1) as pool:
+    pool.submit(work.me).result()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            pool.submit(work.me)
+        except Exception as error:
+            os._exit(0 if "forked" in str(error) else 2)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    print(pool.submit(work.add, 1, 2).result())
+""",
+        "-W",
+        "ignore::DeprecationWarning",
+    )
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
