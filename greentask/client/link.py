@@ -8,9 +8,9 @@ import socket
 from typing import Any, Protocol
 
 import gevent
-from gevent import getcurrent
+from gevent import getcurrent, monkey
 from gevent.event import Event
-from gevent.socket import create_connection
+from gevent.socket import getaddrinfo
 from gevent.socket import socket as GreenSocket
 
 from ..errors import CallError, ConnectionLost, DeadlineExceeded, InvalidMessage, LineTooLong, from_wire
@@ -21,6 +21,8 @@ from ..wire.message import Call, Reply, decode_reply, encode_call
 from ..wire.text import LineSplitter
 
 __all__ = ["Link", "Receiver"]
+
+_blocking_getaddrinfo: Any = monkey.get_original("socket", "getaddrinfo")
 
 _CHUNK = 256 * 1024
 #: Seconds that a server has, past a call's timeout, for telling whether the task had begun.
@@ -288,26 +290,32 @@ def _open(address: Address, timeout: float) -> GreenSocket:
         return _connect(socket.AF_UNIX, address.path, timeout)
     if address.scheme == "tls":
         raise OSError(f"{address}: this client speaks no TLS")
-    family = _family(address.host)
-    if family is None:
-        sock = create_connection((address.host, address.port), timeout)
-        sock.settimeout(None)
-    else:  # without gevent's threads, which look up names
-        sock = _connect(family, (address.host, address.port), timeout)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _notice_silence(sock)
-    return sock
+    error = OSError("the name has no address")
+    for family, where in _look_up(address.host, address.port):
+        try:
+            sock = _connect(family, where, timeout)
+        except OSError as failed:
+            error = failed
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _notice_silence(sock)
+            return sock
+    raise error
 
 
-def _family(host: str) -> int | None:
-    """Of an IP address; None for a name."""
+def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
+    """The families and addresses of a name; an IP address has its own, without gevent's threads."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)
         except OSError:
             continue
-        return family
-    return None
+        return [(family, (host, port))]
+    try:
+        found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except RuntimeError:  # Python 3.12 starts no thread at its exit; what blocks there holds up nobody
+        found = _blocking_getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, where) for family, _, _, _, where in found]
 
 
 def _connect(family: int, where: Any, timeout: float) -> GreenSocket:

@@ -4,13 +4,15 @@ In a monkey-patched program that is the main thread's hub: callers are greenlets
 In any other (plain, threaded, or patched but called from a real thread first) it is one background thread with a hub
 of its own, shared by all clients and pools of the process, started at first use and started anew after a fork. It ends
 before the interpreter does: a thread that wakes while Python is taken apart is ended by force, wherever it is, and in
-the midst of greenlets that crashes the process.
+the midst of greenlets that crashes the process. Exit handlers that run after that have the main thread's hub.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,8 @@ from gevent._hub_local import get_hub_if_exists  # the one way to ask without ma
 from gevent.hub import Waiter, get_hub
 
 __all__ = ["Bell", "Home", "allocate_lock", "current_home", "find_home"]
+
+logger = logging.getLogger(__name__)
 
 _thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
 _native_id: Callable[[], int] = monkey.get_original("_thread", "get_native_id")
@@ -61,7 +65,7 @@ def current_home() -> Home:
 
 def find_home() -> Home:
     """The home of a client or pool that is first used here and now."""
-    if monkey.is_module_patched("socket") and _is_main_thread():
+    if _is_main_thread() and (monkey.is_module_patched("socket") or _background.is_over()):
         return Home()
     return _background.get()
 
@@ -69,6 +73,10 @@ def find_home() -> Home:
 def _is_main_thread() -> bool:
     # By the kernel's ids: where threading is patched, its main thread has the id of a greenlet.
     return _native_id() == os.getpid()
+
+
+def _is_exiting() -> bool:
+    return not threading.main_thread().is_alive()
 
 
 class _Background:
@@ -100,15 +108,25 @@ class _Background:
             self._end = end.send
             started.append(home)
             ready.release()
-            home.hub.wait(end)
+            while not home.has_ended:
+                try:
+                    home.hub.wait(end)
+                except BaseException:
+                    # Somebody's callback raised SystemExit, say, which gevent hands on to us: that is not our end, and
+                    # not that of everybody who waits for this thread.
+                    logger.exception("an error came up to the background thread, which goes on")
             ended.release()
 
         _start_thread(run, ())
         ready.acquire()
         return started[0]
 
+    def is_over(self) -> bool:
+        """Whether the interpreter is at its exit, and there is no thread, nor can there always be a new one."""
+        return self._home is None and _is_exiting()
+
     def stop(self) -> None:
-        """At the interpreter's exit; who needs it after that gets another one."""
+        """At the interpreter's exit. Who needs a home after that has the main thread's hub."""
         with self._lock:
             home, self._home = self._home, None
         if home is not None and home.pid == os.getpid() and self._end is not None:

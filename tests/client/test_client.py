@@ -20,13 +20,16 @@ import pytest
 
 from greentask import (
     CallError,
+    Cancelled,
     Client,
     ConfigurationError,
     ConnectionLost,
     DeadlineExceeded,
+    Draining,
     InvalidArguments,
     InvalidResult,
     LineTooLong,
+    Overloaded,
     TaskError,
     UnknownTask,
     WorkerLost,
@@ -298,6 +301,37 @@ def test_the_protocols_errors_come_as_their_classes(
     assert caught.value.started is started
     failed = client.submit_args(function, args).exception(20)
     assert type(failed) is error
+
+
+def test_a_server_that_has_enough_to_do_says_so() -> None:
+    with serving("--max-calls", "1") as server, Client(server.address) as client:
+        first = client.submit("nap", 0.3)
+        with pytest.raises(Overloaded) as caught:
+            client.call("add", 1)
+        assert caught.value.started is False
+        assert first.result(20) == 0.3
+        assert client.call("add", 1) == 1
+
+
+def test_a_server_that_goes_away_answers_what_is_in_flight_and_starts_nothing_new() -> None:
+    with serving() as server, Client(server.address) as client:
+        first = client.submit("nap", 1.0)
+        assert client.call("add", 1) == 1
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: client.call("greentask.status")["draining"], "it is going away")
+        with pytest.raises(Draining) as caught:
+            client.call("add", 1)
+        assert caught.value.started is False
+        assert first.result(20) == 1.0
+
+
+def test_a_call_that_the_server_was_told_to_cancel_says_so(client: Client) -> None:
+    future = client.submit("overlap", "to be cancelled", 30)
+    wait_until(lambda: client.call("running_now", "to be cancelled"), "it runs")
+    assert client.call("greentask.cancel", id=future._id) is True  # type: ignore[attr-defined]
+    error = future.exception(20)
+    assert type(error) is Cancelled
+    assert error.started is True
 
 
 def test_the_connection_outlives_every_error(server: RunningServer, client: Client) -> None:
@@ -623,6 +657,24 @@ def test_a_callback_that_would_wait_for_its_own_connection_is_told_so(client: Cl
     wait_until(lambda: len(told) == 4, "all have been told")
     assert all("can't wait" in text for text in told)
     assert client.call("add", 2) == 2
+
+
+def test_a_callback_that_runs_in_the_hub_is_told_so_too() -> None:
+    """There are timers, besides the greenlet that reads."""
+    told: list[str] = []
+
+    def again(_: "concurrent.futures.Future[Any]") -> None:
+        try:
+            client.call("add", 1)
+        except RuntimeError as error:
+            told.append(str(error))
+
+    with peer(silent) as server, Client(server.address, timeout=0.01) as client:
+        future = client.submit("f")
+        future.add_done_callback(again)
+        assert type(future.exception(20)) is DeadlineExceeded
+        wait_until(lambda: told, "it has been told")
+    assert "can't wait" in told[0]
 
 
 def test_a_callback_may_submit(client: Client) -> None:

@@ -170,7 +170,7 @@ def test_a_line_may_come_in_pieces(pieces: int) -> None:
         (b'{"id":1}\n', "one of result"),
         (b'{"id":1,"error":"text"}\n', "error must be an object"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not JSON"),
-        (b"[" * 5000 + b"\n", "nested deeper"),
+        (b"[" * 5000 + b"]" * 5000 + b"\n", "nested deeper"),
         (b"x" * 5000, "longer than max_line"),
     ],
 )

@@ -1,6 +1,7 @@
 """The home of I/O: where it is in each kind of program, and ``Bell``, the way of waiting for it that suits them all."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -66,6 +67,16 @@ def test_in_its_own_thread_a_function_runs_at_once() -> None:
     home.run(outer)
     assert done.wait(20)
     assert ran == ["inner", "after it"]
+
+
+def test_an_exit_in_a_callback_is_not_the_end_of_the_background(caplog: pytest.LogCaptureFixture) -> None:
+    home, done = find_home(), Bell()
+    home.run(sys.exit)
+    home.run(lambda: gevent.spawn(sys.exit, 3))
+    home.run(lambda: gevent.spawn_later(0.05, done.ring))
+    assert done.wait(20)
+    assert find_home() is home
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
 
 def test_in_a_patched_program_it_is_the_main_threads_hub() -> None:

@@ -55,8 +55,12 @@ def run_at_once(
 def starting(
     source: str, each: Iterable[Sequence[str]], *, patched: bool = False, **variables: str
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start a program's source with each of these arguments; what hasn't ended then is killed."""
+    """Start a program's source with each of these arguments; what hasn't ended then is killed.
+
+    They heed Ctrl-C, even where we don't (a shell's background job, say).
+    """
     head = "from gevent import monkey\nmonkey.patch_all()\n" if patched else ""
+    head += "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     warnings = ["-W", "error", "-W", "ignore:This process (pid=:DeprecationWarning"]  # it forks, and has threads
     with ExitStack() as stack:
         started = []
