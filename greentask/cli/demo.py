@@ -19,7 +19,7 @@ def command(mails: int, listen: str, web: str, smtp: str, keep: bool) -> None:
     """Send a thousand mails through a WebSocket service, compute two reports, and see that it stays quick.
 
     It starts a real SMTP server (50 ms a mail, as a slow relay takes), the task server and the WebSocket service, and
-    is their client. Exit codes: 0 all mails arrived, 1 they did not, 2 wrong usage, 3 an address is taken.
+    is their client. Exit codes: 0 all mails arrived, 1 they did not, 2 wrong usage, 3 an address is taken, 130 Ctrl-C.
     """
     try:
         from ..demo.story import Addresses, run

@@ -16,6 +16,7 @@ monkey.patch_all()
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -99,8 +100,11 @@ def command(
     Tasks run in greenlets, those declared process=True in task processes.
 
     The first signal lets calls in flight end (--drain-timeout), a second one stops at once.
-    Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong usage.
+    Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong usage, 130 Ctrl-C while it started.
     """
+    # Until serve_forever takes over: a signal while it starts ends it, and what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

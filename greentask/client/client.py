@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import LineTooLong
 from ..hub.home import Bell, allocate_lock, find_home
 from ..tasks.remote import ProgressCallback
-from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments
+from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments, zip_arguments
 from ..wire.address import parse_addresses
 from ..wire.message import DEFAULT_STREAM_WINDOW, Call, More, encode_call, encode_more
 from ..wire.text import DEFAULT_MAX_LINE
@@ -127,7 +127,7 @@ class Client:
         The iterables are read only as results are taken. ``unordered`` gives results as they come. An error is raised
         in its turn, and ends the iteration; with ``return_exceptions`` it is given like a result.
         """
-        items = (list(item) for item in zip(*iterables))
+        items = map(list, zip_arguments(iterables))
         return self.map_args(
             _name(function), items, unordered=unordered, window=window, return_exceptions=return_exceptions
         )
@@ -139,9 +139,7 @@ class Client:
 
         Closing the iterator cancels the task.
         """
-        if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
-        return self._stream(_name(function), _arguments(function, args, kwargs), window)
+        return self.stream_args(_name(function), _arguments(function, args, kwargs), window=window)
 
     def call_args(
         self,
@@ -197,6 +195,20 @@ class Client:
         submit = (self._try_submit(function, item, timeout) for item in items)
         futures = _as_finished(submit, window) if unordered else _in_order(submit, window)
         return _results(futures, return_exceptions)
+
+    def stream_args(
+        self,
+        function: str,
+        args: dict[str, Any] | list[Any],
+        *,
+        timeout: float | None = None,
+        window: int = DEFAULT_STREAM_WINDOW,
+    ) -> Iterator[Any]:
+        """``stream``, with the arguments as the wire has them."""
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}")
+        timeout, _ = self._defaults(timeout, None)
+        return self._stream(Call(function, args, self._core.next_id(), timeout, stream=window), window)
 
     # ---- How
 
@@ -254,8 +266,7 @@ class Client:
             _forget(link, call)
             raise
 
-    def _stream(self, function: str, args: dict[str, Any] | list[Any], window: int) -> Iterator[Any]:
-        call = Call(function, args, self._core.next_id(), self._timeout, stream=window)
+    def _stream(self, call: Call, window: int) -> Iterator[Any]:
         link, receiver = self._core.link(), EventReceiver()
         link.check_may_wait()
         self._start(link, call, receiver)

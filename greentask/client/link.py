@@ -72,6 +72,7 @@ class Link:
         self._outlet: Outlet | None = None
         self._complaint: str | None = None  # an error about the connection and not about a call
         self._is_left = False
+        self._server: Address | None = None  # which the connection is to
 
     def check_may_wait(self) -> None:
         """Raise ``RuntimeError`` where waiting for a call would keep its answer from being read."""
@@ -209,6 +210,7 @@ class Link:
 
         self._socket = sock
         self._complaint = None
+        self._server = address
         self._outlet = Outlet(self.home.hub.loop, sock.fileno(), failed)
         unsent, self._unsent = self._unsent, []
         for id, sent, data in unsent:
@@ -253,8 +255,14 @@ class Link:
             if reply.kind == "result":
                 sent.receiver.ended(reply.value, None)
             else:
-                sent.receiver.ended(None, from_wire(reply.value))
+                sent.receiver.ended(None, self._error(reply.value))
             self._end_if_left()
+
+    def _error(self, described: dict[str, Any]) -> Exception:
+        error = from_wire(described)
+        if not isinstance(error, CallError) and hasattr(error, "add_note"):  # since Python 3.11
+            error.add_note(f"raised by the task, on {self._server}")
+        return error
 
     # ---- The calls
 

@@ -71,8 +71,10 @@ def deliver(
             if connection.sock is None:  # it broke, and smtplib has closed it
                 connection = None
 
-    # Unreachable? Then say so once, and not for every mail.
-    opened = connect()
+    try:
+        opened = connect()
+    except OSError as error:  # unreachable: said once, and not for every mail
+        raise OSError(error.errno, f"the relay {relay} can't be reached: {error.strerror or error}") from error
     runs = [gevent.spawn(run, opened), *(gevent.spawn(run, None) for _ in range(connections - 1))]
     try:
         gevent.joinall(runs, raise_error=True)

@@ -6,11 +6,8 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import signal  # noqa: E402 - patching comes first
-import sys  # noqa: E402
+import sys  # noqa: E402 - patching comes first
 from pathlib import Path  # noqa: E402
-
-import gevent  # noqa: E402
 
 from greentask.client import Client  # noqa: E402
 from greentask.gateway import Gateway  # noqa: E402
@@ -24,7 +21,6 @@ def main() -> None:
     page = Path(__file__).with_name("page.html")
     gateway = Gateway(Client(server), ["send_mail", "report"], listen, page=page)
     gateway.start()
-    gevent.signal_handler(signal.SIGTERM, lambda: gevent.spawn(gateway.stop, 2.0))
     print(gateway.url, flush=True)
     gateway.serve_forever()
 

@@ -49,6 +49,8 @@ async def _serve(host: str, port: int) -> None:
 
 def main() -> None:
     """Serve until standard input ends."""
+    if len(sys.argv) != 3 or not sys.argv[2].isdigit():
+        sys.exit("usage: python -m greentask.demo.smtp HOST PORT")
     asyncio.run(_serve(sys.argv[1], int(sys.argv[2])))
 
 

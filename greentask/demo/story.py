@@ -30,7 +30,7 @@ _IDLE_FOR = 2.0  # seconds of pinging before the mails go out
 _PING_EVERY = 0.005
 _PATIENCE = 300.0  # seconds for one answer
 
-_OK, _MAILS_MISSING, _ADDRESS_TAKEN = 0, 1, 3
+_OK, _MAILS_MISSING, _WRONG_USAGE, _ADDRESS_TAKEN = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,9 @@ def run(mails: int, addresses: Addresses, *, keep: bool) -> int:
         for option, address in (("--listen", addresses.tasks), ("--web", addresses.web), ("--smtp", addresses.smtp)):
             _check_free(option, address)
         return _tell(console, children, mails, addresses, keep=keep)
-    except (ConfigurationError, _AddressTaken) as error:
+    except (ConfigurationError, _AddressTaken, ChildFailed) as error:
         Console(stderr=True).print(f"greentask demo: {error}", markup=False, highlight=False, soft_wrap=True)
-        return _ADDRESS_TAKEN
-    except ChildFailed as error:
-        Console(stderr=True).print(f"greentask demo: {error}", markup=False, highlight=False, soft_wrap=True)
-        return _MAILS_MISSING
+        return {ConfigurationError: _WRONG_USAGE, _AddressTaken: _ADDRESS_TAKEN}.get(type(error), _MAILS_MISSING)
     except KeyboardInterrupt:
         console.print("\nstopped")
         return 130
@@ -76,6 +73,8 @@ def _check_free(option: str, text: str) -> None:
     address = parse_address(text)
     if address.scheme != "tcp":
         raise ConfigurationError(f"{option} {text}: the demo listens on host:port only")
+    if not address.is_loopback:
+        raise ConfigurationError(f"{option} {text}: the demo listens on loopback only, for anybody could use it")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,8 +111,8 @@ def _tell(console: Console, children: Children, mails: int, addresses: Addresses
         began = time.monotonic()
         reports = [_Report(address, name) for name in ("sales", "stock")]
         closing = _send_mails(console, address, mails)
-        seconds = time.monotonic() - began
         computed = [report.result() for report in reports]
+        seconds = time.monotonic() - began
         busy = pinger.take()
     say(f"The service tells the client: [bold green]{closing['message']}[/]\n")
     accepted: dict[str, int] = json.loads(ask(smtp))

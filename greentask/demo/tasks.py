@@ -15,18 +15,19 @@ RELAY = "GREENTASK_DEMO_RELAY"
 
 
 @task
-def send_mail(from_: str, to: list[str], contents: str) -> dict[str, Any]:
+def send_mail(from_: str, to: str | list[str], contents: str) -> dict[str, Any]:
     """Send a mail to each address in `to`, over fifty connections to the relay."""
+    addresses = [to] if isinstance(to, str) else to
 
     def mails() -> Any:
-        for address in to:
+        for address in addresses:
             mail = MIMEText(contents)
             mail["From"], mail["To"], mail["Subject"] = from_, address, "News from the shop"
             yield mail
 
     running = current()
     delivery = deliver(
-        mails(), os.environ[RELAY], connections=50, on_sent=lambda done: running.progress(done, len(to), "mails")
+        mails(), os.environ[RELAY], connections=50, on_sent=lambda done: running.progress(done, len(addresses), "mails")
     )
     return {"sent": delivery.sent, "refused": delivery.refused}
 

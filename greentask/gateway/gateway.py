@@ -16,6 +16,7 @@ from gevent.pywsgi import WSGIServer
 
 from ..client import Client
 from ..errors import CallError, Overloaded, TaskError, UnknownTask, describe, refusal
+from ..hub.signals import stop_at_signals
 from ..server.listening import bound_address, listen_on
 from ..wire.address import Address, parse_address
 from ..wire.json import dumps
@@ -27,6 +28,8 @@ __all__ = ["DEFAULT_LISTEN", "Gateway"]
 logger = logging.getLogger(__name__)
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
+#: Seconds that calls have for ending when the gateway stops.
+DEFAULT_DRAIN = 10.0
 _PING = "greentask.ping"
 
 
@@ -103,12 +106,13 @@ class Gateway:
         self._server.start()
 
     def serve_forever(self) -> None:
-        """Start (unless that was done), and serve until ``stop`` is called by another greenlet."""
+        """Start (unless that was done), and serve until SIGTERM, SIGINT or ``stop``. For the main thread."""
         if self._server is None:
             self.start()
-        self._stopped.wait()
+        with stop_at_signals(self.stop, DEFAULT_DRAIN):
+            self._stopped.wait()
 
-    def stop(self, drain: float = 10.0) -> None:
+    def stop(self, drain: float = DEFAULT_DRAIN) -> None:
         """Accept nobody more, let the calls in flight end for ``drain`` seconds, and say goodbye to the browsers."""
         if self._server is not None:
             self._server.close()

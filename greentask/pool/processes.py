@@ -12,6 +12,7 @@ but ``start`` and ``close``. What happens to a call when a process dies:
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 import time
@@ -36,6 +37,8 @@ from .process import Process
 from .setup import Setup
 
 __all__ = ["DEFAULT_GRACE", "PoolStats", "Processes", "default_size"]
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between asking a running task to end and killing its process.
 DEFAULT_GRACE = 2.0
@@ -574,9 +577,10 @@ class Processes:
         process.calls.clear()
         for call in calls:
             call.process = None
+        how = _say(status) + (f", for {process.doom}" if process.doom else "")
+        logger.warning("task process %d %s", process.pid, how)
         if calls:
             first, *ahead = calls
-            how = _say(status) + (f", for {process.doom}" if process.doom else "")
             first.fail(WorkerLost(f"the process that ran {first.name or 'it'} {how}"))
             self.calls_handed_back(process, ahead)
 

@@ -56,12 +56,12 @@ def main(fd: int) -> None:
                 handler = _load(receive_setup(control))
         except BaseException:
             text = traceback.format_exc().encode("utf-8", "replace")
-            control.sendall(RECORD.pack(Record.FAILED, 0, 0, len(text)) + text)
+            with contextlib.suppress(OSError):  # the pool is gone
+                control.sendall(RECORD.pack(Record.FAILED, 0, 0, len(text)) + text)
             return
         _become_subreaper()
         gc.collect()
         gc.freeze()  # no collection touches these objects again, so their pages stay shared with the processes
-        control.sendall(RECORD.pack(Record.READY, 0, 0, 0))
         _Template(control, handler).run()
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterable
 from typing import Any
 
-import gevent
+from gevent import monkey
 from gevent.event import Event
 
 from .._version import __version__
+from ..hub.signals import stop_at_signals
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
 from ..tasks.processes import setup_for
@@ -101,6 +101,11 @@ class Server:
         Raises ``ConfigurationError`` for an address that can't be had, ``PoolBroken`` where the processes can't import
         the tasks.
         """
+        if not monkey.is_module_patched("socket"):
+            logger.warning(
+                "the standard library is not monkey-patched: a task that waits holds up all others. "
+                "Begin the program with: from gevent import monkey; monkey.patch_all()"
+            )
         self._acceptor.bind()
         try:
             if self.processes is not None:
@@ -117,15 +122,13 @@ class Server:
         """
         if not (self.addresses or self._stopping):
             self.start()
-        handlers = [gevent.signal_handler(number, self._signalled, drain) for number in (signal.SIGTERM, signal.SIGINT)]
-        try:
+        with stop_at_signals(self.stop, drain):
             self._stopped.wait()
-        finally:
-            for handler in handlers:
-                handler.cancel()
 
     def stop(self, drain: float = DEFAULT_DRAIN) -> None:
         """Accept nothing more, answer what is in flight for up to ``drain`` seconds, then end everything."""
+        if self.in_flight and drain and not self._stopping:
+            logger.info("draining: %d calls have up to %g s for ending", self.in_flight, drain)
         self._stopping = True
         self._acceptor.close()
         for session in list(self._sessions):
@@ -170,12 +173,3 @@ class Server:
             session.serve()
         finally:
             self._sessions.discard(session)
-
-    def _signalled(self, drain: float) -> None:
-        if self._stopping:
-            logger.warning("a second signal: stopping now")
-            self.stop(0.0)
-        else:
-            if self.in_flight:
-                logger.info("draining: %d calls are in flight", self.in_flight)
-            gevent.spawn(self.stop, drain)

@@ -36,6 +36,9 @@ def load_apps(apps: Iterable[str], *, in_processes: Iterable[str] = ()) -> Tasks
 
 
 def _import(name: str, app: str) -> Any:
+    if name.endswith(".py"):
+        module = name.removesuffix(".py").replace("/", ".").lstrip(".")
+        raise ConfigurationError(f"APP {app!r} is a file: name the module, {module!r}")
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigurationError(
             f"{app!r} is not an APP: write package.module, package.module:registry or module:function"

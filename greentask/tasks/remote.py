@@ -34,6 +34,11 @@ class Caller(Protocol):
     ) -> Any:
         """One call, waited for."""
 
+    def stream_args(
+        self, function: str, args: dict[str, Any] | list[Any], *, timeout: float | None = None, window: int = ...
+    ) -> Iterator[Any]:
+        """The items of a generator, one by one."""
+
     def map_args(
         self,
         function: str,

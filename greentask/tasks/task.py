@@ -115,6 +115,10 @@ class Task(Generic[P, R]):
         """As ``map``, each item being one call's arguments: a dict of keywords, or a sequence."""
         return RemoteFunction(self).starmap(items, unordered=unordered, window=window)
 
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        """The items of a generator task, one by one, as the default client's server makes them."""
+        return RemoteFunction(self).stream(*args, **kwargs)
+
     def using(
         self,
         client: Caller | None = None,
@@ -165,7 +169,7 @@ class RemoteFunction(Generic[P, R]):
 
     def map(self, *iterables: Iterable[Any], unordered: bool = False, window: int = DEFAULT_WINDOW) -> Iterator[R]:
         """Like the builtin ``map``, run there."""
-        return self.starmap(zip(*iterables), unordered=unordered, window=window)
+        return self.starmap(zip_arguments(iterables), unordered=unordered, window=window)
 
     def starmap(
         self,
@@ -177,6 +181,10 @@ class RemoteFunction(Generic[P, R]):
         """As ``map``, each item being one call's arguments."""
         calls = (item if isinstance(item, dict) else list(item) for item in items)
         return self.client.map_args(self.task.name, calls, timeout=self._timeout, unordered=unordered, window=window)
+
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        """The items of a generator task, one by one."""
+        return self.client.stream_args(self.task.name, self._args(args, kwargs), timeout=self._timeout)
 
     def _args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | list[Any]:
         return merge_arguments(args, kwargs, self.task.binder)
@@ -204,6 +212,17 @@ def merge_arguments(
 def is_importable(target: str) -> bool:
     """Whether it can be imported by its name: a local function, a lambda or a partial has none."""
     return "<" not in target and not target.startswith("None:")
+
+
+def zip_arguments(iterables: tuple[Iterable[Any], ...]) -> Iterator[tuple[Any, ...]]:
+    """The arguments of each call of a ``map``. Raises ``TypeError`` for text, which would be taken letter by letter."""
+    for iterable in iterables:
+        if isinstance(iterable, (str, bytes)):
+            raise TypeError(
+                f"map takes an iterable for each argument, and {iterable!r:.60} would be taken letter by letter: "
+                "use itertools.repeat for an argument that is the same in each call"
+            )
+    return zip(*iterables)
 
 
 def find_target(module: str, qualname: str) -> Any:

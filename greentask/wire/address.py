@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 
 __all__ = ["Address", "parse_address", "parse_addresses"]
 
-_FORMS = "host:port, tcp://host:port, tls://host:port, Text://host:port, unix:///path, [::1]:port for IPv6"
+_FORMS = "host:port, tcp://host:port, Text://host:port, unix:///path, [::1]:port for IPv6"
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\s\[\]]+)\]|(?P<host>[^\s:/\[\]]*)):(?P<port>[0-9]{1,5})")
 _SCHEMES = {"tcp": "tcp", "text": "tcp", "tls": "tls", "unix": "unix"}
 

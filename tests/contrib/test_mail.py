@@ -92,7 +92,7 @@ def test_a_connection_that_breaks_costs_one_mail() -> None:
 
 
 def test_a_relay_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(ConnectionRefusedError, match=r"the relay 127\.0\.0\.1:1 "):
         deliver(map(mail, ["a@x.org"]), "127.0.0.1:1")
 
 

@@ -58,10 +58,11 @@ def test_an_address_that_is_taken_is_named(option: str) -> None:
 
 
 def test_an_address_that_is_none_is_named() -> None:
-    done = greentask("demo", "--web", "nonsense")
-    assert done.returncode == 3
-    assert "nonsense" in done.stderr
-    assert "Traceback" not in done.stderr
+    for address in ("nonsense", "8080", "unix:///tmp/x", "0.0.0.0:8080"):
+        done = greentask("demo", "--web", address)
+        assert done.returncode == 2
+        assert address in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,24 @@ def test_the_tasks_document_runs(tmp_path: Path) -> None:
         assert done.stdout == "{'done': 1, 'total': 2}\n"
 
 
+@pytest.mark.parametrize(("name", "index"), [("docs/pool.md", 0)])
+def test_a_program_of_the_documents_runs(tmp_path: Path, name: str, index: int) -> None:
+    (tmp_path / "program.py").write_text(blocks(name, "python")[index], encoding="utf-8")
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_server_of_one_s_own_runs(tmp_path: Path) -> None:
+    source = blocks("docs/tasks.md", "python")[2]
+    port = free_port()
+    (tmp_path / "own.py").write_text(source.replace("12345", str(port)), encoding="utf-8")
+    with subprocess.Popen([sys.executable, "own.py"], cwd=tmp_path) as own:
+        while greentask("call", "nap", "seconds=0.01", "--server", f"127.0.0.1:{port}").stdout != "0.01\n":
+            assert own.poll() is None
+        own.terminate()
+        assert own.wait(20) == 0
+
+
 def test_the_error_tree_of_the_document_is_the_tree() -> None:
     for name in re.findall(r"── (\w+)", (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")):
         assert issubclass(getattr(package, name), package.GreentaskError), name
