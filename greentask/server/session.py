@@ -30,20 +30,20 @@ __all__ = ["Answer", "Session"]
 class Answer:
     """The ``Listener`` of one call. Where the call has no id, ``body`` waits here for its turn."""
 
-    __slots__ = ("_credit", "_cut_off", "_streams", "body", "id", "running", "session")
+    __slots__ = ("_credit", "_cut_off", "body", "id", "is_stream", "running", "session")
 
     def __init__(self, session: Session, id: Id | None) -> None:
         self.session = session
         self.id = id
         self.body: bytes | None = None
         self.running: Running | Batch | None = None
-        self._streams = False
+        self.is_stream = False
         self._credit = 0  # items of the stream that its reader still takes
         self._cut_off = False
 
     def stream(self, window: int) -> None:
         """It is a stream, whose reader takes so many items to begin with."""
-        self._streams = True
+        self.is_stream = True
         self._credit = window
 
     def done(self, result: bytes) -> None:
@@ -75,18 +75,18 @@ class Answer:
 
     def grant(self, items: int) -> None:
         """The reader of the stream takes so many more items."""
-        if self._streams and self.running is not None:
+        if self.is_stream and self.running is not None:
             self._credit += items
             self.running.grant(items)
 
     def grant_no_more(self) -> None:
         """The reader has shut down its side: the stream is cut off where it would wait for a grant, and not before."""
-        if self._streams and self.running is not None:
+        if self.is_stream and self.running is not None:
             self.running.grant(1)  # past the credit: should an item come of it, there are more than the reader takes
 
     def abandon(self) -> None:
         """The connection is broken. What waits for a grant would do so for ever; the rest is as configured."""
-        if self.running is not None and (self._streams or self.session.server.cancel_abandoned):
+        if self.running is not None and (self.is_stream or self.session.server.cancel_abandoned):
             self.running.cancel()
 
 
@@ -104,6 +104,7 @@ class Session:
         self._by_id: dict[Id, Answer] = {}
         self._in_order: deque[Answer] = deque()  # calls without id
         self._in_flight = 0
+        self._streams = 0  # in flight
         self._held = 0  # bytes of answers that wait for their turn
         self._changed = Event()  # set when a call ends, and when the connection breaks
         self._draining = False
@@ -138,6 +139,7 @@ class Session:
     def finish(self, answer: Answer, body: bytes) -> None:
         """A call has ended."""
         self.server.in_flight -= 1
+        self._streams -= answer.is_stream
         if answer.id is not None:
             del self._by_id[answer.id]
             self._send(line(answer.id, body))
@@ -178,7 +180,7 @@ class Session:
         try:
             request = decode_request(text)
         except CallError as error:
-            self._wait_for_room()
+            self._has_room()
             self._begin(getattr(error, "id", None)).refuse(error)
             return
         if isinstance(request, More):
@@ -187,8 +189,7 @@ class Session:
                 granted.grant(request.items)
             return
         # These are answered at once. They don't wait, so that a connection that is full can cancel a call.
-        if request.id is None or request.function not in OWN:
-            self._wait_for_room()
+        has_room = (request.id is not None and request.function in OWN) or self._has_room()
         if request.id is not None and request.id in self._by_id:
             # Not a call of its own: it has no line of answers that could be told from the first one's.
             in_use = BadRequest(f"id {dumps(request.id).decode()} belongs to a call that is still in flight")
@@ -196,14 +197,23 @@ class Session:
             return
         answer = self._begin(request.id)
         try:
+            if not has_room:
+                raise Overloaded(
+                    "too many calls are in flight on this connection, with streams among them (max_in_flight): "
+                    "try again later"
+                )
             self._start(request, text, answer, arrived)
         except CallError as error:
             answer.refuse(error)
 
-    def _wait_for_room(self) -> None:
+    def _has_room(self) -> bool:
+        """Wait until another call may be in flight; False where that could take for ever."""
         limits = self.server.limits
         while self._in_flight >= limits.max_in_flight or self._held > limits.max_unsent // 4:
+            if self._streams:  # the lines that let them go on may be behind this one
+                return False
             self._wait()
+        return True
 
     def _begin(self, id: Id | None) -> Answer:
         self._in_flight += 1
@@ -233,4 +243,5 @@ class Session:
         else:
             if call.stream:
                 answer.stream(call.stream)
+                self._streams += 1
             answer.running = server.runner.start(call, text, answer, deadline)

@@ -717,6 +717,38 @@ def test_streams_can_go_on_and_calls_be_cancelled_on_a_connection_that_is_full(n
         assert [json.dumps(reply["id"]) for reply in peer.hear_all(4)].count('"a"') == 2
 
 
+def test_a_connection_that_is_full_of_streams_refuses_calls_and_reads_on(narrow: RunningServer) -> None:
+    """Were it to wait, the lines that let the streams go on would be behind the call."""
+    with narrow.connect() as peer:
+        peer.send(
+            *({"id": number, "function": "count", "args": [2], "stream": 1} for number in range(3)),
+            {"id": "late", "function": "add", "args": [1]},
+            {"function": "add", "args": [1]},
+            *({"more": number} for number in range(3)),
+        )
+        replies = peer.hear_all(11)
+        refused = [reply for reply in replies if "error" in reply]
+        assert [(reply.get("id"), reply["error"]["type"]) for reply in refused] == [
+            ("late", "Overloaded"),
+            (None, "Overloaded"),
+        ]
+        assert sum(reply.get("result") == {"items": 2} for reply in replies) == 3
+        assert is_usable(peer)
+
+
+def test_a_connection_that_broke_while_it_was_full_of_streams_is_freed(narrow: RunningServer) -> None:
+    for leave in (LineClient.close, LineClient.reset):
+        peer = narrow.connect()
+        peer.send(
+            *({"id": number, "function": "count_in_process", "args": [9], "stream": 1} for number in range(2)),
+            {"id": 2, "function": "count", "args": [9], "stream": 1},
+            {"id": 3, "function": "add", "args": [1]},
+        )
+        peer.hear_all(4)
+        leave(peer)
+        wait_until(lambda: is_idle(narrow), "nothing is left of it")
+
+
 def test_calls_past_max_calls_are_refused_and_those_in_flight_are_unharmed(narrow: RunningServer) -> None:
     with narrow.connect() as one, narrow.connect() as other:
         one.send(*({"id": number, "function": "nap", "args": [0.5]} for number in range(3)))

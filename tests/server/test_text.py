@@ -202,6 +202,22 @@ def test_close_sends_what_was_sent_and_takes_no_more() -> None:
     assert heard == ["quit"]
 
 
+def test_a_peer_that_sends_on_and_on_can_not_keep_a_closed_connection_open() -> None:
+    gone: list[TextConnection] = []
+
+    def flood(peer: LineClient) -> None:
+        try:
+            while True:
+                peer.send_bytes(b"and on\n" * 1000)
+        except ConnectionError:
+            pass
+
+    with listening(lambda connection, _: connection.close(), on_close=gone.append) as server, connect(server) as peer:
+        flooding = gevent.spawn(flood, peer)
+        wait_until(lambda: gone and not gone[0].is_open, "it is closed")
+        flooding.kill()
+
+
 def test_close_from_elsewhere_ends_a_connection_that_is_silent() -> None:
     connections: list[TextConnection] = []
     with listening(echo, on_connect=connections.append) as server, connect(server) as peer:
