@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("pings",)
+NAMES = ("pings", "pool")
 
 
 def main() -> None:

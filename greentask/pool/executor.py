@@ -401,20 +401,27 @@ def _results(flying: deque[Future[Any]], submitted: Iterator[Future[Any]], timeo
     def results() -> Iterator[Any]:
         try:
             while flying:
-                left = None if until is None else until - time.monotonic()
-                future = flying.popleft()
-                try:
-                    chunk = future.result(left)
-                except BaseException:
-                    future.cancel()
-                    raise
+                chunk = _take(flying.popleft(), until)
                 flying.extend(itertools.islice(submitted, 1))
-                yield from chunk
+                chunk.reverse()
+                while chunk:
+                    yield chunk.pop()  # nothing here refers to a result that has been taken
         finally:
             for future in flying:
                 future.cancel()
 
     return results()
+
+
+def _take(future: Future[Any], until: float | None) -> list[Any]:
+    try:
+        chunk: list[Any] = future.result(None if until is None else until - time.monotonic())
+        return chunk
+    except BaseException:
+        future.cancel()
+        raise
+    finally:
+        del future
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
