@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore::Deprecati
 
 PACKAGE = "test.test_concurrent_futures"
 
+CLASSES = (("executor", "ExecutorTest"), ("test_wait", "WaitTests"), ("test_as_completed", "AsCompletedTests"))
 #: Tests that ask for something else than we do.
 NOT_OURS = {"test_max_workers_negative"}  # for its message: the parameter is called processes here
 
@@ -53,11 +54,7 @@ def find(module: str, name: str) -> Any:
 
 def cases() -> list[Any]:
     found = []
-    for module, name in (
-        ("executor", "ExecutorTest"),
-        ("test_wait", "WaitTests"),
-        ("test_as_completed", "AsCompletedTests"),
-    ):
+    for module, name in CLASSES:
         tests = find(module, name)
         if tests is None:
             continue
@@ -65,9 +62,8 @@ def cases() -> list[Any]:
         for test in unittest.defaultTestLoader.getTestCaseNames(case):
             if test not in NOT_OURS:
                 found.append(pytest.param(case, test, id=f"{name}.{test}"))
-    return found or [
-        pytest.param(None, "", marks=pytest.mark.skip("by design: this Python comes without its own tests"))
-    ]
+    without = pytest.mark.skip("by design: this Python comes without its own tests")
+    return found or [pytest.param(None, "", marks=without)]
 
 
 @pytest.mark.parametrize(("case", "test"), cases())
