@@ -12,6 +12,7 @@ from ..errors import CallError, Cancelled, InvalidResult, refusal
 from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import Args, Call, item_line, member
+from .failures import log_failure
 
 if TYPE_CHECKING:
     from .server import Server
@@ -36,7 +37,7 @@ class Batch:
     ) -> None:
         server.tasks.get(call.function)  # no such task: one error, and not one for each item
         self._runner = server.runner
-        self._call = call
+        self.call = call
         self._items = items
         self._deadline = deadline
         self._answer = answer
@@ -68,7 +69,7 @@ class Batch:
             self._running[index] = None
             item = _Item(self, index)
             try:
-                running = self._runner.start_item(self._call, args, item, self._deadline)
+                running = self._runner.start_item(self.call, args, item, self._deadline)
             except CallError as error:
                 item.refuse(error)
             else:
@@ -94,7 +95,7 @@ class Batch:
 
     def send(self, index: int, body: bytes) -> None:
         """A line about an item."""
-        self._answer.session.connection.send(item_line(self._call.id, index, body))
+        self._answer.session.connection.send(item_line(self.call.id, index, body))
 
     @property
     def peer_is_behind(self) -> bool:
@@ -120,9 +121,13 @@ class _Item:
             self._batch.ended(self._index, member("result", result), well=True)
 
     def refuse(self, error: CallError) -> None:
-        self.failed(dumps(refusal(error)))
+        self._fail(dumps(refusal(error)))
 
     def failed(self, error: bytes) -> None:
+        log_failure(self._batch.call.function, error)
+        self._fail(error)
+
+    def _fail(self, error: bytes) -> None:
         self._batch.ended(self._index, member("error", error), well=False)
 
     def progress(self, report: bytes) -> None:

@@ -19,6 +19,7 @@ from ..wire.json import dumps
 from ..wire.message import BadRequest, Call, Id, More, decode_request, error_member, line, member
 from .batch import Batch
 from .connection import LineConnection
+from .failures import log_failure
 from .own import OWN, call_own
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ __all__ = ["Answer", "Session"]
 class Answer:
     """The ``Listener`` of one call. Where the call has no id, ``body`` waits here for its turn."""
 
-    __slots__ = ("_credit", "_cut_off", "body", "id", "is_stream", "running", "session")
+    __slots__ = ("_credit", "_cut_off", "body", "function", "id", "is_stream", "running", "session")
 
     def __init__(self, session: Session, id: Id | None) -> None:
         self.session = session
         self.id = id
+        self.function = ""
         self.body: bytes | None = None
         self.running: Running | Batch | None = None
         self.is_stream = False
@@ -55,11 +57,15 @@ class Answer:
             self.session.finish(self, _CUT_OFF if self._cut_off else member("result", result))
 
     def failed(self, error: bytes) -> None:
+        log_failure(self.function, error)
+        self._fail(error)
+
+    def _fail(self, error: bytes) -> None:
         self.session.finish(self, _CUT_OFF if self._cut_off else member("error", error))
 
     def refuse(self, error: CallError) -> None:
         """End it with one of the protocol's own errors."""
-        self.failed(dumps(refusal(error)))
+        self._fail(dumps(refusal(error)))
 
     def progress(self, report: bytes) -> None:
         if not self.session.connection.is_behind:  # who reads slowly sees fewer
@@ -196,6 +202,7 @@ class Session:
             self.connection.send(line(request.id, error_member(in_use)))
             return
         answer = self._begin(request.id)
+        answer.function = request.function
         try:
             if not has_room:
                 raise Overloaded(

@@ -1,0 +1,46 @@
+"""What the server's log says of tasks that fail."""
+
+import json
+import os
+import signal
+import subprocess
+
+from support.programs import greentask, program
+
+SERVE = ("-m", "greentask", "serve", "support.shop", "--listen", "127.0.0.1:0", "--processes", "1")
+
+
+def log_of(*calls: tuple[str, ...]) -> str:
+    with program(*SERVE) as (line, server):
+        address = next(word for word in line.split() if word.startswith("tcp://"))
+        for call in calls:
+            greentask("call", *call, "--server", address)
+        server.send_signal(signal.SIGTERM)
+        _, err = server.communicate(timeout=20)
+    return err
+
+
+def test_a_task_that_fails_is_logged_on_one_line() -> None:
+    log = log_of(("fail", "text=no\nstock \x1b[31m"))
+    assert log.count("\n") == 1
+    assert 'task fail failed: {"type":"ValueError","message":"no\\nstock \\u001b[31m"}' in log
+
+
+def test_a_process_that_dies_is_logged() -> None:
+    log = log_of(("die",))
+    assert "was killed by signal 9 (SIGKILL)" in log
+
+
+def test_what_did_not_run_or_ended_well_is_not() -> None:
+    assert log_of(("add", "a=1"), ("add", "x=1"), ("nothing",)) == ""
+
+
+def test_batches_are_logged_too() -> None:
+    with program(*SERVE) as (line, server):
+        port = int(line.split("tcp://127.0.0.1:")[1].split()[0])
+        call = json.dumps({"id": 1, "function": "fail", "batch": [["one"], ["two"]]})
+        script = f"exec 3<>/dev/tcp/127.0.0.1/{port}; echo '{call}' >&3; head -n 3 <&3"
+        subprocess.run(["bash", "-c", script], check=True, capture_output=True, timeout=20, env=os.environ)
+        server.send_signal(signal.SIGTERM)
+        _, err = server.communicate(timeout=20)
+    assert err.count("task fail failed: ") == 2
