@@ -16,7 +16,6 @@ monkey.patch_all()
 
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -102,9 +101,10 @@ def command(
     The first signal lets calls in flight end (--drain-timeout), a second one stops at once.
     Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong usage, 130 Ctrl-C while it started.
     """
-    # Until serve_forever takes over: a signal while it starts ends it, and what it has started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    # Until serve_forever takes over: a signal while it starts ends it, and what it has started ends with it. At once,
+    # and not by an exception, which may be ignored, as above, or caught by what is imported.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
