@@ -52,6 +52,7 @@ def test_unordered_results_come_as_they_are_ready(client: Client) -> None:
 
 def test_a_task_has_the_same(client: Client) -> None:
     add = server_tasks.add.using(client)
+    assert list(server_tasks.count.using(client).stream(3, pause=0.0)) == [0, 1, 2]
     assert list(add.map([1, 2], [10, 20])) == [11, 22]
     assert sorted(add.map([1, 2], unordered=True, window=1)) == [1, 2]
     assert list(add.starmap([(1, 2), {"b": 1, "a": 4}, [5]])) == [3, 5, 5]
@@ -102,6 +103,14 @@ def test_nothing_is_sent_before_the_first_result_is_asked_for() -> None:
         close(results)
         del results
         assert server.connections == []
+
+
+@pytest.mark.parametrize("text", ["abc", b"abc"])
+def test_text_where_an_iterable_is_meant_is_refused_at_once(client: Client, text: Any) -> None:
+    with pytest.raises(TypeError, match="letter by letter"):
+        client.map("echo", text)
+    with pytest.raises(TypeError, match="letter by letter"):
+        server_tasks.add.using(client).map([1], text)
 
 
 @pytest.mark.parametrize("window", [0, -1])

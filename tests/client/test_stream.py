@@ -42,6 +42,15 @@ def test_arguments_go_as_in_a_call(client: Client) -> None:
         client.stream("count", 2, pause=0.0)
 
 
+def test_arguments_as_the_wire_has_them(client: Client) -> None:
+    assert list(client.stream_args("count", [2])) == [0, 1]
+    assert list(client.stream_args("count", {"to": 3}, window=1)) == [0, 1, 2]
+    with pytest.raises(DeadlineExceeded):
+        list(client.stream_args("count", [1000, 0.05], timeout=0.2))
+    with pytest.raises(ValueError, match="window must be at least 1"):
+        client.stream_args("count", [2], window=0)
+
+
 def test_a_generator_that_is_only_called_gives_all_its_items(client: Client) -> None:
     assert client.call("count", 3) == [0, 1, 2]
 

@@ -492,9 +492,10 @@ def test_o7_a_call_may_be_a_programs_last_word(server: RunningServer, patched: b
 
 
 CALL_ON = """
-import itertools, random, sys
+import random, sys, warnings
 from gevent.hub import Hub
 from greentask import Client
+warnings.simplefilter("ignore", ResourceWarning)  # a socket that is interrupted while it is made isn't closed
 Hub.NOT_ERROR += (KeyboardInterrupt,)  # else gevent says that it came, where it came in the hub
 client, dice = Client(sys.argv[1]), random.Random(sys.argv[2])
 ways = [

@@ -119,27 +119,30 @@ import os
 import gevent.os
 from greentask.hub.home import Bell, find_home
 home = find_home()
-pid = {fork}()
-if not pid:
+ours, childs = os.pipe()
+if not {fork}():
     mine, bell = find_home(), Bell()
     mine.run(bell.ring)
-    os._exit(0 if mine is not home and mine.pid == os.getpid() and bell.wait(10) else 1)
-print(os.waitpid(pid, 0)[1], find_home() is home)
+    os.write(childs, repr((mine is not home, mine.pid == os.getpid(), bell.wait(10))).encode())
+    os._exit(0)
+print(os.read(ours, 100).decode(), find_home() is home)
 """
-    assert run_source(program) == ["0", "True"]
+    assert run_source(program) == ["(True,", "True,", "True)", "True"]
 
 
 def test_a_child_of_a_patched_program_keeps_it_in_its_main_thread() -> None:
+    # Not waited for by waitpid: gevent's misses a child that ends before gevent has begun to look.
     program = """
 import os
 from greentask.hub.home import find_home
 home = find_home()
-pid = os.fork()
-if not pid:
-    os._exit(0 if find_home().is_here() and find_home().pid == os.getpid() else 1)
-print(os.waitpid(pid, 0)[1], find_home().is_here())
+ours, childs = os.pipe()
+if not os.fork():
+    os.write(childs, repr((find_home().is_here(), find_home().pid == os.getpid())).encode())
+    os._exit(0)
+print(os.read(ours, 100).decode(), find_home().is_here())
 """
-    assert run_source(program, patched=True) == ["0", "True"]
+    assert run_source(program, patched=True) == ["(True,", "True)", "True"]
 
 
 def test_the_current_home_is_this_threads() -> None:
@@ -213,7 +216,8 @@ def test_in_a_greenlet_others_go_on_meanwhile() -> None:
         gevent.joinall([waiter, in_vain, gevent.spawn(others)], timeout=20)
 
     in_thread(run).join(30)
-    assert steps == ["rung False", "step", "step", "step", "rung True"]
+    assert steps[-1] == "rung True"
+    assert sorted(steps[:-1]) == ["rung False", "step", "step", "step"]
 
 
 def test_a_greenlet_that_is_ended_while_it_waits_does_no_harm() -> None:
