@@ -82,24 +82,23 @@ def test_p1_sigkill_while_a_task_runs(tmp_path: Path) -> None:
         assert pool.pids() != [int(pid)]
 
 
-@pytest.mark.parametrize(
-    ("task", "args", "words"),
-    [
+def test_p2_segfault_exit_and_abort() -> None:
+    real_time = int(signal.SIGRTMIN) + 1  # a signal without a name
+    cases: list[tuple[Any, tuple[int, ...], str]] = [
         (tasks.segfault, (), "signal 11 (SIGSEGV)"),
         (tasks.exit_at_once, (3,), "exited with code 3"),
         (tasks.exit_at_once, (0,), "exited with code 0"),
         (tasks.abort, (), "signal 6 (SIGABRT)"),
-        (tasks.kill_self, (int(signal.SIGRTMIN) + 1,), f"signal {int(signal.SIGRTMIN) + 1}"),
-    ],
-)
-def test_p2_segfault_exit_and_abort(task: Any, args: tuple[int, ...], words: str) -> None:
+        (tasks.kill_self, (real_time,), f"signal {real_time}"),
+    ]
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     try:
         with processes() as pool:
-            victim = ask(pool, task, *args)
-            others = [ask(pool, tasks.echo, number) for number in range(20)]
-            check_lost(pool, victim, others, words)
+            for task, args, words in cases:
+                victim = ask(pool, task, *args)
+                others = [ask(pool, tasks.echo, number) for number in range(20)]
+                check_lost(pool, victim, others, words)
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
@@ -196,7 +195,6 @@ def test_p7_processes_that_fail_at_start(tmp_path: Path) -> None:
     with processes(2, setup=setup) as pool:
         switch.touch()
         forks.unlink()
-        began = time.monotonic()
         for pid in pool.pids():
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not pool.pids())
@@ -207,7 +205,9 @@ def test_p7_processes_that_fail_at_start(tmp_path: Path) -> None:
             assert isinstance(error, WorkerLost)
             assert error.started is not False or "die at once" in str(error)
             assert "can't be started" in str(error)
-        assert forked() < 10 + 3 * (time.monotonic() - began)
+        so_far, began = forked(), time.monotonic()
+        wait_until(lambda: forked() >= so_far + 4)  # it is tried on,
+        assert time.monotonic() - began > 0.5  # but not in a loop
         switch.unlink()
         wait_until_whole(pool)  # what was wrong has been put right
         listener = Listener()
@@ -292,24 +292,22 @@ def test_p11_recursion_without_end() -> None:
         assert ask(pool, tasks.pid).result() == pid
 
 
-@pytest.mark.parametrize(
-    ("task", "args"),
-    [
+def test_p12_what_a_task_changes_in_its_process() -> None:
+    cases: list[tuple[Any, tuple[int, ...]]] = [
         (tasks.write_to_standard_streams, ()),
         (tasks.close_descriptors, (256,)),
         (tasks.change_surroundings, ()),
         (tasks.take_signals, ()),
-    ],
-)
-def test_p12_what_a_task_changes_in_its_process(task: Any, args: tuple[Any, ...]) -> None:
+    ]
     with processes(grace=0.3) as pool:
-        [pid] = pool.pids()
-        assert ask(pool, task, *args).result() is None
-        assert ask(pool, tasks.pid).result() == pid  # the channel is unharmed
-        error = ask(pool, tasks.nap, 60, limit=0.1).error()  # and interruptions, or else the grace, still end a task
-        assert isinstance(error, DeadlineExceeded)
-        wait_until_whole(pool, 1.0)
-        assert ask(pool, tasks.echo, "é").result() == "é"
+        for task, args in cases:
+            [pid] = pool.pids()
+            assert ask(pool, task, *args).result() is None
+            assert ask(pool, tasks.pid).result() == pid  # the channel is unharmed
+            error = ask(pool, tasks.nap, 60, limit=0.1).error()  # an interruption, or else the grace, still ends a task
+            assert isinstance(error, DeadlineExceeded)
+            wait_until_whole(pool, 1.0)
+            assert ask(pool, tasks.echo, "é").result() == "é"
 
 
 def test_p12_a_task_that_closes_every_descriptor() -> None:
@@ -403,7 +401,7 @@ def kill_all_again_and_again(seconds: float) -> None:
 
 
 def test_p14_all_processes_killed_at_once_again_and_again() -> None:
-    kill_all_again_and_again(2)
+    kill_all_again_and_again(1.5)
 
 
 @pytest.mark.slow
