@@ -13,9 +13,13 @@ _REFUSED = b'{"type":"InvalidArguments"'
 
 
 def log_failure(function: str, error: bytes) -> None:
-    """Log the error object of a task that failed: JSON, which has no line feed or escape that could forge a line."""
+    """Log the error object of a task that failed, in one line that can't forge another or command a terminal."""
     if error.startswith(_REFUSED):
         return  # it did not run
     if logger.isEnabledFor(logging.INFO):
         text = error.decode("utf-8", "replace")
-        logger.info("task %s failed: %s", ascii(function)[1:-1], text if len(text) <= _MOST else text[:_MOST] + "…")
+        if len(text) > _MOST:
+            text = text[:_MOST] + "…"
+        if not text.isprintable():  # JSON escapes controls, but for those above ASCII and what turns text around
+            text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+        logger.info("task %s failed: %s", ascii(function)[1:-1], text)
