@@ -648,12 +648,13 @@ def test_a_callback_that_would_wait_for_its_own_connection_is_told_so(client: Cl
     told: list[str] = []
 
     def again(_: "concurrent.futures.Future[Any]") -> None:
-        for way in (
+        ways: list[Callable[[], object]] = [
             lambda: client.call("add", 1),
             lambda: client.submit("add", 1).result(),
             lambda: client.using(progress=print).call("add", 1),
             lambda: next(client.stream("count", 1)),
-        ):
+        ]
+        for way in ways:
             try:
                 way()
             except RuntimeError as error:

@@ -47,7 +47,7 @@ def run_at_once(
     with starting(source, each, patched=patched, **variables) as started:
         ended = [(one.communicate(timeout=60), one.returncode, one.args) for one in started]
     for (output, complaints), code, arguments in ended:
-        assert (code, complaints) == (0, ""), f"{arguments}: {code} {output}\n{complaints}"
+        assert (code, complaints) == (0, ""), f"{arguments!r}: {code} {output}\n{complaints}"
     return [output.split() for (output, _), _, _ in ended]
 
 
