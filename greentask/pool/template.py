@@ -52,8 +52,14 @@ def main(fd: int) -> None:
         control.setblocking(True)
         control.set_inheritable(False)
         try:
+            setup = receive_setup(control)
+            # What is imported may wait for ever, and until it is done nobody looks at the socket.
+            _die_with_parent()
+            if _has_ended(control):
+                return
             with loading():
-                handler = _load(receive_setup(control))
+                handler = _load(setup)
+            _prctl(_PR_SET_PDEATHSIG, 0)  # there is more to do then than to die
         except BaseException:
             text = traceback.format_exc().encode("utf-8", "replace")
             with contextlib.suppress(OSError):  # the pool is gone
@@ -70,6 +76,15 @@ def _load(setup: Setup) -> Handler:
     module, _, name = setup.factory.partition(":")
     factory: Callable[..., Handler] = getattr(importlib.import_module(module), name)
     return factory(*setup.args)
+
+
+def _has_ended(control: socket.socket) -> bool:
+    try:
+        return not control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -414,6 +415,20 @@ def test_p15_the_front_dies_by_sigkill(tmp_path: Path) -> None:
         told: dict[str, list[int]] = json.loads(line)
         pids = [pid for group in told.values() for pid in group]
         assert len(pids) == 5  # the template, two processes, what a task forked, a daemon
-        assert all(map(is_alive, pids))
-        front.kill()
+        check_end_together(front, pids)
+
+
+def test_p15_the_front_dies_while_its_template_imports(tmp_path: Path) -> None:
+    owner = str(TESTS / "support" / "pool_owner.py")
+    with program(owner, str(tmp_path), "import", stop_with=signal.SIGKILL) as (line, front):
+        check_end_together(front, json.loads(line)["template"])
+
+
+def check_end_together(front: subprocess.Popen[str], pids: list[int]) -> None:
+    assert all(map(is_alive, pids))
+    front.kill()
+    try:
         wait_until(lambda: not any(map(is_alive, pids)), 1.0, "the end of its processes")
+    finally:
+        for pid in filter(is_alive, pids):
+            os.kill(pid, signal.SIGKILL)

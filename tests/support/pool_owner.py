@@ -1,7 +1,7 @@
 """A program that owns a pool: prints what it has, in one line of JSON, and stays until it is killed.
 
 Its arguments: a folder for notes, and perhaps ``fork``: then it forks a child of its own, which tries to use the pool
-and stays too.
+and stays too; or ``import``: then the pool is one whose processes never come to an end of importing.
 """
 
 import json
@@ -16,6 +16,8 @@ import gevent
 import psutil
 
 from greentask.errors import GreentaskError
+from greentask.pool.processes import Processes
+from greentask.pool.setup import Setup
 from support import process_tasks
 from support.pools import Asked, ask, processes, wait_for_lines
 from support.waiting import wait_until
@@ -24,6 +26,10 @@ from support.waiting import wait_until
 def main() -> None:
     told: dict[str, Any] = {}
     notes = Path(sys.argv[1], "notes")
+    if "import" in sys.argv:
+        gevent.spawn(Processes(Setup("support.raw_handlers:wait_at_import", (str(notes),))).start)
+        print(json.dumps({"template": [int(wait_for_lines(notes)[0])]}), flush=True)
+        gevent.sleep(3600)
     with processes(2) as pool:
         told["template"] = [child.pid for child in psutil.Process().children()]
         told["forked by a task"] = [ask(pool, process_tasks.fork_child, str(notes)).result()]

@@ -1,6 +1,7 @@
 """Handlers of task processes that know nothing of tasks, for tests of the pool alone."""
 
 import os
+import time
 from collections.abc import Callable
 
 from greentask.errors import Interrupt, ended_by, refusal
@@ -32,6 +33,14 @@ def give_back_as_error() -> Handler:
 
 def fail_at_import(message: str) -> Handler:
     raise RuntimeError(message)
+
+
+def wait_at_import(path: str) -> Handler:
+    """Never come to an end of importing; ``path`` tells the template's process id."""
+    with open(path, "w") as file:
+        file.write(f"{os.getpid()}\n")
+    while True:
+        time.sleep(60)
 
 
 def fail_in_handler() -> Handler:
