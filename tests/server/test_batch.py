@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from support.servers import LineClient, RunningServer, serving, wait_until
@@ -173,20 +172,12 @@ def test_a_large_batch_does_not_hold_up_others(server: RunningServer, peer: Line
     assert closing == {"result": {"done": 10_000, "failed": 0}}
 
 
-def is_at_rest(server: RunningServer) -> bool:
-    """Whether it has done nothing for a while."""
-    process = psutil.Process(server.pid)
-    before = process.cpu_times().user
-    time.sleep(0.1)
-    return bool(process.cpu_times().user == before)
-
-
 def test_a_batch_waits_for_a_peer_that_does_not_read(tmp_path: Path) -> None:
     file = tmp_path / "marks"
     with serving("--max-unsent", "1000000") as server, server.connect(receive_buffer=4096) as peer:
         peer.send({"id": 1, "function": "large", "batch": [[1000]] * 10_000})
         wait_until(lambda: server.status()["in_flight"] == 1, "it runs")
-        wait_until(lambda: is_at_rest(server), "it waits")
+        wait_until(lambda: server.is_at_rest(), "it waits")
         assert server.status()["in_flight"] == 1
         assert server.call("mark", str(file)) == "marked", "others are served meanwhile"
         assert server.memory() < 150_000_000

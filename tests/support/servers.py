@@ -197,6 +197,14 @@ class RunningServer:
         """The processes that it has started, and those that these have."""
         return psutil.Process(self.pid).children(recursive=True)
 
+    def is_at_rest(self) -> bool:
+        """Whether it does nothing for a while."""
+        process = psutil.Process(self.pid)
+        before = process.cpu_times()
+        time.sleep(0.1)
+        after = process.cpu_times()
+        return bool((before.user, before.system) == (after.user, after.system))
+
     def memory(self) -> int:
         """Its resident memory in bytes, without that of its task processes."""
         return int(psutil.Process(self.pid).memory_info().rss)
