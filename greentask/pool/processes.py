@@ -12,9 +12,7 @@ but ``start`` and ``close``. What happens to a call when a process dies:
 from __future__ import annotations
 
 import itertools
-import logging
 import os
-import signal
 import time
 import weakref
 from collections import OrderedDict
@@ -22,32 +20,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import gevent
-from gevent.event import AsyncResult
 from gevent.hub import get_hub
 
-from ..errors import CallError, Cancelled, GreentaskError, PoolBroken, WorkerLost, out_of_time
+from ..errors import CallError, Cancelled, GreentaskError, WorkerLost, out_of_time
 from .ahead import Estimates, room_for
 from .calls import Listener, PoolCall
-from .child import CANCELLED, NUDGE, OUT_OF_TIME
+from .child import CANCELLED, OUT_OF_TIME
 from .frames import MOST_ITEMS, PROGRESS
-from .link import TemplateLink
-from .memory import resident
+from .population import Population
 from .process import Process
 from .setup import Setup
 
 __all__ = ["DEFAULT_GRACE", "PoolStats", "Processes", "default_size"]
 
-logger = logging.getLogger(__name__)
-
 #: Seconds between asking a running task to end and killing its process.
 DEFAULT_GRACE = 2.0
-# A process that dies before it is ready, or a template that dies, is started again after a pause that doubles.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-_FAILURES_ARE_A_DEFECT = 8  # in a row: then callers are told, and no longer wait
-_EXIT_IS_TOLD_WITHIN = 0.5  # seconds between a socket's end and the template's word that the process is gone
 _SILENCE = 0.005  # seconds without an answer after which the calls behind the first one are asked back
-_MEMORY_EVERY = 0.1  # seconds between looks at the memory of the processes
 
 
 def default_size() -> int:
@@ -100,25 +88,14 @@ class Processes:
             raise ValueError(f"a pool has at least one process, not {self.size}")
         self.grace = grace
         self.max_tasks = max_tasks
-        self.max_memory = max_memory
-        self._setup = setup
         self._loop: Any = get_hub().loop
-        self._link: TemplateLink | None = None
-        self._template_ready = False
+        self._population = Population(self._loop, setup, self.size, self, max_memory)
         self._tokens = itertools.count(1)
-        self._slots = itertools.count()
-        self._asked_for: set[int] = set()  # slots whose processes the template is forking
         self._waiting: OrderedDict[int, PoolCall] = OrderedDict()
-        self._processes: dict[int, Process] = {}  # slot -> process
         self._idle: OrderedDict[int, Process] = OrderedDict()  # slot -> process without a call
         self._estimates = Estimates()
         self._dispatching = False
         self._silence: Any = None  # the timer that looks for processes that have gone silent
-        self._memory: Any = None  # the timer that looks at their memory
-        self._failures = 0  # starts in a row that came to nothing
-        self._lost = self._recycled = 0
-        self._whole: AsyncResult[None] = AsyncResult()  # every process was ready once, or why that can't be
-        self._broken: str | None = None  # why nothing can run for now
         self._closed = False
         self._pid = os.getpid()
         _instances.add(self)
@@ -126,12 +103,8 @@ class Processes:
     # ---- Life
 
     def begin(self) -> None:
-        """Start the template, which starts the processes. Calls may be submitted at once."""
-        if self._link is None and not self._closed:
-            self._link = TemplateLink(self._loop, self._setup, self)
-            if self.max_memory is not None and self._memory is None:
-                self._memory = self._loop.timer(_MEMORY_EVERY, _MEMORY_EVERY, ref=False)
-                self._memory.start(self._check_memory)
+        """Start the processes. Calls may be submitted at once."""
+        self._population.begin()
 
     def start(self) -> None:
         """Begin, and wait until every process is ready.
@@ -140,7 +113,7 @@ class Processes:
         """
         try:
             self.begin()
-            self._whole.get()
+            self._population.whole.get()
         except BaseException:
             self.close()
             raise
@@ -150,59 +123,44 @@ class Processes:
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        for timer in (self._silence, self._memory):
-            if timer is not None:
-                timer.stop()
-                timer.close()
+        if self._silence is not None:
+            self._silence.stop()
+            self._silence.close()
         waiting, self._waiting = self._waiting, OrderedDict()
-        processes, self._processes = self._processes, {}
-        for process in processes.values():
+        for process in self._population.members.values():
             for number, call in enumerate(process.calls):
                 call.fail(_closed(started=number == 0))
-            process.close()
         for call in waiting.values():
             call.fail(_closed(started=False))
         self._idle.clear()
-        if self._link is not None:
-            self._link.end(timeout)
-            self._link = None
+        self._population.close(timeout)
 
     def stats(self) -> PoolStats:
         """How things are."""
-        processes = self._processes.values()
+        processes = self._population.members.values()
         return PoolStats(
             processes=sum(process.ready for process in processes),
             busy=sum(bool(process.calls) for process in processes),
             waiting=len(self._waiting),
             sent=sum(len(process.calls) for process in processes),
-            lost=self._lost,
-            recycled=self._recycled,
+            lost=self._population.lost,
+            recycled=self._population.recycled,
         )
 
     def pids(self) -> list[int]:
         """The process ids of the task processes."""
-        return [process.pid for process in self._processes.values()]
+        return [process.pid for process in self._population.members.values()]
 
     def resize(self, size: int) -> None:
         """Have more or fewer processes. A busy one that is too many ends after its call."""
         if size < 1:
             raise ValueError(f"a pool has at least one process, not {size}")
         self.size = size
-        working = [process for process in self._processes.values() if not process.retiring]
-        for process in sorted(working, key=lambda process: len(process.calls))[: max(0, len(working) - size)]:
-            self._retire(process)
-        self._fill_up()
+        self._population.resize(size)
 
     def recycle(self) -> None:
-        """Replace every process, each as soon as its successor is there and its call has ended."""
-        for process in list(self._processes.values()):
-            self._retire(process)
-        self._fill_up()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is no call, waiting or sent."""
-        return not self._waiting and not any(process.calls for process in self._processes.values())
+        """Replace every process, each after the call that it runs."""
+        self._population.recycle()
 
     # ---- Calls
 
@@ -230,8 +188,8 @@ class Processes:
         flags = PROGRESS if progress else 0
         call = PoolCall(next(self._tokens), name, payload, listener, deadline, limit, window, flags)
         call.on_sent = on_sent
-        if self._broken is not None:
-            call.fail(WorkerLost(self._broken, started=False))
+        if self._population.broken is not None:
+            call.fail(WorkerLost(self._population.broken, started=False))
             return call
         self._waiting[call.token] = call
         if self._idle:
@@ -257,7 +215,7 @@ class Processes:
         """The reader of a stream takes so many more items."""
         if call.process is not None:
             call.process.grant(call, items)
-            self._nudge(call.process)
+            self._population.nudge(call.process)
         elif call.token in self._waiting and call.window:
             call.window = min(call.window + items, MOST_ITEMS)
 
@@ -321,12 +279,12 @@ class Processes:
     def _look_for_silence(self) -> None:
         """Ask back what waits behind calls that turn out to be long."""
         now, any_ahead = time.monotonic(), False
-        for process in self._processes.values():
+        for process in self._population.members.values():
             if len(process.calls) > 1:
                 any_ahead = True
                 if not process.asked_back and now - process.heard >= _SILENCE:
                     process.ask_back()
-                    self._nudge(process)
+                    self._population.nudge(process)
         if not any_ahead:
             self._silence.stop()
             self._silence.close()
@@ -352,7 +310,7 @@ class Processes:
     def _interrupt(self, call: PoolCall, process: Process) -> None:
         """Tell a call to end. The first of its process is killed where it doesn't; the others have not begun."""
         process.interrupt(call, call.stopped_by or CANCELLED)
-        self._nudge(process)
+        self._population.nudge(process)
         is_first = process.calls[0] is call
 
         def give_up(call: PoolCall) -> None:
@@ -364,62 +322,36 @@ class Processes:
                 return
             call.fail(_ended(call.stopped_by or CANCELLED, started=started))
             if started:
-                self._kill(process, "it did not end when it was told to")
+                self._population.kill(process, "it did not end when it was told to")
 
         self._set_timer(call, self.grace, give_up)
-
-    def _nudge(self, process: Process) -> None:
-        # The frame is written at the end of this turn of the loop, and the signal must come after it.
-        self._loop.run_callback(self._nudge_now, process)
-
-    def _nudge_now(self, process: Process) -> None:
-        if process.is_behind:  # the frame is still here, behind a large call
-            gevent.spawn(self._nudge_when_sent, process)
-        elif self._link is not None:
-            self._link.signal(process.pid, NUDGE)
-
-    def _nudge_when_sent(self, process: Process) -> None:
-        process.wait_until_sent()
-        if self._link is not None:
-            self._link.signal(process.pid, NUDGE)
-
-    def _kill(self, process: Process, why: str) -> None:
-        process.doom = why
-        process.retiring = True
-        self._idle.pop(process.slot, None)
-        if self._link is not None:
-            self._link.signal(process.pid, signal.SIGKILL, group=True)
 
     # ---- What processes say
 
     def process_ready(self, process: Process) -> None:
-        self._failures = 0
-        self._broken = None
-        if process.retiring:
-            self._end(process)
-            return
-        self._idle[process.slot] = process
-        if not self._whole.ready() and sum(p.ready for p in self._processes.values()) >= self.size:
-            self._whole.set(None)
-        if self._waiting:
-            self._dispatch()
+        if self._population.process_ready(process):
+            self._idle[process.slot] = process
+            if self._waiting:
+                self._dispatch()
 
     def process_unfit(self, process: Process, trace: str) -> None:
-        self._failures += 1
-        self._break(f"the task processes can't be made ready, for their initializer fails:\n{trace.rstrip()}")
+        self._population.process_unfit(trace)
+
+    def process_lost(self, process: Process) -> None:
+        self._population.process_lost(process)
 
     def process_answered(self, process: Process, call: PoolCall, seconds: float) -> None:
         self._estimates.learn(call.name, seconds)
 
     def process_has_room(self, process: Process) -> None:
         if self.max_tasks is not None and process.done >= self.max_tasks and not process.retiring:
-            self._retire(process)
-            self._fill_up()
+            self._population.retire(process)
+            self._population.fill_up()
         if process.retiring:
             if process.calls:
                 self._first_begins(process)
             elif process.doom is None:
-                self._end(process)
+                self._population.end(process)
             return
         if self._waiting:
             self._send_ahead(process)
@@ -440,163 +372,30 @@ class Processes:
     def call_not_started(self, call: PoolCall, reason: bytes) -> None:
         call.fail(_ended(reason, started=False))
 
-    def process_lost(self, process: Process) -> None:
-        """Its socket ended. The template says with which status it exited, unless the task only closed the socket."""
-        self._idle.pop(process.slot, None)
-        timer = self._loop.timer(_EXIT_IS_TOLD_WITHIN)
-
-        def kill() -> None:
-            timer.close()
-            if self._processes.get(process.slot) is process:
-                self._kill(process, "its socket was closed")
-
-        timer.start(kill)
-
     def _first_begins(self, process: Process) -> None:
         call = process.calls[0]
         if (call.limit is not None or call.stopped_by is not None) and not call.finished:
             self._begins(call)
 
-    # ---- How many there are
+    # ---- What the population says
 
-    def _retire(self, process: Process) -> None:
-        """Give it no more calls; it ends when it has answered those that it has."""
-        if process.retiring:
-            return
-        process.retiring = True
-        self._recycled += 1
+    def process_leaves(self, process: Process) -> None:
         self._idle.pop(process.slot, None)
-        if len(process.calls) > 1 and not process.asked_back:
-            process.ask_back()
-            self._nudge(process)
-        elif not process.calls and process.ready:
-            self._end(process)
 
-    def _end(self, process: Process) -> None:
-        """Let it exit: it has nothing to do any more. Its exit is told later, and is no loss."""
-        self._processes.pop(process.slot, None)
-        process.close()
-
-    def _fill_up(self) -> None:
-        """Ask for the processes that are missing."""
-        if self._link is None or not self._template_ready or self._closed:
-            return
-        there = sum(not process.retiring for process in self._processes.values()) + len(self._asked_for)
-        for _ in range(self.size - there):
-            slot = next(self._slots)
-            self._asked_for.add(slot)
-            self._link.fork(slot)
-
-    def _check_memory(self) -> None:
-        assert self.max_memory is not None
-        for process in list(self._processes.values()):
-            if not process.ready or process.doom is not None:
-                continue
-            size = resident(process.pid)
-            if size is None or size <= self.max_memory:
-                continue
-            if process.calls:
-                self._kill(process, f"it had {size:,} bytes of memory, more than max_memory ({self.max_memory:,})")
-            else:
-                self._retire(process)
-        self._fill_up()
-
-    # ---- What the template says
-
-    def template_ready(self) -> None:
-        self._template_ready = True
-        self._fill_up()
-
-    def template_failed(self, trace: str) -> None:
-        self._break(f"the task processes can't be started, for what they import fails:\n{trace.rstrip()}")
-
-    def template_gone(self) -> None:
-        """Every process is gone with it. Start again, from the beginning."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-        self._template_ready = False
-        self._asked_for.clear()
-        processes = list(self._processes.values())
-        self._idle.clear()
-        for process in processes:
-            process.retiring = True  # what one leaves must not be given to the next
-        for process in processes:
-            process.read_rest()
-            self._bury(process, None)
-        if not self._whole.ready():
-            self._break("the template of the task processes died while it started")
-        if not self._closed:
-            self._again(self._restart)
-
-    def _break(self, why: str) -> None:
-        """Nothing can run for now: tell whoever waits, and whoever comes before a process is ready again."""
-        self._broken = why
-        if not self._whole.ready():
-            self._whole.set_exception(PoolBroken(why))
-        waiting, self._waiting = self._waiting, OrderedDict()
-        for call in waiting.values():
-            call.fail(WorkerLost(why, started=False))
-
-    def _restart(self) -> None:
-        if self._link is None:
-            try:
-                self.begin()
-            except OSError:  # out of descriptors, processes or memory
-                self._again(self._restart)
-
-    def process_started(self, slot: int, pid: int, fd: int) -> None:
-        if self._closed or slot not in self._asked_for:
-            os.close(fd)  # it sees the end, and exits
-            return
-        self._asked_for.discard(slot)
-        self._processes[slot] = Process(self._loop, slot, pid, fd, self)
-
-    def process_exited(self, slot: int, pid: int, status: int) -> None:
-        if self._closed:
-            return
-        process = self._processes.get(slot)
-        if process is None and slot not in self._asked_for:
-            return  # one that was let go
-        self._asked_for.discard(slot)
-        if process is not None:
-            process.retiring = True  # its last answer must not bring it another call
-            process.read_rest()
-            self._bury(process, status)
-            if process.ready:
-                self._fill_up()
-                return
-        self._again(self._fill_up)
-
-    def _bury(self, process: Process, status: int | None) -> None:
-        self._lost += 1
-        self._idle.pop(process.slot, None)
-        self._processes.pop(process.slot, None)
-        process.close()
+    def process_died(self, process: Process, how: str) -> None:
         calls = list(process.calls)
         process.calls.clear()
         for call in calls:
             call.process = None
-        how = _say(status) + (f", for {process.doom}" if process.doom else "")
-        logger.warning("task process %d %s", process.pid, how)
         if calls:
             first, *ahead = calls
             first.fail(WorkerLost(f"the process that ran {first.name or 'it'} {how}"))
             self.calls_handed_back(process, ahead)
 
-    def _again(self, what: Callable[[], None]) -> None:
-        """Do it after a pause that doubles with every failure in a row."""
-        timer = self._loop.timer(min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE))
-        self._failures = min(self._failures + 1, _FAILURES_ARE_A_DEFECT)
-        if self._failures == _FAILURES_ARE_A_DEFECT and self._broken is None:
-            self._break("the task processes can't be started: they die at once (see what they wrote to stderr)")
-
-        def act() -> None:
-            timer.close()
-            if not self._closed:
-                what()
-
-        timer.start(act)
+    def nothing_can_run(self, why: str) -> None:
+        waiting, self._waiting = self._waiting, OrderedDict()
+        for call in waiting.values():
+            call.fail(WorkerLost(why, started=False))
 
     # ---- Fork
 
@@ -605,17 +404,14 @@ class Processes:
 
         The calls are the parent's, and so it is for the parent to say when they are out of time.
         """
-        if self._link is not None:
-            self._link.abandon()
-        for timer in (self._silence, self._memory):
-            if timer is not None:
-                timer.stop()
+        if self._silence is not None:
+            self._silence.stop()
         for call in self._waiting.values():
             call.stop_timer()
-        for process in self._processes.values():
+        for process in self._population.members.values():
             for call in process.calls:
                 call.stop_timer()
-            process.abandon()
+        self._population.abandon()
 
 
 def _closed(*, started: bool) -> CallError:
@@ -628,17 +424,6 @@ def _ended(reason: bytes, *, started: bool) -> CallError:
     if reason == OUT_OF_TIME:
         return out_of_time(started=started)
     return Cancelled("cancelled by its caller", started=started)
-
-
-def _say(status: int | None) -> str:
-    if status is None:
-        return "died with the whole pool"
-    if status < 0:
-        try:
-            return f"was killed by signal {-status} ({signal.Signals(-status).name})"
-        except ValueError:
-            return f"was killed by signal {-status}"
-    return f"exited with code {status}"
 
 
 _instances: weakref.WeakSet[Processes] = weakref.WeakSet()
