@@ -129,6 +129,8 @@ def command(
     ready = f"greentask {__version__} serves {count} on {where} (pid {os.getpid()}{pool})"
     gevent.spawn(click.echo, ready)  # runs when the server takes signals, too
     server.serve_forever(drain_timeout)
+    for number in (signal.SIGTERM, signal.SIGINT):  # all is done: one that comes now changes nothing any more
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _load(apps: tuple[str, ...], in_processes: tuple[str, ...]) -> Tasks:

@@ -19,12 +19,13 @@ class Limits:
     max_connections
         Connections at once; further ones wait in the kernel's queue until one is closed.
     max_in_flight
-        Calls in flight on one connection; the reader waits with the next one until another is answered.
+        Calls in flight on one connection; the reader waits with the next one until another is answered. Where
+        streams are among them, the grants that they wait for may come behind it, and it is refused (``Overloaded``).
     max_calls
         Calls in flight in the whole server; further ones are refused with ``Overloaded``.
     max_unsent
         Bytes of answers that a peer has not read. From a quarter of it on its next lines wait and its
-        progress reports are dropped; past it, it is cut off.
+        progress reports are dropped; past it, it is cut off. A larger result is ``InvalidResult``.
     """
 
     max_line: int = DEFAULT_MAX_LINE
