@@ -114,17 +114,17 @@ def tick():
         ticks += 1
 gevent.spawn(tick)
 for way in (
-    lambda: client.call("nap", 0.15),
-    lambda: client.submit("nap", 0.15).result(),
-    lambda: client.submit("nap", 0.15).exception(),
-    lambda: client.using(progress=lambda report: None).call("nap", 0.15),
-    lambda: list(client.map("nap", [0.15, 0.15])),
-    lambda: list(client.map("nap", [0.15, 0.15], unordered=True)),
-    lambda: list(client.stream("count", 2, 0.07)),
+    lambda: client.call("nap", 0.3),
+    lambda: client.submit("nap", 0.3).result(),
+    lambda: client.submit("nap", 0.3).exception(),
+    lambda: client.using(progress=lambda report: None).call("nap", 0.3),
+    lambda: list(client.map("nap", [0.3, 0.3])),
+    lambda: list(client.map("nap", [0.3, 0.3], unordered=True)),
+    lambda: list(client.stream("count", 2, 0.15)),
 ):
     ticks = 0
     way()
-    print(ticks >= 5)
+    print(ticks >= 3)
 """
 
 
