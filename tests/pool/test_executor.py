@@ -397,7 +397,8 @@ def none_runs_twice(folder: Path, rounds: int) -> None:
                     assert future.result(20) == asked
                     assert ran.stat().st_size == 1, f"{asked} ran {ran.stat().st_size} times"
                 except WorkerLost:
-                    assert not ran.exists() or ran.stat().st_size == 1, f"{asked} ran twice"
+                    # It may have died before it left its mark, or between making the file and writing to it.
+                    assert not ran.exists() or ran.stat().st_size <= 1, f"{asked} ran {ran.stat().st_size} times"
 
 
 # ---- Everywhere

@@ -168,10 +168,15 @@ def test_a_module_that_is_not_there_is_named_with_where_it_was_looked_for(write:
     )
 
 
+@pytest.mark.parametrize(("app", "module"), [("shop.py", "shop"), ("shop/tasks.py", "shop.tasks"), ("./a.py", "a")])
+def test_a_file_is_answered_with_the_module_to_name(app: str, module: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"is a file: name the module, '{module}'"):
+        load_apps([app])
+
+
 def test_the_part_of_the_path_that_is_not_there_is_named(write: Write) -> None:
-    for app in ("loaded_app_nowhere.shop.tasks", "loaded_app_nowhere.py"):
-        with pytest.raises(ConfigurationError, match="there is no module 'loaded_app_nowhere' in"):
-            load_apps([app])
+    with pytest.raises(ConfigurationError, match="there is no module 'loaded_app_nowhere' in"):
+        load_apps(["loaded_app_nowhere.shop.tasks"])
     module = write("")
     with pytest.raises(ConfigurationError, match=f"there is no module '{module}.tasks' in"):
         load_apps([f"{module}.tasks"])
