@@ -336,7 +336,7 @@ class _Core:
     def __del__(self) -> None:
         link = self._link
         if link is not None and not (link.home.has_ended or sys.is_finalizing()) and link.home.hub.loop is not None:
-            link.home.hub.loop.run_callback_threadsafe(link.leave)  # not here and now: garbage is collected anywhere
+            link.home.post(link.leave)  # not here and now: garbage is collected anywhere
 
     def forked(self) -> None:
         self._lock = allocate_lock()

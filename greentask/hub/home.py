@@ -12,7 +12,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +22,7 @@ from gevent import getcurrent, monkey, with_timeout
 from gevent._hub_local import get_hub_if_exists  # the one way to ask without making a hub
 from gevent.hub import Waiter, get_hub
 
-__all__ = ["Bell", "Home", "allocate_lock", "current_home", "find_home"]
+__all__ = ["Bell", "Home", "allocate_lock", "find_home"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +38,22 @@ _ENDED_WITHIN = 0.5  # seconds, for the background thread
 
 
 class Home:
-    """A hub and the thread that runs it; ``has_ended`` at the interpreter's exit, if it is the background thread."""
+    """A hub and the thread that runs it; ``has_ended`` at the interpreter's exit, if it is the background thread.
 
-    __slots__ = ("has_ended", "hub", "pid", "thread")
+    Other threads ``post``. gevent's own ``run_callback_threadsafe`` would count the loop's references from there, in
+    a number that the loop counts in as well; to wake a watcher touches none.
+    """
+
+    __slots__ = ("_posted", "_wake", "has_ended", "hub", "pid", "thread")
 
     def __init__(self) -> None:
         self.has_ended = False
         self.hub = get_hub()
         self.thread = _thread_id()
         self.pid = os.getpid()
+        self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._wake = self.hub.loop.async_(ref=False)
+        self._wake.start(self._run_posted)
 
     def is_here(self) -> bool:
         """Whether the caller runs in this hub's thread."""
@@ -55,18 +64,32 @@ class Home:
         if _thread_id() == self.thread:
             function(*args)
         else:
-            self.hub.loop.run_callback_threadsafe(function, *args)
+            self.post(function, *args)
+
+    def post(self, function: Callable[..., object], *args: Any) -> None:
+        """Run it there soon, wherever the caller is."""
+        self._posted.append((function, args))
+        self._wake.send()
+
+    def _run_posted(self) -> None:
+        for _ in range(len(self._posted)):  # those that are posted meanwhile wake us again
+            function, args = self._posted.popleft()
+            try:
+                function(*args)
+            except BaseException:
+                self.hub.handle_error(function, *sys.exc_info())
 
 
-def current_home() -> Home:
-    """The hub of the calling thread."""
-    return Home()
+_main: Home | None = None  # the main thread's
 
 
 def find_home() -> Home:
     """The home of a client or pool that is first used here and now."""
+    global _main
     if _is_main_thread() and (monkey.is_module_patched("socket") or _background.is_over()):
-        return Home()
+        if _main is None or _main.pid != os.getpid() or _main.hub is not get_hub():
+            _main = Home()
+        return _main
     return _background.get()
 
 

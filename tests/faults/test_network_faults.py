@@ -75,7 +75,7 @@ def test_n1_bytes_that_come_one_at_a_time(peer: LineClient, server: RunningServe
 
 def test_n1_a_line_that_is_cut_anywhere(peer: LineClient, server: RunningServer) -> None:
     with server.connect() as other:
-        for cut in range(1, len(CALLS)):
+        for cut in range(1, len(CALLS), 2):
             peer.send_bytes(CALLS[:cut])
             assert other.call("greentask.ping") == "pong"
             peer.send_bytes(CALLS[cut:])
@@ -116,11 +116,11 @@ def test_n2_a_reset_frees_what_the_connection_had(server: RunningServer, tmp_pat
         assert peer.socket.recv(10)
 
     def in_a_progress_stream(peer: LineClient) -> None:
-        peer.send({"id": 1, "function": "advance", "args": {"to": 20, "pause": 0.02}, "progress": True})
+        peer.send({"id": 1, "function": "advance", "args": {"to": 10, "pause": 0.02}, "progress": True})
         assert "progress" in peer.hear()
 
     def in_a_progress_stream_of_a_process(peer: LineClient) -> None:
-        peer.send({"id": 1, "function": "advance_in_process", "args": {"to": 20, "pause": 0.02}, "progress": True})
+        peer.send({"id": 1, "function": "advance_in_process", "args": {"to": 10, "pause": 0.02}, "progress": True})
         assert "progress" in peer.hear()
 
     def in_a_batch(peer: LineClient) -> None:
@@ -272,7 +272,7 @@ def test_n6_answers_that_wait_for_their_turn_count_as_unread(server: RunningServ
 
 
 def test_n6_a_peer_that_is_behind_loses_progress_and_nothing_else(server: RunningServer) -> None:
-    count, note = 20_000, "x" * 500
+    count, note = 15_000, "x" * 500
     with server.connect(receive_buffer=4096) as peer:
         peer.send({"id": 1, "function": "advance", "args": {"to": count, "note": note}, "progress": True})
         wait_until(lambda: server.status()["in_flight"] == 0, "the task has ended")
@@ -374,8 +374,8 @@ def test_n9_out_of_descriptors_accepting_pauses_and_goes_on() -> None:
         others = [server.connect() for _ in range(10)]
         wait_until(lambda: "Too many open files" in server.output(), "it is told")
         used = cpu(server)
-        assert peer.call("nap", 1.0) == 1.0
-        assert cpu(server) - used < 0.5, "it does not spin"
+        assert peer.call("nap", 0.6) == 0.6
+        assert cpu(server) - used < 0.3, "it does not spin"
         assert server.output().count("Too many open files") == 1
         assert "Traceback" not in server.output()
         for other in others:

@@ -370,7 +370,7 @@ def test_a_call_that_did_not_start_in_time_never_starts(
     server: RunningServer, peer: LineClient, tmp_path: Path
 ) -> None:
     file = tmp_path / "marks"
-    peer.send(*({"id": number, "function": "nap_in_process", "args": [0.8]} for number in range(2)))
+    peer.send(*({"id": number, "function": "nap_in_process", "args": [0.5]} for number in range(2)))
     peer.send({"id": 2, "function": "mark_in_process", "args": [str(file)], "timeout": 0.1})
     first = peer.hear()
     assert first == {
@@ -428,7 +428,7 @@ def test_cancel_ends_a_running_call(server: RunningServer, peer: LineClient, tmp
 def test_cancel_ends_a_call_that_waits_for_a_process(peer: LineClient, tmp_path: Path) -> None:
     file = tmp_path / "marks"
     peer.send(
-        *({"id": number, "function": "nap_in_process", "args": [0.5]} for number in range(2)),
+        *({"id": number, "function": "nap_in_process", "args": [0.3]} for number in range(2)),
         {"id": "waiting", "function": "mark_in_process", "args": [str(file)]},
         {"id": "cancel", "function": "greentask.cancel", "args": ["waiting"]},
     )
