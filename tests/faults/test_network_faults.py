@@ -504,7 +504,6 @@ def test_o4_a_bad_flag_is_exit_code_2() -> None:
         ("server imports", signal.SIGINT),
         ("template imports", signal.SIGINT),
         ("template imports", signal.SIGTERM),
-        ("serves", signal.SIGINT),
         ("serves", signal.SIGTERM),
     ],
 )
