@@ -39,6 +39,7 @@ class PoolCall:
     """One call. ``deadline`` (monotonic seconds) stops it wherever it is; ``limit`` counts from when it starts."""
 
     __slots__ = (
+        "begun",
         "deadline",
         "estimate",
         "finished",
@@ -78,6 +79,7 @@ class PoolCall:
         self.process: Process | None = None  # the one that it was sent to
         self.estimate = 0.0  # seconds that it was expected to run when it was sent
         self.stopped_by: bytes | None = None  # the reason why it was told to end
+        self.begun = False  # its turn in its process has come
         self.finished = False
         self.timer: Any = None
 
@@ -95,7 +97,7 @@ class PoolCall:
         """Tell its listener something. A listener's defect is its own: it is reported, and everything else goes on."""
         try:
             hear(what)
-        except Exception:  # gevent would stop the watcher that we are called from
+        except BaseException:  # gevent would stop the watcher that calls us, and what else it has read would be lost
             get_hub().handle_error(self, *sys.exc_info())
 
     def stop_timer(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import math
 import os
 import pickle
 import time
@@ -41,6 +42,7 @@ class PoolFuture(Future[Any]):
 
     _pool: Pool
     _call: PoolCall | None = None
+    is_stopped = False
 
     def cancel(self) -> bool:
         cancelled = super().cancel()
@@ -54,6 +56,7 @@ class PoolFuture(Future[Any]):
         Its result is then ``concurrent.futures.CancelledError``.
         """
         if not self.cancel():
+            self.is_stopped = True
             self._pool._stop(self)
 
 
@@ -116,14 +119,21 @@ class Pool(Executor):
         self._futures: set[PoolFuture] = set()  # its home's alone: those that the engine has
         self._submitted = 0  # not in the engine yet, under the lock
         self._is_shut_down = False
+        self._is_closing = False
         self._closed = Bell()
         _pools.add(self)
+
+    def __del__(self) -> None:
+        # Nobody can submit any more, and nothing is on its way, for that would refer to us.
+        home, engine = getattr(self, "_home", None), getattr(self, "_engine", None)
+        if engine is not None and home is not None and self._pid == os.getpid() and not home.has_ended:
+            home.post(gevent.spawn, engine.close)
 
     # ---- What concurrent.futures promises
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn(*args, **kwargs)`` in a process; the future has its result."""
-        return self.schedule(fn, args, kwargs, timeout=self._timeout)
+        return self.schedule(fn, args, kwargs)
 
     def schedule(
         self,
@@ -138,17 +148,17 @@ class Pool(Executor):
 
         ``on_progress`` is called in the I/O's thread: it must be quick and must not block.
         """
+        if timeout is not None and not 0 < timeout < math.inf:
+            raise ValueError(f"timeout is in seconds above 0, not {timeout!r}")
         future = PoolFuture()
         future._pool = self
-        home = self._enter()
+        payload: bytes | Exception
         try:
             payload = pickle.dumps((fn, tuple(args), kwargs or {}), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
-            self._leave_again(home)
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
-            return future
-        home.run(self._submit, future, payload, self._timeout if timeout is None else timeout, on_progress)
+            payload = error
+        name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        self._enter().run(self._submit, future, name, payload, timeout or self._timeout, on_progress)
         return future
 
     def map(
@@ -169,7 +179,7 @@ class Pool(Executor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         chunks = _chunks(zip(*iterables), chunksize)
-        submitted = (self.submit(_run_chunk, fn, chunk) for chunk in chunks)
+        submitted = (self.submit(_Chunk(fn), chunk) for chunk in chunks)
         flying = deque(submitted if buffersize is None else itertools.islice(submitted, buffersize))
         return _results(flying, submitted, timeout)
 
@@ -226,9 +236,6 @@ class Pool(Executor):
             self._submitted += 1
             return self._home
 
-    def _leave_again(self, home: Home) -> None:
-        home.run(self._arrived)
-
     def _withdraw(self, future: PoolFuture) -> None:
         if self._home is not None:
             self._home.run(self._take_back, future)
@@ -270,25 +277,25 @@ class Pool(Executor):
             self._engine = Processes(
                 setup, self._size, grace=self._grace, max_tasks=self._max_tasks, max_memory=self._max_memory
             )
-            self._engine.begin()
+        self._engine.begin()  # again, where a template could not be started the last time
         return self._engine
-
-    def _arrived(self) -> None:
-        with self._lock:
-            self._submitted -= 1
 
     def _submit(
         self,
         future: PoolFuture,
-        payload: bytes,
+        name: str,
+        payload: bytes | Exception,
         limit: float | None,
         on_progress: Callable[[dict[str, Any]], None] | None,
     ) -> None:
-        self._arrived()
+        with self._lock:
+            self._submitted -= 1
         self._futures.add(future)
         try:
+            if isinstance(payload, Exception):
+                raise payload
             future._call = self._begin().submit(
-                "",
+                name,
                 payload,
                 _Receiver(self, future, on_progress),
                 limit=limit,
@@ -296,7 +303,11 @@ class Pool(Executor):
                 on_sent=lambda: self._is_wanted(future),
             )
         except Exception as error:
-            self._ended(future)
+            self._fail(future, error)
+
+    def _fail(self, future: PoolFuture, error: BaseException) -> None:
+        self._ended(future)
+        if future.running() or future.set_running_or_notify_cancel():
             future.set_exception(error)
 
     def _is_wanted(self, future: PoolFuture) -> bool:
@@ -336,6 +347,9 @@ class Pool(Executor):
             on_their_way = self._submitted
         if on_their_way or self._futures:
             return  # they will come by here again
+        if self._is_closing:
+            return
+        self._is_closing = True
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
@@ -356,19 +370,24 @@ class _Receiver:
         try:
             value = pickle.loads(result)
         except Exception as error:
-            self._fail(error)
+            self._pool._fail(self._future, error)
         else:
             self._pool._ended(self._future)
             self._future.set_result(value)
 
     def failed(self, error: bytes) -> None:
-        self._fail(load_error(error))
+        loaded = load_error(error)
+        if isinstance(loaded, Cancelled) and self._future.is_stopped:
+            loaded = CancelledError(str(loaded))
+        self._pool._fail(self._future, loaded)
 
     def refuse(self, error: CallError) -> None:
+        told: Exception = error
         if isinstance(error, WorkerLost) and error.started is False:
-            self._fail(PoolBroken(str(error)))
-        else:
-            self._fail(error)
+            told = PoolBroken(str(error))
+        elif isinstance(error, Cancelled):
+            told = CancelledError(str(error))
+        self._pool._fail(self._future, told)
 
     def progress(self, report: bytes) -> None:
         if self._on_progress is not None:
@@ -377,17 +396,16 @@ class _Receiver:
     def item(self, item: bytes) -> None:
         raise AssertionError("nothing streams in a Pool")
 
-    def _fail(self, error: BaseException) -> None:
-        if isinstance(error, Cancelled):
-            error = CancelledError(str(error))
-        self._pool._ended(self._future)
-        if not self._future.running():
-            self._future.set_running_or_notify_cancel()
-        self._future.set_exception(error)
 
+class _Chunk:
+    """Runs a function for several items. Known by that function's name, as their calls alone would be."""
 
-def _run_chunk(fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
-    return [fn(*args) for args in chunk]
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+        self.__qualname__ = f"map of {getattr(fn, '__qualname__', type(fn).__qualname__)}"
+
+    def __call__(self, chunk: list[tuple[Any, ...]]) -> list[Any]:
+        return [self._fn(*args) for args in chunk]
 
 
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -81,6 +81,8 @@ class Population:
     def close(self, timeout: float) -> None:
         """End them all, whatever they run, and wait for that."""
         self._closed = True
+        if not self.whole.ready():
+            self.whole.set_exception(PoolBroken("the pool was closed while it started"))
         if self._memory is not None:
             self._memory.stop()
             self._memory.close()
@@ -163,16 +165,22 @@ class Population:
     def nudge(self, process: Process) -> None:
         """Make it look at its socket, for what was written just now."""
         # The frame is written at the end of this turn of the loop, and the signal must come after it.
-        self._loop.run_callback(self._nudge_now, process)
+        if not process.is_nudged:
+            process.is_nudged = True
+            self._loop.run_callback(self._nudge_now, process)
 
     def _nudge_now(self, process: Process) -> None:
         if process.is_behind:  # the frame is still here, behind a large call
             gevent.spawn(self._nudge_when_sent, process)
-        elif self._link is not None:
-            self._link.signal(process.pid, NUDGE)
+        else:
+            self._nudge_now_that_it_is_sent(process)
 
     def _nudge_when_sent(self, process: Process) -> None:
         process.wait_until_sent()
+        self._nudge_now_that_it_is_sent(process)
+
+    def _nudge_now_that_it_is_sent(self, process: Process) -> None:
+        process.is_nudged = False
         if self._link is not None:
             self._link.signal(process.pid, NUDGE)
 

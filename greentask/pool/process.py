@@ -60,6 +60,7 @@ class Process:
         "done",
         "doom",
         "heard",
+        "is_nudged",
         "load",
         "pid",
         "ready",
@@ -76,6 +77,7 @@ class Process:
         self.load = 0.0  # seconds that they are expected to run, all together
         self.done = 0  # calls that it has answered
         self.heard = 0.0  # when it last began or answered something, on the monotonic clock
+        self.is_nudged = False  # it will be told to look at its socket, which has not happened yet
         self.asked_back = False  # the calls that it has not started
         self.doom: str | None = None  # why it is being killed
         self._events = events

@@ -48,7 +48,7 @@ class PoolStats:
     """A look at the pool.
 
     ``processes`` that are ready, ``busy`` ones of them, calls ``waiting`` for one, calls ``sent`` and not answered,
-    processes ``lost`` (died, or were killed) and ``recycled`` (by ``max_tasks`` or ``max_memory``) so far.
+    processes ``lost`` (died, or were killed) and ``recycled`` (let go: by a limit, or by ``resize`` and ``restart``).
     """
 
     processes: int
@@ -262,19 +262,21 @@ class Processes:
 
     def _send(self, process: Process, call: PoolCall) -> None:
         process.send(call, self._estimates.of(call.name))
-        if call.limit is not None and len(process.calls) == 1:
+        if len(process.calls) == 1:
             self._begins(call)
 
     def _begins(self, call: PoolCall) -> None:
         """A call's turn has come: its limit counts from now on."""
+        if call.begun or call.finished:
+            return
+        call.begun = True
         if call.stopped_by is not None and call.process is not None:
             self._interrupt(call, call.process)
         elif call.limit is not None:
-            limit, call.limit = call.limit, None
-            until = time.monotonic() + limit
+            until = time.monotonic() + call.limit
             if call.deadline is None or until < call.deadline:
                 call.deadline = until
-                self._set_timer(call, limit, self._out_of_time)
+                self._set_timer(call, call.limit, self._out_of_time)
 
     def _look_for_silence(self) -> None:
         """Ask back what waits behind calls that turn out to be long."""
@@ -349,14 +351,14 @@ class Processes:
             self._population.fill_up()
         if process.retiring:
             if process.calls:
-                self._first_begins(process)
+                self._begins(process.calls[0])
             elif process.doom is None:
                 self._population.end(process)
             return
         if self._waiting:
             self._send_ahead(process)
         if process.calls:
-            self._first_begins(process)
+            self._begins(process.calls[0])
         else:
             self._idle[process.slot] = process
 
@@ -371,11 +373,6 @@ class Processes:
 
     def call_not_started(self, call: PoolCall, reason: bytes) -> None:
         call.fail(_ended(reason, started=False))
-
-    def _first_begins(self, process: Process) -> None:
-        call = process.calls[0]
-        if (call.limit is not None or call.stopped_by is not None) and not call.finished:
-            self._begins(call)
 
     # ---- What the population says
 

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import importlib.util
 import os
 import select
 import signal
@@ -19,7 +20,8 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
-from types import FrameType
+from importlib.machinery import ModuleSpec
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from .child import Handler, serve
@@ -71,7 +73,33 @@ def main(fd: int) -> None:
         _Template(control, handler).run()
 
 
+class _StayPlain:
+    """A finder that lets ``gevent.monkey`` be imported without effect.
+
+    What a template imports may begin with ``monkey.patch_all()``: a program's own main module, say. In a task process
+    there is no hub, and sockets must block.
+    """
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != "gevent.monkey":
+            return None
+        sys.meta_path.remove(cls)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                run(module)
+                for patch in [name for name in vars(module) if name.startswith("patch_")]:
+                    setattr(module, patch, lambda *_, **__: None)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
 def _load(setup: Setup) -> Handler:
+    sys.meta_path.insert(0, _StayPlain)
     sys.path[:] = setup.path
     module, _, name = setup.factory.partition(":")
     factory: Callable[..., Handler] = getattr(importlib.import_module(module), name)

@@ -345,10 +345,10 @@ def test_coroutines_share_their_process_s_loop() -> None:
 
 def test_short_tasks_do_not_wait_behind_a_long_one(pool: Pool) -> None:
     for _ in range(20):
-        pool.submit(work.spin, 0.001).result(10)  # so that it is known to be short, and sent ahead
-    long = pool.submit(work.spin, 2.0)
+        pool.submit(work.nap, 0.001).result(10)  # so that it is known to be short, and sent ahead
+    long = pool.submit(work.nap, 2.0)
     began = time.monotonic()
-    for future in [pool.submit(work.spin, 0.001) for _ in range(200)]:
+    for future in [pool.submit(work.nap, 0.001) for _ in range(200)]:
         future.result(10)
     taken = time.monotonic() - began
     assert not long.done(), taken
@@ -504,3 +504,55 @@ with Pool(1) as pool:
         "ignore::DeprecationWarning",
     )
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+def test_a_program_that_patches_itself_has_plain_processes(tmp_path: Path) -> None:
+    """The template imports the program's main module; its processes have no hub all the same, and end with it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        PATCHED
+        + "import socket, time\n"
+        + "from greentask import Pool\n"
+        + "def kind():\n    return f'{socket.socket.__module__} {time.sleep.__module__}'\n"
+        + "if __name__ == '__main__':\n"
+        + "    with Pool(2) as pool:\n"
+        + "        print({pool.submit(kind).result() for _ in range(20)}, pool.stats().lost)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=environment())
+    assert (done.stdout, done.stderr) == ("{'socket time'} 0\n", "")
+
+
+def test_one_that_is_dropped_takes_its_processes_along() -> None:
+    pool = Pool(1)
+    pid = pool.submit(work.me).result(10)
+    del pool
+    wait_until(lambda: not psutil.pid_exists(pid))
+
+
+def test_what_a_callback_raises_costs_no_other_its_answer() -> None:
+    def leave(_: object) -> None:
+        raise SystemExit(1)
+
+    with Pool(1) as pool:
+        futures = [pool.submit(work.add, number, 0) for number in range(20)]
+        futures[3].add_done_callback(leave)
+        assert [future.result(10) for future in futures] == list(range(20))
+        assert pool.submit(work.add, 1, 2).result(10) == 3
+
+
+def test_a_shutdown_waits_until_the_processes_are_gone() -> None:
+    pool = Pool(2)
+    pool.submit(work.me).result(10)
+    pids = pool.pids()
+    pool.shutdown(wait=False)
+    pool.shutdown(wait=True, cancel_futures=True)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_what_cannot_be_pickled_at_all_does_not_keep_it_from_closing() -> None:
+    class Stubborn:
+        def __reduce__(self) -> Any:
+            raise KeyboardInterrupt
+
+    with Pool(1) as pool, pytest.raises(KeyboardInterrupt):
+        pool.submit(work.echo, Stubborn())
