@@ -188,11 +188,12 @@ class Client:
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
         return_exceptions: bool = False,
+        progress: ProgressCallback | None = None,
     ) -> Iterator[Any]:
         """``map``, each item being one call's arguments as the wire has them."""
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}")
-        submit = (self._try_submit(function, item, timeout) for item in items)
+        submit = (self._try_submit(function, item, timeout, progress) for item in items)
         futures = _as_finished(submit, window) if unordered else _in_order(submit, window)
         return _results(futures, return_exceptions)
 
@@ -235,10 +236,16 @@ class Client:
         self._start(link, call, future)
         return future
 
-    def _try_submit(self, function: str, item: dict[str, Any] | list[Any], timeout: float | None) -> Future[Any]:
+    def _try_submit(
+        self,
+        function: str,
+        item: dict[str, Any] | list[Any],
+        timeout: float | None,
+        progress: ProgressCallback | None,
+    ) -> Future[Any]:
         """``submit_args``, where an error has its turn like that of a task."""
         try:
-            return self.submit_args(function, item, timeout=timeout)
+            return self.submit_args(function, item, timeout=timeout, progress=progress)
         except Exception as error:
             failed: Future[Any] = Future()
             failed.set_exception(error)
@@ -267,7 +274,7 @@ class Client:
             raise
 
     def _stream(self, call: Call, window: int) -> Iterator[Any]:
-        link, receiver = self._core.link(), EventReceiver()
+        link, receiver = self._core.link(), EventReceiver(streams=True)
         link.check_may_wait()
         self._start(link, call, receiver)
         assert call.id is not None

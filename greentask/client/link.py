@@ -27,6 +27,7 @@ _blocking_getaddrinfo: Any = monkey.get_original("socket", "getaddrinfo")
 _CHUNK = 256 * 1024
 #: Seconds that a server has, past a call's timeout, for telling whether the task had begun.
 _ANSWER_MARGIN = 0.5
+_LINES_AT_ONCE = 200  # then others get their turn
 _SENT_WITHIN = 1.0  # seconds, on closing
 
 
@@ -235,8 +236,11 @@ class Link:
                 for text in error.lines:
                     self._hear(decode_reply(text))
                 raise
-            for text in lines:
+            for number, text in enumerate(lines, 1):
                 self._hear(decode_reply(text))
+                if number % _LINES_AT_ONCE == 0:
+                    gevent.sleep(0)
+            gevent.sleep(0)  # recv doesn't wait while there is something: timers and the others must get their turn
 
     def _hear(self, reply: Reply) -> None:
         if reply.id is None and reply.kind == "error":

@@ -97,13 +97,16 @@ class CallFuture(Future[Any]):
                 self.set_exception(error)
         except InvalidStateError:
             pass  # cancelled in this moment
-        self._ring()
+        except BaseException:  # of a callback: SystemExit, say, which would end the greenlet that reads for everybody
+            logger.exception("a callback of a call's future raised an error")
+        finally:
+            self._ring()
 
     def progress(self, report: dict[str, Any]) -> None:
         if self._progress is not None:
             try:
                 self._progress(report)
-            except Exception:
+            except BaseException:
                 logger.exception("the progress callback of a call raised an error")
 
     def item(self, item: Any) -> None:
@@ -168,9 +171,10 @@ _MOST_REPORTS = 100
 class EventReceiver:
     """Puts everything that is heard of a call into a mailbox."""
 
-    __slots__ = ("mailbox",)
+    __slots__ = ("_streams", "mailbox")
 
-    def __init__(self) -> None:
+    def __init__(self, *, streams: bool = False) -> None:
+        self._streams = streams
         self.mailbox: Mailbox[Ended | Progress | Item] = Mailbox()
 
     def ended(self, value: Any, error: BaseException | None) -> None:
@@ -180,4 +184,5 @@ class EventReceiver:
         self.mailbox.put_latest(Progress(report), _MOST_REPORTS)
 
     def item(self, item: Any) -> None:
-        self.mailbox.put(Item(item))
+        if self._streams:  # else nobody asked, and nobody would take it
+            self.mailbox.put(Item(item))

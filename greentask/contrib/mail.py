@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 
 import gevent
+from gevent.lock import BoundedSemaphore
 
 __all__ = ["Delivery", "deliver"]
 
@@ -43,6 +44,8 @@ def deliver(
     if first is None:
         return delivery
     queue = itertools.chain([first], waiting)  # shared: each connection takes the next one
+    one_at_a_time = BoundedSemaphore(1)
+    done = itertools.count(1)
 
     def connect() -> smtplib.SMTP:
         return smtplib.SMTP(host, int(port), timeout=_TIMEOUT)
@@ -54,7 +57,7 @@ def deliver(
         except Exception as error:  # of this mail: a refusal, a broken connection, an address that is none
             delivery.refused[str(message["To"])] = f"{type(error).__name__}: {error}"
         if on_sent is not None:
-            on_sent(delivery.sent + len(delivery.refused))
+            on_sent(next(done))
 
     def run(connection: smtplib.SMTP | None) -> None:
         while True:
@@ -63,7 +66,8 @@ def deliver(
                     connection = connect()
                 except (smtplib.SMTPException, OSError):
                     return  # the relay wants no more of them: those that it took go on
-            message = next(queue, None)
+            with one_at_a_time:  # a generator that waits (for a database, say) can't be asked by two
+                message = next(queue, None)
             if message is None:
                 _quit(connection)
                 return

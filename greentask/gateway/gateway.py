@@ -146,8 +146,11 @@ class Gateway:
         mine = Group()
         try:
             while (message := websocket.receive()) is not None:
-                too_many = len(mine) >= self._max_in_flight
-                self._calls.add(mine.spawn(self._answer, websocket, message, too_many=too_many))
+                if len(mine) >= self._max_in_flight:
+                    # Here, so that a browser that sends on and doesn't read waits for its own answers.
+                    self._answer(websocket, message, too_many=True)
+                else:
+                    self._calls.add(mine.spawn(self._answer, websocket, message, too_many=False))
             websocket.linger()
         finally:
             keeper.kill(block=False)

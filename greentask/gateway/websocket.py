@@ -32,6 +32,7 @@ NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1000, 1001, 1002, 10
 _REASON_LIMIT = 123  # a control frame's 125 bytes less the code's two
 
 _SEND_WITHIN = 20.0  # seconds that a peer has for taking one frame
+_FRAME_COSTS = 16  # bytes of the message's budget: a message of endless empty fragments ends as well
 _LINGER = 1.0  # seconds
 _SILENT_FOR = 25.0  # seconds of silence after which we ping, and after as many again give up
 
@@ -122,18 +123,20 @@ class WebSocket(BareWebSocket):  # type: ignore[misc]
             raise WebSocketError(str(error)) from None
 
     def read_frame(self) -> tuple[Any, bytes]:
+        gevent.sleep(0)  # reading doesn't wait while there is something: the others must get their turn
         header = Header.decode_header(self.stream)
         self._heard = True
+        self._budget -= _FRAME_COSTS
         if header.flags:
             raise ProtocolError("reserved bits are set")
         if not header.mask:
             raise ProtocolError("frames from a browser are masked (RFC 6455, section 5.1)")
-        if not header.length:
-            return header, b""
         self._budget -= header.length
         if self._budget < 0:
             self.close(TOO_BIG, f"a message is longer than {self.max_message} bytes")
             raise WebSocketError("the message is too long")
+        if not header.length:
+            return header, b""
         payload = self.raw_read(header.length)
         if len(payload) != header.length:
             raise WebSocketError("the connection ended within a frame")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent
-from gevent.event import Event
 from gevent.pool import Pool as GreenletPool
 from gevent.server import StreamServer
 from gevent.socket import socket as GreenSocket
@@ -50,7 +49,6 @@ class Acceptor:
         self._sockets: list[GreenSocket] = []
         self._servers: list[StreamServer] = []
         self._greenlets = GreenletPool(limits.max_connections)
-        self._closed = Event()
 
     @property
     def addresses(self) -> list[Address]:
@@ -75,11 +73,6 @@ class Acceptor:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
-        self._closed.set()
-
-    def wait_closed(self) -> None:
-        """Wait until ``close`` is called."""
-        self._closed.wait()
 
     def join(self, timeout: float) -> bool:
         """Wait until every connection is closed; after ``timeout`` seconds cut off what is left, and say False."""

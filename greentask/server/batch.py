@@ -43,6 +43,7 @@ class Batch:
         self._answer = answer
         self.limits = server.limits
         self._slots = Semaphore(min(WINDOW, self.limits.max_in_flight, self.limits.max_calls))
+        self._item_slots = server.item_slots
         self._running: dict[int, Running | None] = {}
         self._none_running = Event()
         self._cancelled = False
@@ -62,9 +63,10 @@ class Batch:
     def _run(self) -> None:
         for index, args in enumerate(self._items):
             self._slots.acquire()
+            self._item_slots.acquire()
             self._answer.session.connection.wait_until_read()
             if self._cancelled:
-                self._slots.release()
+                self._release()
                 break
             self._running[index] = None
             item = _Item(self, index)
@@ -89,9 +91,13 @@ class Batch:
         self._failed += not well
         self._running.pop(index, None)
         self.send(index, body)
-        self._slots.release()
+        self._release()
         if not self._running:
             self._none_running.set()
+
+    def _release(self) -> None:
+        self._slots.release()
+        self._item_slots.release()
 
     def send(self, index: int, body: bytes) -> None:
         """A line about an item."""

@@ -22,7 +22,8 @@ class Limits:
         Calls in flight on one connection; the reader waits with the next one until another is answered. Where
         streams are among them, the grants that they wait for may come behind it, and it is refused (``Overloaded``).
     max_calls
-        Calls in flight in the whole server; further ones are refused with ``Overloaded``.
+        Calls in flight in the whole server; further ones are refused with ``Overloaded``. As many items of batches
+        run at once; further ones wait.
     max_unsent
         Bytes of answers that a peer has not read. From a quarter of it on its next lines wait and its
         progress reports are dropped; past it, it is cut off. A larger result is ``InvalidResult``.

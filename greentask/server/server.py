@@ -11,6 +11,7 @@ from typing import Any
 
 from gevent import monkey
 from gevent.event import Event
+from gevent.lock import Semaphore
 
 from .._version import __version__
 from ..hub.signals import stop_at_signals
@@ -74,6 +75,7 @@ class Server:
         self.limits = limits or Limits()
         self.cancel_abandoned = cancel_abandoned
         self.in_flight = 0
+        self.item_slots = Semaphore(self.limits.max_calls)  # of all batches, for the items that run
         pool = None
         if any(task.process for task in self.tasks):
             setup = setup_for((task for task in self.tasks if task.process), debug=debug)
@@ -135,6 +137,8 @@ class Server:
             session.drain()
         if not self._acceptor.join(drain):
             logger.warning("stopped with calls unanswered after %g s", drain)
+            for session in list(self._sessions):
+                session.cancel_all()
         if self.processes is not None:
             self.processes.close()
         self._stopped.set()

@@ -142,6 +142,12 @@ class Session:
         answer.running.cancel()
         return True
 
+    def cancel_all(self) -> None:
+        """Cancel what is in flight: nobody hears of it any more."""
+        for answer in [*self._by_id.values(), *self._in_order]:
+            if answer.running is not None:
+                answer.running.cancel()
+
     def finish(self, answer: Answer, body: bytes) -> None:
         """A call has ended."""
         self.server.in_flight -= 1

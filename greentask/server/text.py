@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from gevent.event import Event
+
 from ..wire.address import Address
 from .acceptor import Acceptor
 from .connection import LineConnection
@@ -73,6 +75,7 @@ class TextServer:
         self.on_message = on_message
         self.on_connect = on_connect
         self.on_close = on_close
+        self._stopped = Event()
         self._acceptor = Acceptor(address, self._serve, limits or Limits(), insecure=insecure)
 
     @property
@@ -88,7 +91,7 @@ class TextServer:
     def serve_forever(self) -> None:
         """Listen until ``stop`` is called (by another greenlet)."""
         self.start()
-        self._acceptor.wait_closed()
+        self._stopped.wait()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Accept nothing more, let every connection finish what has arrived and its output, then close it.
@@ -99,6 +102,7 @@ class TextServer:
         for lines in list(self._acceptor.open):
             lines.end_reading()
         self._acceptor.join(timeout)
+        self._stopped.set()
 
     def _serve(self, lines: LineConnection) -> None:
         connection = TextConnection(lines)

@@ -47,6 +47,8 @@ class Caller(Protocol):
         timeout: float | None = None,
         unordered: bool = False,
         window: int = ...,
+        return_exceptions: bool = False,
+        progress: ProgressCallback | None = None,
     ) -> Iterator[Any]:
         """A call for each item; an iterator over their results."""
 

@@ -101,9 +101,17 @@ class Task(Generic[P, R]):
         """Start it on the default client's server; the future has its result."""
         return RemoteFunction(self).submit(*args, **kwargs)
 
-    def map(self, *iterables: Iterable[Any], unordered: bool = False, window: int = DEFAULT_WINDOW) -> Iterator[R]:
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        unordered: bool = False,
+        window: int = DEFAULT_WINDOW,
+        return_exceptions: bool = False,
+    ) -> Iterator[R]:
         """Like the builtin ``map``, run there: at most ``window`` calls are in flight."""
-        return RemoteFunction(self).map(*iterables, unordered=unordered, window=window)
+        return RemoteFunction(self).map(
+            *iterables, unordered=unordered, window=window, return_exceptions=return_exceptions
+        )
 
     def starmap(
         self,
@@ -111,9 +119,12 @@ class Task(Generic[P, R]):
         *,
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
+        return_exceptions: bool = False,
     ) -> Iterator[R]:
         """As ``map``, each item being one call's arguments: a dict of keywords, or a sequence."""
-        return RemoteFunction(self).starmap(items, unordered=unordered, window=window)
+        return RemoteFunction(self).starmap(
+            items, unordered=unordered, window=window, return_exceptions=return_exceptions
+        )
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         """The items of a generator task, one by one, as the default client's server makes them."""
@@ -167,9 +178,17 @@ class RemoteFunction(Generic[P, R]):
             self.task.name, self._args(args, kwargs), timeout=self._timeout, progress=self._progress
         )
 
-    def map(self, *iterables: Iterable[Any], unordered: bool = False, window: int = DEFAULT_WINDOW) -> Iterator[R]:
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        unordered: bool = False,
+        window: int = DEFAULT_WINDOW,
+        return_exceptions: bool = False,
+    ) -> Iterator[R]:
         """Like the builtin ``map``, run there."""
-        return self.starmap(zip_arguments(iterables), unordered=unordered, window=window)
+        return self.starmap(
+            zip_arguments(iterables), unordered=unordered, window=window, return_exceptions=return_exceptions
+        )
 
     def starmap(
         self,
@@ -177,10 +196,19 @@ class RemoteFunction(Generic[P, R]):
         *,
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
+        return_exceptions: bool = False,
     ) -> Iterator[R]:
         """As ``map``, each item being one call's arguments."""
         calls = (item if isinstance(item, dict) else list(item) for item in items)
-        return self.client.map_args(self.task.name, calls, timeout=self._timeout, unordered=unordered, window=window)
+        return self.client.map_args(
+            self.task.name,
+            calls,
+            timeout=self._timeout,
+            unordered=unordered,
+            window=window,
+            return_exceptions=return_exceptions,
+            progress=self._progress,
+        )
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         """The items of a generator task, one by one."""

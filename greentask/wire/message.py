@@ -38,6 +38,9 @@ Args = dict[str, Any] | list[Any]
 DEFAULT_STREAM_WINDOW = 64
 _MAX_STREAM_WINDOW = 1_000_000
 
+#: Characters of an id, which every line about its call repeats.
+MAX_ID = 1000
+
 _CALL_MEMBERS = frozenset({"function", "args", "id", "timeout", "progress", "batch", "stream", "enqueue"})
 _REPLY_KINDS = ("result", "error", "progress", "item")
 _NOT_YET = {
@@ -98,6 +101,8 @@ def decode_request(text: bytes) -> Call | More:
     id = message.get("id")
     if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
         raise BadRequest(f"id must be a string or an integer, not {_kind(id)}")
+    if isinstance(id, str) and len(id) > MAX_ID:
+        raise BadRequest(f"id is longer than {MAX_ID} characters: it would be on every line about the call")
     try:
         if "more" in message:
             return _decode_more(message)

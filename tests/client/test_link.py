@@ -134,7 +134,7 @@ def test_what_is_heard_of_a_call_reaches_its_receiver() -> None:
         silent(connection)
 
     with peer(answer) as server:
-        link, receiver = link_to(server), EventReceiver()
+        link, receiver = link_to(server), EventReceiver(streams=True)
         link.home.run(link.start, 1, encode_call(Call("f", None, 1)), receiver, None)
         first, second, third, last = (receiver.mailbox.take() for _ in range(4))
         assert isinstance(first, Progress)

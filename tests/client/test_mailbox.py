@@ -88,7 +88,7 @@ def test_the_newest_arrives_however_fast_it_is_taken() -> None:
 
 
 def test_a_call_that_nobody_looks_at_keeps_a_hundred_reports_and_its_end() -> None:
-    receiver = EventReceiver()
+    receiver = EventReceiver(streams=True)
     for done in range(1000):
         receiver.progress({"done": done})
     receiver.item("one")

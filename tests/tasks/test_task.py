@@ -294,6 +294,8 @@ class Here:
         timeout: float | None = None,
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
+        return_exceptions: bool = False,
+        progress: ProgressCallback | None = None,
     ) -> Iterator[Any]:
         self.maps.append({"timeout": timeout, "unordered": unordered, "window": window})
         return (self.call_args(function, item, timeout=timeout) for item in items)
