@@ -1,7 +1,9 @@
 """``Link``: one connection; servers that answer what wasn't asked, break off, aren't there; closing, coming back."""
 
+import contextlib
 import gc
 import os
+import socket
 import threading
 import time
 from concurrent.futures import Future
@@ -489,3 +491,27 @@ def test_many_clients_leave_no_descriptor_open(server: RunningServer) -> None:
     before = count()
     use_some()
     wait_until(lambda: count() <= before, "they are closed")
+
+
+@pytest.mark.parametrize("chatter", [b'{"id":999999,"result":1}\n' * 500, b"\n" * 5000])
+def test_a_server_that_never_pauses_does_not_keep_a_call_past_its_timeout(chatter: bytes) -> None:
+    stop = threading.Event()
+
+    def talk(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer, contextlib.suppress(OSError):
+            while not stop.is_set():
+                peer.sendall(chatter)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        talker = threading.Thread(target=talk, args=(listener,))
+        talker.start()
+        try:
+            with Client(f"127.0.0.1:{listener.getsockname()[1]}", timeout=0.2) as client:
+                began = time.monotonic()
+                with pytest.raises(DeadlineExceeded):
+                    client.call("nobody_answers")
+                assert time.monotonic() - began < 5
+        finally:
+            stop.set()
+            talker.join()

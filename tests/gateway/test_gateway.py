@@ -1,12 +1,14 @@
 """The gateway, over real sockets: what a browser may ask, what it hears, and what happens to those who misbehave."""
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -302,3 +304,15 @@ def test_a_page_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError):
         Gateway(Client("127.0.0.1:1"), [], "127.0.0.1:0", page=tmp_path / "none.html")
+
+
+def test_a_browser_that_never_pauses_does_not_hold_up_the_others(url: str, browser: WebSocket) -> None:
+    flood = raw_connection(url)
+    flood.settimeout(0.1)
+    call = masked(0x81, b'{"function":"nap","args":[20],"id":"n"}')
+    give_up = time.monotonic() + 1.0
+    with contextlib.suppress(TimeoutError):  # held back: it doesn't read its answers
+        while time.monotonic() < give_up:
+            flood.sendall(call * 100)
+    assert ask(browser, {"function": "greentask.ping"}) == {"result": "pong"}
+    flood.close()
