@@ -49,7 +49,7 @@ class Kind(enum.IntEnum):
     # to the process
     CALL = 1
     MORE = 2  # body: how many more items of the stream, 4 bytes
-    INTERRUPT = 3  # body: why, an Interruption
+    INTERRUPT = 3  # body: why, OUT_OF_TIME or CANCELLED of `child`
     HAND_BACK = 4  # the calls that it has not started
     # from the process
     READY = 16
@@ -59,7 +59,7 @@ class Kind(enum.IntEnum):
     ITEM = 20
     HANDED_BACK = 21  # body: the tokens of calls that it has not started, and now never will
     UNFIT = 22  # body: a traceback's text: it can't be made ready
-    NOT_STARTED = 23  # body: why the call was ended before it began, an Interruption
+    NOT_STARTED = 23  # body: why the call was ended before it began, likewise
 
 
 _KINDS = {kind.value: kind for kind in Kind}

@@ -5,6 +5,7 @@ State has one owner, the hub in which ``Population`` was made; nothing in here b
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -242,6 +243,8 @@ class Population:
         for process in members:
             process.retiring = True  # what one leaves must not be given to the next
             self._pool.process_leaves(process)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # it died with the template, and what it forked did not
         for process in members:
             process.read_rest()
             self._bury(process, None)

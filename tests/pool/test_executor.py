@@ -556,3 +556,12 @@ def test_what_cannot_be_pickled_at_all_does_not_keep_it_from_closing() -> None:
 
     with Pool(1) as pool, pytest.raises(KeyboardInterrupt):
         pool.submit(work.echo, Stubborn())
+
+
+def test_what_a_task_forked_ends_with_a_template_that_is_killed(tmp_path: Path) -> None:
+    with Pool(1) as pool:
+        child = pool.submit(work.fork_children, str(tmp_path / "pid")).result(10)
+        psutil.Process(pool.submit(work.me).result(10)).parent().kill()  # type: ignore[union-attr]
+        wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: is_whole(pool, 1))
+        assert pool.submit(work.add, 1, 2).result(10) == 3
