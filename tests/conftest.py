@@ -36,6 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A fixed seed keeps Hypothesis from using its database of failures, which only CI can do without.
     if in_ci() and config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
+    # Real processes on a machine that others use as well: once more, and told at the end (R), for it is to be mended.
+    if in_ci() and config.getoption("reruns", None) is None:
+        config.option.reruns = 1
 
 
 def pytest_report_header(config: pytest.Config) -> str:
