@@ -2,7 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -85,6 +86,43 @@ def test_the_newest_arrives_however_fast_it_is_taken() -> None:
     taker.join(60)
     assert taken == sorted(set(taken))
     assert taken[-1] == 20_000
+
+
+class Look(deque[int]):
+    """Events; at one of the looks at how many there are, something happens right after it."""
+
+    def __init__(self, at: int, happens: Callable[[], object]) -> None:
+        super().__init__()
+        self._looks_left = at
+        self._happens = happens
+
+    def __len__(self) -> int:
+        count = super().__len__()
+        self._looks_left -= 1
+        if self._looks_left == 0:
+            self._happens()
+        return count
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_what_is_put_between_two_looks_is_not_slept_through(look: int) -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    mailbox._events = Look(look, lambda: mailbox.put(7))
+    taken: list[int] = []
+    taker = threading.Thread(target=lambda: taken.append(mailbox.take()))
+    taker.start()
+    taker.join(3)
+    mailbox.put(8)  # wakes it in any case
+    taker.join(20)
+    assert taken == [7]
+
+
+def test_what_is_taken_between_two_looks_is_not_replaced() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    mailbox._events = events = Look(2, lambda: events.clear())
+    mailbox.put_latest(1, 1)
+    mailbox.put_latest(2, 1)
+    assert list(events) == [2]
 
 
 def test_a_call_that_nobody_looks_at_keeps_a_hundred_reports_and_its_end() -> None:

@@ -358,6 +358,28 @@ def test_o6_a_forked_child_has_its_own_connection_and_the_parents_is_untouched(
     wait_until(lambda: server.status()["connections"] == 0, "all are closed")
 
 
+LOCKED = """
+import os, sys
+from greentask import Client, default_client
+from greentask.client import default
+from greentask.hub import home
+client = Client(sys.argv[1])
+locks = [client._core._lock, default._lock, home._background._lock]
+for lock in locks: lock.acquire()  # as another thread might just then
+pid = os.fork()
+if not pid:
+    print(client.call("add", 1, 2), default_client().call("add", 3, 4), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+for lock in locks: lock.release()
+print(client.call("add", 5, 6))
+"""
+
+
+def test_o6_locks_that_another_thread_held_at_the_fork_hold_up_nobody(server: RunningServer) -> None:
+    assert run_source(LOCKED, server.address, GREENTASK_URL=server.address) == ["3", "7", "11"]
+
+
 MULTIPROCESSING = """
 import multiprocessing, sys
 from greentask import Client

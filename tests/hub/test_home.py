@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from greentask.hub.home import Bell, find_home
-from support.programs import run_source
+from support.programs import run_at_once, run_source
 from support.waiting import wait_until
 
 # ---- Home
@@ -68,6 +68,22 @@ def test_in_its_own_thread_a_function_runs_at_once() -> None:
     home.run(outer)
     assert done.wait(20)
     assert ran == ["inner", "after it"]
+
+
+def test_at_the_exit_it_is_here_and_no_thread_is_left() -> None:
+    """One that wakes while the interpreter is taken apart crashes it; which is why none is started any more, either."""
+    program = """
+import atexit, os, sys
+from support.servers import wait_until
+def last():
+    wait_until(lambda: len(os.listdir("/proc/self/task")) == 1, "only the main thread is left")
+    print(find_home().is_here(), find_home().has_ended, len(os.listdir("/proc/self/task")))
+atexit.register(last)
+from greentask.hub.home import find_home
+if sys.argv[1] == "used":
+    find_home()
+"""
+    assert run_at_once(program, [["used"], ["unused"]]) == [["True", "False", "1"]] * 2
 
 
 def test_an_exit_in_a_callback_is_not_the_end_of_the_background(caplog: pytest.LogCaptureFixture) -> None:
