@@ -1,4 +1,4 @@
-"""One server for all of these tests, and for each a client, which leaves the server as it was found."""
+"""One server for the tests of a module, and for each test a client, which leaves the server as it was found."""
 
 import socket
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from greentask import Client
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     with serving(apps=["support.server_tasks", "support.client_tasks"]) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def observer(server: RunningServer) -> Iterator[LineClient]:
     """Somebody else who asks the server."""
     with server.connect() as observer:

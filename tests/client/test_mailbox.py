@@ -103,6 +103,9 @@ class Look(deque[int]):
             self._happens()
         return count
 
+    def __bool__(self) -> bool:  # Python 3.10's deque has one of its own
+        return len(self) > 0
+
 
 @pytest.mark.parametrize("look", [1, 2])
 def test_what_is_put_between_two_looks_is_not_slept_through(look: int) -> None:
