@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401 - gevent needs it to look up a name, when it may be too late to import
 import os
 import socket
 from typing import Any, Protocol
@@ -325,7 +324,7 @@ def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
         return [(family, (host, port))]
     try:
         found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except RuntimeError:  # Python 3.12 starts no thread at its exit; what blocks there holds up nobody
+    except RuntimeError:  # gevent can't make its threads at the interpreter's exit; what blocks there holds up nobody
         found = _blocking_getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, where) for family, _, _, _, where in found]
 

@@ -1,6 +1,8 @@
 """Tasks that tell what the tests of the client need to know; served beside support.server_tasks."""
 
+import threading
 import time
+from collections.abc import Iterator
 
 from greentask import task
 
@@ -30,6 +32,27 @@ def most_at_once(key: str) -> int:
 def running_now(key: str) -> int:
     """How many calls of `overlap` with this key run now."""
     return _at_once.get(key, 0)
+
+
+_released: dict[str, threading.Event] = {}
+
+
+@task
+def hold(key: str) -> str:
+    """Wait until the key is released."""
+    assert _released.setdefault(key, threading.Event()).wait(10), f"nobody has released {key}"
+    return key
+
+
+@task
+def hold_items(key: str) -> Iterator[str]:
+    yield "before"
+    yield hold(key)
+
+
+@task
+def release(key: str) -> None:
+    _released.setdefault(key, threading.Event()).set()
 
 
 @task
