@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import LineTooLong
-from ..hub.home import Bell, allocate_lock, find_home
+from ..hub.bell import Bell
+from ..hub.home import allocate_lock, find_home
 from ..tasks.remote import ProgressCallback
 from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments, zip_arguments
 from ..wire.address import parse_addresses

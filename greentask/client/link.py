@@ -13,7 +13,8 @@ from gevent.socket import getaddrinfo
 from gevent.socket import socket as GreenSocket
 
 from ..errors import CallError, ConnectionLost, DeadlineExceeded, InvalidMessage, LineTooLong, from_wire
-from ..hub.home import Bell, Home
+from ..hub.bell import Bell
+from ..hub.home import Home
 from ..hub.outlet import Outlet
 from ..wire.address import Address
 from ..wire.message import Call, Reply, decode_reply, encode_call

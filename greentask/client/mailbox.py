@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, TypeVar
 
-from ..hub.home import Bell
+from ..hub.bell import Bell
 
 __all__ = ["Mailbox"]
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as TimedOut  # until Python 3.11 it isn't the builtin one
-from threading import Condition
+from concurrent.futures import InvalidStateError
 from typing import Any
 
-from gevent import monkey
 from gevent.hub import Waiter
 
-from ..hub.home import Bell
+from ..hub.future import HomeFuture
 from .link import Link
 from .mailbox import Mailbox
 
 __all__ = ["CallFuture", "Ended", "EventReceiver", "Item", "Progress", "WaitingGreenlet"]
 
 logger = logging.getLogger(__name__)
-
-_native_lock: Callable[[], Any] = monkey.get_original("_thread", "RLock")
 
 
 class WaitingGreenlet:
@@ -49,32 +44,28 @@ class WaitingGreenlet:
         """Nobody asked."""
 
 
-class CallFuture(Future[Any]):
+class CallFuture(HomeFuture):
     """The future of a call. Cancelling it cancels the call on the server, until the answer is here.
 
     ``progress`` is called in the thread of the I/O: it must be quick and must not block.
     """
 
     def __init__(self, link: Link, id: int, progress: Callable[[dict[str, Any]], None] | None = None) -> None:
-        super().__init__()
-        # Its own would be gevent's in a patched program, which may switch, or fail in the hub, where another thread
-        # holds it. Nobody waits on it: result and exception have a bell.
-        self._condition = Condition(_native_lock())
+        super().__init__(link.home)
         self._link = link
         self._id = id
         self._progress = progress
-        self._bells: list[Bell] = []
         self._not_cancelled = [True]  # who takes it out cancels: several threads may try
 
     def result(self, timeout: float | None = None) -> Any:
         """The call's result, or its error raised; waits up to ``timeout`` seconds for it."""
-        self._wait(timeout)
-        return super().result(0)
+        self._check_may_wait()
+        return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The call's error, None where it has none; waits up to ``timeout`` seconds for its end."""
-        self._wait(timeout)
-        return super().exception(0)
+        self._check_may_wait()
+        return super().exception(timeout)
 
     def cancel(self) -> bool:
         """Cancel the call on the server; False where its end was here before."""
@@ -86,7 +77,6 @@ class CallFuture(Future[Any]):
             return True
         self.set_running_or_notify_cancel()  # for concurrent.futures.wait and as_completed
         self._link.home.run(self._link.forget, self._id)
-        self._ring()
         return True
 
     def ended(self, value: Any, error: BaseException | None) -> None:
@@ -99,8 +89,6 @@ class CallFuture(Future[Any]):
             pass  # cancelled in this moment
         except BaseException:  # of a callback: SystemExit, say, which would end the greenlet that reads for everybody
             logger.exception("a callback of a call's future raised an error")
-        finally:
-            self._ring()
 
     def progress(self, report: dict[str, Any]) -> None:
         if self._progress is not None:
@@ -112,22 +100,9 @@ class CallFuture(Future[Any]):
     def item(self, item: Any) -> None:
         """A future has one result."""
 
-    def _wait(self, timeout: float | None) -> None:
-        if self.done():
-            return
-        self._link.check_may_wait()
-        bell = Bell()
-        self._bells.append(bell)
-        try:
-            # Looked at again after: whoever ends it from here on rings.
-            if not self.done() and not bell.wait(timeout):
-                raise TimedOut()
-        finally:
-            self._bells.remove(bell)
-
-    def _ring(self) -> None:
-        for bell in list(self._bells):
-            bell.ring()
+    def _check_may_wait(self) -> None:
+        if not self.done():
+            self._link.check_may_wait()
 
 
 class Ended:

@@ -18,11 +18,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from gevent import getcurrent, monkey, with_timeout
-from gevent._hub_local import get_hub_if_exists  # the one way to ask without making a hub
+from gevent import monkey
 from gevent.hub import Waiter, get_hub
 
-__all__ = ["Bell", "Home", "allocate_lock", "find_home"]
+__all__ = ["Home", "allocate_lock", "find_home"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +69,13 @@ class Home:
         """Run it there soon, wherever the caller is."""
         self._posted.append((function, args))
         self._wake.send()
+
+    def resume(self, waiter: Waiter[None]) -> None:
+        """Let a greenlet of this home go on; for any thread."""
+        if _thread_id() == self.thread:
+            self.hub.loop.run_callback(waiter.switch, None)
+        else:
+            self.post(waiter.switch, None)
 
     def _run_posted(self) -> None:
         for _ in range(len(self._posted)):  # those that are posted meanwhile wake us again
@@ -166,55 +172,3 @@ class _Background:
 _background = _Background()
 os.register_at_fork(after_in_child=_background.forget)
 atexit.register(_background.stop)
-
-
-class Bell:
-    """Rung once, by any thread, greenlet or hub; one greenlet or thread waits for it.
-
-    A waiting greenlet lets the others of its thread go on, patched or not. In a patched program the standard library's
-    ways of waiting (and so those of its futures) are gevent's, where the main thread can't wait for another thread:
-    nothing in its hub promises to go on, which is gevent's ``LoopExit``.
-    """
-
-    __slots__ = ("_lock", "_rung", "_wake")
-
-    def __init__(self) -> None:
-        self._lock = allocate_lock()  # guards the others: a watcher must not be told anything once it is closed
-        self._rung = False
-        self._wake: Callable[[], object] | None = None
-
-    def ring(self) -> None:
-        """Wake whoever waits, now or later."""
-        with self._lock:
-            wake, self._wake = self._wake, None
-            self._rung = True
-            if wake is not None:
-                wake()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is rung; False after ``timeout`` seconds."""
-        if get_hub_if_exists() is None:
-            gate = allocate_lock()
-            gate.acquire()
-            if self._will_call(gate.release):
-                gate.acquire(True, -1 if timeout is None else timeout)
-            return self._rung
-        hub = get_hub()
-        if getcurrent() is hub:
-            raise RuntimeError("waiting in the hub itself would stop every greenlet: wait in a greenlet")
-        waiter: Waiter[None] = Waiter()
-        woken = hub.loop.async_()
-        woken.start(waiter.switch, None)
-        try:
-            if self._will_call(woken.send):
-                with_timeout(timeout, waiter.get, timeout_value=None)
-        finally:
-            self._will_call(None)
-            woken.stop()
-            woken.close()
-        return self._rung
-
-    def _will_call(self, wake: Callable[[], object] | None) -> bool:
-        with self._lock:
-            self._wake = wake
-            return not self._rung

@@ -59,6 +59,18 @@ class Outlet:
             self._scheduled = True
             self._loop.run_callback(self._flush)
 
+    def write_now(self, piece: bytes) -> None:
+        """Send it at once, not at the end of the turn, where nothing is waiting: for a peer that is."""
+        if self._closed or self._scheduled:
+            self.write(piece)
+            return
+        try:
+            written = os.write(self._fd, piece)
+        except OSError:  # that it would block, or an error of which the loop will hear as well
+            written = 0
+        if written < len(piece):
+            self.write(piece[written:])
+
     def wait_below(self, limit: int, timeout: float | None = None) -> bool:
         """Let other greenlets run until at most ``limit`` bytes are unsent; False after ``timeout`` seconds.
 

@@ -48,14 +48,13 @@ class Estimates:
             self._seconds[name] = seconds
 
 
-def room_for(call: PoolCall, process: Process, estimates: Estimates) -> bool:
-    """Whether a process should get a call besides those that it has."""
+def room_for(call: PoolCall, estimate: float, process: Process) -> bool:
+    """Whether a process should get a call, that will run so many seconds, besides those that it has."""
     calls = process.calls
     if not calls:
         return not process.retiring
     if process.retiring or process.asked_back or len(calls) >= MOST_CALLS:
         return False
-    estimate = estimates.of(call.name)
     if process.load + estimate <= BUDGET:
-        return len(call.payload) * len(calls) <= MOST_BYTES
+        return call.size * len(calls) <= MOST_BYTES
     return len(calls) == 1 and process.load <= QUICK

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gevent.hub import get_hub
 
 from ..errors import CallError
+from .frames import Body, whole
 
 if TYPE_CHECKING:
     from .process import Process
@@ -19,7 +20,7 @@ __all__ = ["Listener", "PoolCall"]
 class Listener(Protocol):
     """Who waits for a call. Told in the hub, where nothing may block; bytes are as the process's handler made them."""
 
-    def done(self, result: bytes) -> None:
+    def done(self, result: Body) -> None:
         """It ended well."""
 
     def failed(self, error: bytes) -> None:
@@ -50,6 +51,7 @@ class PoolCall:
         "on_sent",
         "payload",
         "process",
+        "size",
         "stopped_by",
         "timer",
         "token",
@@ -60,7 +62,7 @@ class PoolCall:
         self,
         token: int,
         name: str,
-        payload: bytes,
+        payload: Body,
         listener: Listener,
         deadline: float | None,
         limit: float | None,
@@ -70,6 +72,7 @@ class PoolCall:
         self.token = token
         self.name = name
         self.payload = payload
+        self.size = len(payload) if isinstance(payload, bytes) else sum(map(len, payload))  # of the payload, bytes
         self.listener = listener
         self.deadline = deadline
         self.limit = limit
@@ -83,10 +86,17 @@ class PoolCall:
         self.finished = False
         self.timer: Any = None
 
-    def finish(self, ended_well: bool, body: bytes) -> None:
+    def finish(self, ended_well: bool, body: Body) -> None:
         """Tell its listener how it ended: once, whatever comes later."""
-        if self._ends():
-            self.tell(self.listener.done if ended_well else self.listener.failed, body)
+        if not self._ends():
+            return
+        try:
+            if ended_well:
+                self.listener.done(body)
+            else:
+                self.listener.failed(whole(body))
+        except BaseException:
+            self._report()
 
     def fail(self, error: CallError) -> None:
         """End it with one of the pool's own errors."""
@@ -97,8 +107,8 @@ class PoolCall:
         """Tell its listener something. A listener's defect is its own: it is reported, and everything else goes on."""
         try:
             hear(what)
-        except BaseException:  # gevent would stop the watcher that calls us, and what else it has read would be lost
-            get_hub().handle_error(self, *sys.exc_info())
+        except BaseException:
+            self._report()
 
     def stop_timer(self) -> None:
         """Forget the timer that stands for its deadline or grace."""
@@ -106,6 +116,10 @@ class PoolCall:
             self.timer.stop()
             self.timer.close()
             self.timer = None
+
+    def _report(self) -> None:
+        # If it went on, gevent would stop the watcher that calls us, and what else it has read would be lost.
+        get_hub().handle_error(self, *sys.exc_info())
 
     def _ends(self) -> bool:
         if self.timer is not None:

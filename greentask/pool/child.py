@@ -25,10 +25,12 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 from ..errors import CancelRequest, Interrupt, TimeLimit
+from .cpus import processors
 from .frames import (
     HEADER,
     MOST_MICROSECONDS,
     PROGRESS,
+    Body,
     CallFrame,
     Kind,
     decode_call,
@@ -45,6 +47,12 @@ MORE = struct.Struct("<I")
 OUT_OF_TIME, CANCELLED = b"t", b"c"
 
 _CHUNK = 256 * 1024
+_MOST_PIECES = 256  # of one writev; the kernel's limit (IOV_MAX) is 1024
+#: Seconds that a process looks for its next call before it sleeps: to be woken takes about as long.
+_AWAKE = 0.0001
+_HAS_COMPANY = processors() > 1  # on the only processor it would be in the others' way
+_HEADER_SIZE, _unpack_header = HEADER.size, HEADER.unpack_from
+_CALL, _RESULT, _ERROR = Kind.CALL, Kind.RESULT, Kind.ERROR
 
 
 class Job:
@@ -57,6 +65,11 @@ class Job:
         self._token = token
         self._channel = channel
         self._credit = call.window
+
+    def take_payload(self) -> bytes | memoryview:
+        """The call's payload, which is then the caller's alone: it is gone as soon as he lets it go."""
+        payload, self.call.payload = self.call.payload, b""
+        return payload
 
     @property
     def wants_progress(self) -> bool:
@@ -90,7 +103,7 @@ class Handler(Protocol):
     def prepare(self) -> None:
         """Called in each process before its first call. What it raises makes the process unfit, and is told."""
 
-    def run(self, job: Job) -> tuple[bool, bytes]:
+    def run(self, job: Job) -> tuple[bool, Body]:
         """Run one call: whether it ended well, and its result or its error, encoded. May raise ``Interrupt``."""
 
     def interrupted(self, interrupt: Interrupt) -> bytes:
@@ -103,8 +116,11 @@ class _Channel:
     def __init__(self, fd: int) -> None:
         self.fd = _out_of_the_way(fd)
         self.running: tuple[int, Job] | None = None
-        self.ahead: deque[tuple[int, memoryview]] = deque()  # calls that were read, and not started
+        self.ahead: deque[tuple[int, bytes | memoryview]] = deque()  # calls that were read, and not started
         self._pid = os.getpid()
+        self._readable = select.poll()
+        self._readable.register(self.fd, select.POLLIN)
+        self._stays_awake = False
         self._read = b""  # bytes that have been read, from _start on not taken yet
         self._start = 0
         self._busy = False  # with the socket: the nudge's handler must not touch it
@@ -112,23 +128,29 @@ class _Channel:
 
     # ---- Sending
 
-    def send(self, kind: Kind, token: int, body: bytes, microseconds: int = 0) -> None:
+    def send(self, kind: Kind, token: int, body: Body, microseconds: int = 0) -> None:
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the task forked came back out of the task: the channel is its parent's
         self._busy = True
         try:
-            self._write(frame_header(kind, token, len(body), microseconds), body)
+            if isinstance(body, bytes):
+                self._write(frame_header(kind, token, len(body), microseconds), body)
+            else:
+                self._write(frame_header(kind, token, sum(map(len, body)), microseconds), *body)
         finally:
             self._busy = False
         if self._noted:
             self.catch_up()
 
-    def _write(self, header: bytes, body: bytes) -> None:
+    def _write(self, *pieces: bytes) -> None:
         try:
-            written = os.writev(self.fd, (header, body))
-            if written < len(header) + len(body):
-                rest = memoryview(header + body if written < len(header) else body)
-                rest = rest[written if written < len(header) else written - len(header) :]
+            written = os.writev(self.fd, pieces[:_MOST_PIECES])
+            for piece in pieces:
+                if written >= len(piece):
+                    written -= len(piece)
+                    continue
+                rest = memoryview(piece)[written:]
+                written = 0
                 while rest:
                     rest = rest[os.write(self.fd, rest) :]
         except BaseException:
@@ -138,38 +160,45 @@ class _Channel:
 
     # ---- Reading
 
-    def next_call(self) -> tuple[int, memoryview]:
+    def next_call(self) -> tuple[int, bytes | memoryview]:
         """The next call; waits for one."""
         while not self.ahead:
             kind, token, body = self._take_frame()
-            if kind is Kind.CALL:
+            if kind == _CALL:
                 return token, body
-            if kind is Kind.HAND_BACK:
+            if kind == Kind.HAND_BACK:
                 self._hand_back()
             # Whatever else there is, is about a call that has been answered.
         return self.ahead.popleft()
 
-    def _take_frame(self) -> tuple[Kind, int, memoryview]:
+    def _take_frame(self) -> tuple[int, int, bytes | memoryview]:
         try:
-            while len(self._read) - self._start < HEADER.size:
+            while len(self._read) - self._start < _HEADER_SIZE:
                 self._fill()
-            token, length, kind, _ = HEADER.unpack_from(self._read, self._start)
-            body = self._start + HEADER.size
-            missing = length - (len(self._read) - body)
-            if missing > _CHUNK:
-                return Kind(kind), token, self._take_large(body, length)
-            while len(self._read) - self._start < HEADER.size + length:
+            token, length, kind, _ = _unpack_header(self._read, self._start)
+            body = self._start + _HEADER_SIZE
+            end = body + length
+            if end - len(self._read) > _CHUNK:
+                return kind, token, self._take_large(body, length)
+            while end > len(self._read):
                 self._fill()
-            body = self._start + HEADER.size
-            self._start = body + length
-            return Kind(kind), token, memoryview(self._read)[body : self._start]
+                body = _HEADER_SIZE
+                end = body + length
+            self._start = end
+            return kind, token, self._read[body:end]
         except EOFError:
             _leave(0)
         except BaseException:
             _leave(1)  # as with _write
 
     def _fill(self) -> None:
+        began = time.monotonic()
+        if self._stays_awake:
+            while not self._readable.poll(0) and time.monotonic() < began + _AWAKE:
+                os.sched_yield()
         data = os.read(self.fd, _CHUNK)
+        # A caller who asks again as soon as he has his answer finds us awake. One who takes his time costs nothing.
+        self._stays_awake = _HAS_COMPANY and time.monotonic() < began + _AWAKE
         if not data:
             raise EOFError
         rest = self._read[self._start :]
@@ -227,15 +256,15 @@ class _Channel:
     def _attend(self, running: tuple[int, Job]) -> None:
         kind, about, body = self._take_frame()
         token, job = running
-        if kind is Kind.CALL:
+        if kind == _CALL:
             self.ahead.append((about, body))
-        elif kind is Kind.HAND_BACK:
+        elif kind == Kind.HAND_BACK:
             self._hand_back()
-        elif kind is Kind.MORE and about == token:
+        elif kind == Kind.MORE and about == token:
             job.grant(MORE.unpack(body)[0])
-        elif kind is Kind.INTERRUPT and about == token:
+        elif kind == Kind.INTERRUPT and about == token:
             raise _interruption(bytes(body))
-        elif kind is Kind.INTERRUPT:
+        elif kind == Kind.INTERRUPT:
             kept = deque(call for call in self.ahead if call[0] != about)
             if len(kept) < len(self.ahead):
                 self.ahead = kept
@@ -297,7 +326,7 @@ def _run(channel: _Channel, token: int, job: Job, handler: Handler) -> None:
         done, body = False, handler.interrupted(interrupt)
     ran = min(int((time.monotonic() - began) * 1e6), MOST_MICROSECONDS)
     _flush()  # before the answer: who has it may read what the task printed
-    channel.send(Kind.RESULT if done else Kind.ERROR, token, body, ran)
+    channel.send(_RESULT if done else _ERROR, token, body, ran)
 
 
 def _leave(code: int) -> NoReturn:

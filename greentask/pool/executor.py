@@ -22,10 +22,15 @@ from typing import Any, ParamSpec, TypeVar
 import gevent
 
 from ..errors import CallError, Cancelled, GreentaskError, PoolBroken, WorkerLost
-from ..hub.home import Bell, Home, allocate_lock, find_home
+from ..hub.bell import Bell
+from ..hub.future import HomeFuture
+from ..hub.home import Home, allocate_lock, find_home
 from .calls import PoolCall
-from .pickling import load_error
-from .processes import DEFAULT_GRACE, PoolStats, Processes, default_size
+from .cpus import processors
+from .frames import Body
+from .packing import pack
+from .pickling import load_error, load_pieces
+from .processes import DEFAULT_GRACE, PoolStats, Processes
 from .setup import Setup, is_loading
 
 __all__ = ["Pool", "PoolFuture"]
@@ -37,17 +42,21 @@ T = TypeVar("T")
 _HANDLER = "greentask.tasks.work:make_handler"
 
 
-class PoolFuture(Future[Any]):
+class PoolFuture(HomeFuture):
     """The future of a call. ``cancel`` takes it back while no process has it; ``stop`` ends it wherever it is."""
 
-    _pool: Pool
-    _call: PoolCall | None = None
     is_stopped = False
+
+    def __init__(self, pool: Pool, home: Home) -> None:
+        super().__init__(home)
+        self._pool = pool
+        self._home = home
+        self._call: PoolCall | None = None
 
     def cancel(self) -> bool:
         cancelled = super().cancel()
         if cancelled:
-            self._pool._withdraw(self)
+            self._home.run(self._pool._take_back, self)
         return cancelled
 
     def stop(self) -> None:
@@ -57,7 +66,7 @@ class PoolFuture(Future[Any]):
         """
         if not self.cancel():
             self.is_stopped = True
-            self._pool._stop(self)
+            self._home.run(self._pool._cancel, self)
 
 
 class Pool(Executor):
@@ -97,7 +106,7 @@ class Pool(Executor):
         timeout: float | None = None,
         grace: float = DEFAULT_GRACE,
     ) -> None:
-        size = default_size() if processes is None else processes
+        size = processors() if processes is None else processes
         if size < 1:
             raise ValueError(f"processes must be at least 1, not {processes}")
         if initializer is not None and not callable(initializer):
@@ -113,11 +122,10 @@ class Pool(Executor):
         self._timeout = timeout
         self._grace = grace
         self._pid = os.getpid()
-        self._lock = allocate_lock()  # guards the start, and that nothing is submitted after a shutdown
+        self._lock = allocate_lock()  # guards the start, and that other threads submit nothing after a shutdown
         self._home: Home | None = None
         self._engine: Processes | None = None  # its home's alone
         self._futures: set[PoolFuture] = set()  # its home's alone: those that the engine has
-        self._submitted = 0  # not in the engine yet, under the lock
         self._is_shut_down = False
         self._is_closing = False
         self._closed = Bell()
@@ -150,15 +158,22 @@ class Pool(Executor):
         """
         if timeout is not None and not 0 < timeout < math.inf:
             raise ValueError(f"timeout is in seconds above 0, not {timeout!r}")
-        future = PoolFuture()
-        future._pool = self
-        payload: bytes | Exception
+        self._check_may_submit()
+        packed: tuple[str, Body] | Exception
         try:
-            payload = pickle.dumps((fn, tuple(args), kwargs or {}), pickle.HIGHEST_PROTOCOL)
+            packed = pack(fn, tuple(args), kwargs or {})
         except Exception as error:
-            payload = error
-        name = getattr(fn, "__qualname__", type(fn).__qualname__)
-        self._enter().run(self._submit, future, name, payload, timeout or self._timeout, on_progress)
+            packed = error
+        home = self._home
+        if home is None or home.has_ended:
+            home = self._find_home()
+        future = PoolFuture(self, home)
+        if home.is_here():
+            self._submit(future, packed, timeout or self._timeout, on_progress)
+        else:
+            with self._lock:
+                self._check_may_submit()
+                home.post(self._submit, future, packed, timeout or self._timeout, on_progress)
         return future
 
     def map(
@@ -193,7 +208,7 @@ class Pool(Executor):
         if home is None:
             self._closed.ring()
         elif first or cancel_futures:
-            home.run(self._shut_down, cancel_futures)
+            home.post(self._shut_down, cancel_futures)  # behind whatever was submitted by other threads
         if wait and home is not None:
             self._wait_closed()
 
@@ -220,29 +235,23 @@ class Pool(Executor):
 
     # ---- In the caller's thread
 
-    def _enter(self) -> Home:
-        if self._pid != os.getpid():
-            raise GreentaskError("this process was forked from the pool's owner: make a pool of its own here")
+    def _find_home(self) -> Home:
         if is_loading():
             raise RuntimeError(
                 "a task process's template is importing this module, which uses a Pool as it is imported: "
                 'put that under `if __name__ == "__main__":`'
             )
         with self._lock:
-            if self._is_shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
             if self._home is None or self._home.has_ended:
+                self._check_may_submit()
                 self._home = find_home()
-            self._submitted += 1
             return self._home
 
-    def _withdraw(self, future: PoolFuture) -> None:
-        if self._home is not None:
-            self._home.run(self._take_back, future)
-
-    def _stop(self, future: PoolFuture) -> None:
-        if self._home is not None:
-            self._home.run(self._cancel, future)
+    def _check_may_submit(self) -> None:
+        if self._pid != os.getpid():
+            raise GreentaskError("this process was forked from the pool's owner: make a pool of its own here")
+        if self._is_shut_down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
 
     def _ask(self, question: Callable[[Processes], T], otherwise: T) -> T:
         home = self._home
@@ -283,24 +292,18 @@ class Pool(Executor):
     def _submit(
         self,
         future: PoolFuture,
-        name: str,
-        payload: bytes | Exception,
+        packed: tuple[str, Body] | Exception,
         limit: float | None,
         on_progress: Callable[[dict[str, Any]], None] | None,
     ) -> None:
-        with self._lock:
-            self._submitted -= 1
         self._futures.add(future)
         try:
-            if isinstance(payload, Exception):
-                raise payload
+            if isinstance(packed, Exception):
+                raise packed
+            name, payload = packed
+            receiver = _Receiver(self, future, on_progress)
             future._call = self._begin().submit(
-                name,
-                payload,
-                _Receiver(self, future, on_progress),
-                limit=limit,
-                progress=on_progress is not None,
-                on_sent=lambda: self._is_wanted(future),
+                name, payload, receiver, limit=limit, progress=on_progress is not None, on_sent=receiver.is_wanted
             )
         except Exception as error:
             self._fail(future, error)
@@ -309,13 +312,6 @@ class Pool(Executor):
         self._ended(future)
         if future.running() or future.set_running_or_notify_cancel():
             future.set_exception(error)
-
-    def _is_wanted(self, future: PoolFuture) -> bool:
-        """A process is to get it: from now on it runs, unless it was cancelled just now."""
-        if future.set_running_or_notify_cancel():
-            return True
-        self._ended(future)
-        return False
 
     def _take_back(self, future: PoolFuture) -> None:
         if future._call is not None and self._engine is not None and self._engine.withdraw(future._call):
@@ -343,12 +339,8 @@ class Pool(Executor):
         gevent.spawn(self._close)
 
     def _close(self) -> None:
-        with self._lock:
-            on_their_way = self._submitted
-        if on_their_way or self._futures:
-            return  # they will come by here again
-        if self._is_closing:
-            return
+        if self._futures or self._is_closing:
+            return  # those that are left will come by here again
         self._is_closing = True
         engine, self._engine = self._engine, None
         if engine is not None:
@@ -366,9 +358,22 @@ class _Receiver:
         self._future = future
         self._on_progress = on_progress
 
-    def done(self, result: bytes) -> None:
+    def is_wanted(self) -> bool:
+        """A process is to get it: from now on it runs, unless it was cancelled just now."""
+        if self._future.set_running_or_notify_cancel():
+            return True
+        self._pool._ended(self._future)
+        return False
+
+    def done(self, result: Body) -> None:
+        if isinstance(result, bytes):
+            self._load(pickle.loads, result)
+        else:
+            gevent.spawn(self._load, _load_in_turns, result)
+
+    def _load(self, load: Callable[[Any], Any], result: Body) -> None:
         try:
-            value = pickle.loads(result)
+            value = load(result)
         except Exception as error:
             self._pool._fail(self._future, error)
         else:
@@ -395,6 +400,10 @@ class _Receiver:
 
     def item(self, item: bytes) -> None:
         raise AssertionError("nothing streams in a Pool")
+
+
+def _load_in_turns(result: list[bytes]) -> Any:
+    return load_pieces(result, lambda: gevent.sleep(0))
 
 
 class _Chunk:

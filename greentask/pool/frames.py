@@ -12,9 +12,11 @@ from collections.abc import Iterable
 
 __all__ = [
     "HEADER",
+    "LARGE",
     "MOST_ITEMS",
     "MOST_MICROSECONDS",
     "PROGRESS",
+    "Body",
     "CallFrame",
     "FrameReader",
     "Kind",
@@ -23,15 +25,24 @@ __all__ = [
     "frame_header",
     "pack_tokens",
     "unpack_tokens",
+    "whole",
 ]
+
+#: A frame's body. A large one is in pieces, as it arrived: to join it would copy it, and hold up whoever does.
+Body = bytes | list[bytes]
+#: Bytes from which a body is large.
+LARGE = 512 * 1024
 
 #: the call's token, the length of the body that follows, kind, how long the call ran (microseconds, of an answer).
 HEADER = struct.Struct("<QQBxxxI")
+_unpack = HEADER.unpack_from
 
 # deadline (monotonic seconds) and limit (seconds), infinite for none; stream window, flags, length of the name that
 # follows.
 _CALL = struct.Struct("<ddIBxH")
-_HEADED_CALL = struct.Struct("<QQBxxxIddIBxH")
+_CALL_SIZE = _CALL.size
+_pack_call = struct.Struct("<QQBxxxIddIBxH").pack
+_NEVER = math.inf
 # Of one frame; nobody has as much memory.
 _MOST_BYTES = 2**40
 
@@ -63,6 +74,7 @@ class Kind(enum.IntEnum):
 
 
 _KINDS = {kind.value: kind for kind in Kind}
+_A_CALL = Kind.CALL
 
 #: Flags of a call: what its caller wants besides the result.
 PROGRESS = 1
@@ -74,7 +86,13 @@ class CallFrame:
     __slots__ = ("deadline", "flags", "limit", "name", "payload", "window")
 
     def __init__(
-        self, name: str, payload: memoryview, deadline: float | None, limit: float | None, window: int, flags: int
+        self,
+        name: str,
+        payload: bytes | memoryview,
+        deadline: float | None,
+        limit: float | None,
+        window: int,
+        flags: int,
     ) -> None:
         self.name = name
         self.payload = payload
@@ -82,6 +100,11 @@ class CallFrame:
         self.limit = limit
         self.window = window
         self.flags = flags
+
+
+def whole(body: Body) -> bytes:
+    """A body in one piece."""
+    return body if isinstance(body, bytes) else b"".join(body)
 
 
 def frame_header(kind: Kind, token: int, length: int, microseconds: int = 0) -> bytes:
@@ -93,21 +116,20 @@ def call_head(
     token: int, name: bytes, size: int, deadline: float | None, limit: float | None, window: int, flags: int
 ) -> bytes:
     """A call's frame up to its payload of ``size`` bytes, which is written behind it as it is."""
-    length = _CALL.size + len(name) + size
-    until, longest = math.inf if deadline is None else deadline, math.inf if limit is None else limit
-    return _HEADED_CALL.pack(token, length, Kind.CALL, 0, until, longest, window, flags, len(name)) + name
+    until, longest = _NEVER if deadline is None else deadline, _NEVER if limit is None else limit
+    length = len(name)
+    return _pack_call(token, _CALL_SIZE + length + size, _A_CALL, 0, until, longest, window, flags, length) + name
 
 
-def decode_call(body: memoryview) -> CallFrame:
-    """The call in a CALL frame's body, which is not copied."""
+def decode_call(body: bytes | memoryview) -> CallFrame:
+    """The call in a CALL frame's body; of a memoryview nothing is copied."""
     deadline, limit, window, flags, length = _CALL.unpack_from(body)
-    start = _CALL.size + length
-    name = str(body[_CALL.size : start], "utf-8")
+    start = _CALL_SIZE + length
     return CallFrame(
-        name,
+        str(body[_CALL_SIZE:start], "utf-8"),
         body[start:],
-        None if deadline == math.inf else deadline,
-        None if limit == math.inf else limit,
+        None if deadline == _NEVER else deadline,
+        None if limit == _NEVER else limit,
         window,
         flags,
     )
@@ -124,7 +146,10 @@ def unpack_tokens(body: bytes) -> list[int]:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames. Only bytes of one unfinished frame are held."""
+    """Cuts a stream of bytes into frames. Only bytes of one unfinished frame are held.
+
+    The body of one that arrives by and by is in pieces if it is large.
+    """
 
     __slots__ = ("_begun", "_held", "_pieces", "_wanted")
 
@@ -134,7 +159,7 @@ class FrameReader:
         self._wanted = HEADER.size
         self._begun: tuple[Kind, int, int] | None = None  # of the frame whose header the pieces begin with
 
-    def feed(self, data: bytes) -> list[tuple[Kind, int, bytes, int]]:
+    def feed(self, data: bytes) -> list[tuple[Kind, int, Body, int]]:
         """Take what arrived; return the frames that it completes, as kind, token, body and microseconds.
 
         Raises ``ValueError`` for what can't be a frame: somebody else wrote, and there is no way back into step.
@@ -144,36 +169,41 @@ class FrameReader:
         self._held += len(data)
         if self._held < self._wanted:
             return []
-        frames: list[tuple[Kind, int, bytes, int]] = []
-        if self._begun is not None and self._held == self._wanted:
-            # How a large frame ends; its body is copied once, and here, for that takes a while.
-            pieces[0] = pieces[0][HEADER.size :]
-            kind, token, microseconds = self._begun
-            frames.append((kind, token, b"".join(pieces), microseconds))
-            self._begun, self._wanted = None, HEADER.size
-            self._keep(b"")
-            return frames
-        whole = b"".join(pieces) if len(pieces) > 1 else data
-        start, size, unpack = 0, HEADER.size, HEADER.unpack_from
+        frames: list[tuple[Kind, int, Body, int]] = []
+        if self._begun is not None and self._wanted > LARGE:
+            data = self._end_large(self._begun, frames)
+        elif len(pieces) > 1:
+            data = b"".join(pieces)
+        start, size, available = 0, HEADER.size, len(data)
         self._begun = None
         while True:
             self._wanted = size
             body = start + size
-            if len(whole) < body:
+            if available < body:
                 break
-            token, length, number, microseconds = unpack(whole, start)
+            token, length, number, microseconds = _unpack(data, start)
             if length > _MOST_BYTES or number not in _KINDS:
                 raise ValueError(f"a frame of kind {number} with {length} bytes")
             kind = _KINDS[number]
             end = body + length
-            if len(whole) < end:
+            if available < end:
                 self._wanted = size + length
                 self._begun = kind, token, microseconds
                 break
-            frames.append((kind, token, whole[body:end], microseconds))
+            frames.append((kind, token, data[body:end], microseconds))
             start = end
-        self._keep(whole[start:])
+        self._keep(data[start:])
         return frames
+
+    def _end_large(self, begun: tuple[Kind, int, int], frames: list[tuple[Kind, int, Body, int]]) -> bytes:
+        """Take the large frame that has arrived whole; what came behind it."""
+        pieces, self._pieces = self._pieces, []
+        last, missing = pieces[-1], self._wanted - (self._held - len(pieces[-1]))
+        pieces[-1], rest = last[:missing], last[missing:]
+        pieces[0] = pieces[0][HEADER.size :]
+        kind, token, microseconds = begun
+        frames.append((kind, token, pieces, microseconds))
+        return rest
 
     def _keep(self, rest: bytes) -> None:
         self._pieces = [rest] if rest else []

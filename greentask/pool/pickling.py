@@ -1,13 +1,78 @@
-"""Exceptions on their way from a process to its pool. Pickled: only ever between a parent and its own children."""
+"""Values on their way between a pool and its processes. Pickled: only ever between a parent and its own children."""
 
 from __future__ import annotations
 
 import pickle
 import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from ..errors import TaskError
+from .frames import Body
 
-__all__ = ["RemoteTraceback", "dump_error", "load_error"]
+__all__ = ["RemoteTraceback", "dump", "dump_error", "load_error", "load_pieces"]
+
+
+class _Pieces(list[Any]):
+    """The file that a pickler writes to. It hands a large bytes object on as it is, and so that is never copied."""
+
+    __slots__ = ()
+    write = list.append
+
+
+# Picklers that nobody uses now: to make one costs more than to pickle something small.
+_spare: list[tuple[pickle.Pickler, _Pieces]] = []
+
+
+def dump(value: object) -> Body:
+    """Pickle it. Large bytes objects in it become pieces of their own, uncopied."""
+    try:
+        pickler, pieces = _spare.pop()
+    except IndexError:
+        pieces = _Pieces()
+        pickler = pickle.Pickler(pieces, pickle.HIGHEST_PROTOCOL)
+    pickler.dump(value)
+    # A bytearray may change while it is on its way.
+    body = pieces[0] if len(pieces) == 1 else [bytes(piece) for piece in pieces]
+    pieces.clear()
+    pickler.clear_memo()
+    _spare.append((pickler, pieces))
+    return body
+
+
+def load_pieces(pieces: list[bytes], pause: Callable[[], object]) -> Any:
+    """Unpickle what is large, with a pause after each piece that was copied. Takes the pieces out of the list."""
+    return pickle.Unpickler(_Reader(pieces, pause)).load()
+
+
+class _Reader:
+    """The file that an unpickler reads from: right into what it makes, piece by piece."""
+
+    def __init__(self, pieces: list[bytes], pause: Callable[[], object]) -> None:
+        self._pieces = deque(memoryview(piece) for piece in pieces)
+        self._pause = pause
+        pieces.clear()
+
+    def read(self, size: int) -> bytes:
+        data = bytearray(size)
+        return bytes(data[: self.readinto(memoryview(data))])
+
+    def readinto(self, target: memoryview) -> int:
+        filled = 0
+        while filled < len(target) and self._pieces:
+            piece = self._pieces.popleft()
+            part = piece[: len(target) - filled]
+            target[filled : filled + len(part)] = part
+            filled += len(part)
+            if len(part) < len(piece):
+                self._pieces.appendleft(piece[len(part) :])
+            else:
+                self._pause()
+        return filled
+
+    def readline(self) -> bytes:
+        raise pickle.UnpicklingError("a pickle of the newest protocol has no lines")
 
 
 class RemoteTraceback(Exception):

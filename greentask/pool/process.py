@@ -10,12 +10,14 @@ from typing import Any, Protocol
 from ..hub.outlet import Outlet
 from .calls import PoolCall
 from .child import MORE
-from .frames import FrameReader, Kind, call_head, frame_header, unpack_tokens
+from .frames import Body, FrameReader, Kind, call_head, frame_header, unpack_tokens, whole
 
 __all__ = ["Process", "ProcessEvents"]
 
+_RESULT, _ERROR = Kind.RESULT, Kind.ERROR
 _READ = 1  # the event loop's name for "readable"
 _CHUNK = 256 * 1024
+_SMALL = 4096  # bytes that are cheaper to copy than to write on their own
 
 
 class ProcessEvents(Protocol):
@@ -92,17 +94,23 @@ class Process:
 
     def send(self, call: PoolCall, estimate: float) -> None:
         """Send it a call, to be run behind those that it has."""
-        if not self.calls:
+        is_idle = not self.calls
+        if is_idle:
             self.heard = time.monotonic()
         self.calls.append(call)
         self.load += estimate
         call.estimate = estimate
         call.process = self
+        head = call_head(call.token, call.name.encode(), call.size, call.deadline, call.limit, call.window, call.flags)
         payload = call.payload
-        head = call_head(
-            call.token, call.name.encode(), len(payload), call.deadline, call.limit, call.window, call.flags
-        )
-        self._outlet.write(head, payload)
+        if not isinstance(payload, bytes):
+            self._outlet.write(head, *payload)
+        elif call.size > _SMALL:
+            self._outlet.write(head, payload)
+        elif is_idle:
+            self._outlet.write_now(head + payload)
+        else:
+            self._outlet.write(head + payload)
 
     def grant(self, call: PoolCall, items: int) -> None:
         """Tell a stream that its reader takes so many more items."""
@@ -183,14 +191,18 @@ class Process:
             if not until_empty and len(data) < _CHUNK:
                 return
 
-    def _take(self, kind: Kind, token: int, body: bytes, microseconds: int) -> None:
-        if kind is Kind.RESULT or kind is Kind.ERROR:
+    def _take(self, kind: Kind, token: int, body: Body, microseconds: int) -> None:
+        if kind is _RESULT or kind is _ERROR:
             call = self._remove(token)
             if call is not None:
                 self.done += 1
-                call.finish(kind is Kind.RESULT, body)
+                call.finish(kind is _RESULT, body)
                 self._events.process_answered(self, call, microseconds / 1e6)
-        elif kind is Kind.READY:
+        else:
+            self._take_other(kind, token, whole(body))
+
+    def _take_other(self, kind: Kind, token: int, body: bytes) -> None:
+        if kind is Kind.READY:
             self.ready = True
             self._events.process_ready(self)
         elif kind is Kind.HANDED_BACK:

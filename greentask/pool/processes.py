@@ -26,21 +26,17 @@ from ..errors import CallError, Cancelled, GreentaskError, WorkerLost, out_of_ti
 from .ahead import Estimates, room_for
 from .calls import Listener, PoolCall
 from .child import CANCELLED, OUT_OF_TIME
-from .frames import MOST_ITEMS, PROGRESS
+from .cpus import processors
+from .frames import MOST_ITEMS, PROGRESS, Body
 from .population import Population
 from .process import Process
 from .setup import Setup
 
-__all__ = ["DEFAULT_GRACE", "PoolStats", "Processes", "default_size"]
+__all__ = ["DEFAULT_GRACE", "PoolStats", "Processes"]
 
 #: Seconds between asking a running task to end and killing its process.
 DEFAULT_GRACE = 2.0
 _SILENCE = 0.005  # seconds without an answer after which the calls behind the first one are asked back
-
-
-def default_size() -> int:
-    """How many processes a pool has unless told: one for each processor that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ class Processes:
         max_tasks: int | None = None,
         max_memory: int | None = None,
     ) -> None:
-        self.size = default_size() if size is None else size
+        self.size = processors() if size is None else size
         if self.size < 1:
             raise ValueError(f"a pool has at least one process, not {self.size}")
         self.grace = grace
@@ -167,7 +163,7 @@ class Processes:
     def submit(
         self,
         name: str,
-        payload: bytes,
+        payload: Body,
         listener: Listener,
         *,
         deadline: float | None = None,
@@ -230,7 +226,8 @@ class Processes:
                 _, call = self._waiting.popitem(last=False)
                 if not self._is_over(call):
                     _, process = self._idle.popitem()
-                    self._send(process, call)
+                    process.send(call, self._estimates.of(call.name))
+                    self._begins(call)
         finally:
             self._dispatching = False
 
@@ -238,11 +235,14 @@ class Processes:
         """Give a process what it can take besides what it has."""
         while self._waiting:
             call = next(iter(self._waiting.values()))
-            if not room_for(call, process, self._estimates):
+            estimate = self._estimates.of(call.name)
+            if not room_for(call, estimate, process):
                 break
-            del self._waiting[call.token]
+            self._waiting.popitem(last=False)
             if not self._is_over(call):
-                self._send(process, call)
+                process.send(call, estimate)
+                if len(process.calls) == 1:
+                    self._begins(call)
         if len(process.calls) > 1 and self._silence is None:
             self._silence = self._loop.timer(_SILENCE, _SILENCE)
             self._silence.start(self._look_for_silence)
@@ -259,11 +259,6 @@ class Processes:
                 call.finished = True
                 return True
         return False
-
-    def _send(self, process: Process, call: PoolCall) -> None:
-        process.send(call, self._estimates.of(call.name))
-        if len(process.calls) == 1:
-            self._begins(call)
 
     def _begins(self, call: PoolCall) -> None:
         """A call's turn has come: its limit counts from now on."""

@@ -9,6 +9,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from ..errors import CallError, Cancelled, InvalidResult, refusal
+from ..pool.frames import Body, whole
 from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import Args, Call, item_line, member
@@ -118,7 +119,8 @@ class _Item:
         self._batch = batch
         self._index = index
 
-    def done(self, result: bytes) -> None:
+    def done(self, result: Body) -> None:
+        result = whole(result)
         try:
             self._batch.limits.check_result(result)
         except InvalidResult as error:

@@ -14,6 +14,7 @@ import gevent
 from gevent.event import Event
 
 from ..errors import CallError, Cancelled, Draining, InvalidResult, Overloaded, refusal
+from ..pool.frames import Body, whole
 from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import BadRequest, Call, Id, More, decode_request, error_member, line, member
@@ -48,7 +49,8 @@ class Answer:
         self.is_stream = True
         self._credit = window
 
-    def done(self, result: bytes) -> None:
+    def done(self, result: Body) -> None:
+        result = whole(result)
         try:
             self.session.server.limits.check_result(result)
         except InvalidResult as error:

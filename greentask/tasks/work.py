@@ -12,7 +12,9 @@ from typing import Any
 from ..errors import Interrupt, ended_by
 from ..pool.child import Handler, Job
 from ..pool.coroutines import run_coroutine
-from ..pool.pickling import dump_error
+from ..pool.frames import Body
+from ..pool.packing import unpack
+from ..pool.pickling import dump, dump_error
 from .context import RunningTask, enter
 
 __all__ = ["make_handler"]
@@ -40,15 +42,15 @@ class _WorkHandler:
             function, args = pickle.loads(self._initializer)
             function(*args)
 
-    def run(self, job: Job) -> tuple[bool, bytes]:
+    def run(self, job: Job) -> tuple[bool, Body]:
         report = functools.partial(_report, job) if job.wants_progress else None
         enter(RunningTask(None, None, job.call.deadline, report))
         try:
-            function, args, kwargs = pickle.loads(job.call.payload)
+            function, args, kwargs = unpack(job.call.name, job.take_payload())
             result = function(*args, **kwargs)
             if inspect.iscoroutine(result):
                 result = run_coroutine(result)
-            return True, pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+            return True, dump(result)
         except Interrupt:
             raise
         except BaseException as error:

@@ -15,7 +15,8 @@ import pytest
 from greentask import Client, ConnectionLost, DeadlineExceeded, TaskError
 from greentask.client.link import Link
 from greentask.client.receivers import CallFuture, EventReceiver, Item, Progress
-from greentask.hub.home import Bell, find_home
+from greentask.hub.bell import Bell
+from greentask.hub.home import find_home
 from greentask.wire.address import parse_addresses
 from greentask.wire.message import Call, encode_call
 from greentask.wire.text import DEFAULT_MAX_LINE

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from greentask.hub.home import Bell, find_home
+from greentask.hub.bell import Bell
+from greentask.hub.home import find_home
 from support.programs import run_at_once, run_source
 from support.waiting import wait_until
 
@@ -134,7 +135,8 @@ def test_a_forked_child_has_one_of_its_own(fork: str) -> None:
     program = f"""
 import os
 import gevent.os
-from greentask.hub.home import Bell, find_home
+from greentask.hub.bell import Bell
+from greentask.hub.home import find_home
 home = find_home()
 ours, childs = os.pipe()
 if not {fork}():
@@ -264,7 +266,7 @@ def test_the_hub_itself_may_not_wait() -> None:
 
 PATCHED_THREADS = """
 import gevent
-from greentask.hub.home import Bell
+from greentask.hub.bell import Bell
 pool = gevent.get_hub().threadpool
 for _ in range(100):  # the main thread, with nothing else to do, waits for a real one
     bell = Bell()
@@ -289,7 +291,7 @@ def test_ctrl_c_ends_the_waiting(patched: bool) -> None:
     program = """
 import os, signal, _thread, time
 from gevent import monkey
-from greentask.hub.home import Bell
+from greentask.hub.bell import Bell
 sleep = monkey.get_original("time", "sleep")
 def interrupt():
     sleep(0.2)

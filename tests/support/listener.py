@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from greentask.errors import CallError, from_wire, refusal
+from greentask.pool.frames import Body, whole
 from greentask.wire.json import dumps
 from support.waiting import wait_until
 
@@ -16,8 +17,8 @@ class Listener:
         self.items: list[Any] = []
         self.answered_at = 0.0
 
-    def done(self, result: bytes) -> None:
-        self.answers.append(("result", result))
+    def done(self, result: Body) -> None:
+        self.answers.append(("result", whole(result)))
         self.answered_at = time.monotonic()
 
     def failed(self, error: bytes) -> None:

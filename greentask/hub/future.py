@@ -1,0 +1,64 @@
+"""A ``concurrent.futures.Future`` that is cheap, and can be waited for in any kind of program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures._base import PENDING
+from typing import Any
+
+from gevent import monkey
+
+from .bell import Bell
+from .home import Home
+
+__all__ = ["HomeFuture"]
+
+_NativeLock: Any = monkey.get_original("_thread", "RLock")
+
+
+class HomeFuture(Future[Any]):
+    """A future that is ended in its home's thread.
+
+    The standard library's has a condition of ``threading``'s. In a patched program that is gevent's, which may switch,
+    or fail in the hub, where another thread holds it; and to make one costs more than all the rest of a future.
+    """
+
+    def __init__(self, home: Home) -> None:
+        # In place of Future.__init__, which makes a condition; a test compares what it sets.
+        gate = self._condition = _Gate()
+        gate.home = home
+        gate.bells = None
+        self._state = PENDING
+        self._result = None
+        self._exception = None
+        self._waiters = []
+        self._done_callbacks: list[Callable[[Future[Any]], object]] = []
+
+
+class _Gate(_NativeLock):  # type: ignore[misc]
+    """What a future needs of a condition: held for a moment by any thread, waited for with bells."""
+
+    __slots__ = ("bells", "home")  # set by its maker: an __init__ of its own would cost as much as the lock
+
+    home: Home
+    bells: list[Bell] | None
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Let go of it until ``notify_all``, or for ``timeout`` seconds."""
+        bell = Bell(self.home)
+        if self.bells is None:
+            self.bells = []
+        self.bells.append(bell)
+        self.release()
+        try:
+            bell.wait(timeout)
+        finally:
+            self.acquire()
+            self.bells.remove(bell)
+
+    def notify_all(self) -> None:
+        """Wake all who wait."""
+        if self.bells is not None:
+            for bell in self.bells:
+                bell.ring()

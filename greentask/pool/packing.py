@@ -1,0 +1,52 @@
+"""A function and its arguments as a call of the raw pool: a name and bytes, and the way back."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Callable
+from functools import lru_cache
+from types import FunctionType
+from typing import Any
+
+from .frames import Body
+from .pickling import dump
+
+__all__ = ["pack", "unpack"]
+
+_MOST_FUNCTIONS = 1000
+# A function -> its name as the processes find it. Only those that can be imported, which stay as long as their module.
+_names: dict[Callable[..., Any], str] = {}
+
+
+def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Body]:
+    """The call's name and payload. A plain function goes by its name, as pickle would do it, but is looked up once.
+
+    Raises what pickle raises where it can't be pickled.
+    """
+    name = _names.get(function) if type(function) is FunctionType else None
+    if name is not None:
+        return name, dump((args, kwargs))
+    payload = dump((function, args, kwargs))
+    if type(function) is FunctionType:
+        if len(_names) >= _MOST_FUNCTIONS:
+            _names.clear()
+        module = pickle.whichmodule(function, function.__qualname__)  # type: ignore[attr-defined]
+        name = _names[function] = f"{module}:{function.__qualname__}"
+        return name, dump((args, kwargs))
+    return getattr(function, "__qualname__", type(function).__qualname__), payload
+
+
+def unpack(name: str, payload: bytes | memoryview) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """The function, its arguments by position and by keyword."""
+    call = pickle.loads(payload)
+    return (_find(name), *call) if len(call) == 2 else call
+
+
+@lru_cache(_MOST_FUNCTIONS)
+def _find(name: str) -> Any:
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
