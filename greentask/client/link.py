@@ -24,7 +24,7 @@ __all__ = ["Link", "Receiver"]
 
 _blocking_getaddrinfo: Any = monkey.get_original("socket", "getaddrinfo")
 
-_CHUNK = 256 * 1024
+_CHUNK = 64 * 1024  # more would be memory that is mapped anew for each read
 #: Seconds that a server has, past a call's timeout, for telling whether the task had begun.
 _ANSWER_MARGIN = 0.5
 _LINES_AT_ONCE = 200  # then others get their turn

@@ -27,7 +27,11 @@ from typing import NoReturn, Protocol
 from ..errors import CancelRequest, Interrupt, TimeLimit
 from .cpus import processors
 from .frames import (
+    CHUNK,
     HEADER,
+    LARGE,
+    LARGE_CHUNK,
+    MOST_HEAD,
     MOST_MICROSECONDS,
     PROGRESS,
     Body,
@@ -36,6 +40,7 @@ from .frames import (
     decode_call,
     frame_header,
     pack_tokens,
+    whole,
 )
 
 __all__ = ["CANCELLED", "MORE", "NUDGE", "OUT_OF_TIME", "Handler", "Job", "serve"]
@@ -46,7 +51,6 @@ MORE = struct.Struct("<I")
 #: Reasons of an INTERRUPT frame.
 OUT_OF_TIME, CANCELLED = b"t", b"c"
 
-_CHUNK = 256 * 1024
 _MOST_PIECES = 256  # of one writev; the kernel's limit (IOV_MAX) is 1024
 #: Seconds that a process looks for its next call before it sleeps: to be woken takes about as long.
 _AWAKE = 0.0001
@@ -66,7 +70,7 @@ class Job:
         self._channel = channel
         self._credit = call.window
 
-    def take_payload(self) -> bytes | memoryview:
+    def take_payload(self) -> Body:
         """The call's payload, which is then the caller's alone: it is gone as soon as he lets it go."""
         payload, self.call.payload = self.call.payload, b""
         return payload
@@ -116,7 +120,7 @@ class _Channel:
     def __init__(self, fd: int) -> None:
         self.fd = _out_of_the_way(fd)
         self.running: tuple[int, Job] | None = None
-        self.ahead: deque[tuple[int, bytes | memoryview]] = deque()  # calls that were read, and not started
+        self.ahead: deque[tuple[int, Body]] = deque()  # calls that were read, and not started
         self._pid = os.getpid()
         self._readable = select.poll()
         self._readable.register(self.fd, select.POLLIN)
@@ -160,7 +164,7 @@ class _Channel:
 
     # ---- Reading
 
-    def next_call(self) -> tuple[int, bytes | memoryview]:
+    def next_call(self) -> tuple[int, Body]:
         """The next call; waits for one."""
         while not self.ahead:
             kind, token, body = self._take_frame()
@@ -171,14 +175,14 @@ class _Channel:
             # Whatever else there is, is about a call that has been answered.
         return self.ahead.popleft()
 
-    def _take_frame(self) -> tuple[int, int, bytes | memoryview]:
+    def _take_frame(self) -> tuple[int, int, Body]:
         try:
             while len(self._read) - self._start < _HEADER_SIZE:
                 self._fill()
             token, length, kind, _ = _unpack_header(self._read, self._start)
             body = self._start + _HEADER_SIZE
             end = body + length
-            if end - len(self._read) > _CHUNK:
+            if length > LARGE and end > len(self._read):
                 return kind, token, self._take_large(body, length)
             while end > len(self._read):
                 self._fill()
@@ -196,7 +200,7 @@ class _Channel:
         if self._stays_awake:
             while not self._readable.poll(0) and time.monotonic() < began + _AWAKE:
                 os.sched_yield()
-        data = os.read(self.fd, _CHUNK)
+        data = os.read(self.fd, CHUNK)
         # A caller who asks again as soon as he has his answer finds us awake. One who takes his time costs nothing.
         self._stays_awake = _HAS_COMPANY and time.monotonic() < began + _AWAKE
         if not data:
@@ -205,19 +209,21 @@ class _Channel:
         self._read = rest + data if rest else data
         self._start = 0
 
-    def _take_large(self, body: int, length: int) -> memoryview:
-        """A body that is read right where it will be used."""
-        data = bytearray(length)
-        filled = len(self._read) - body
-        data[:filled] = self._read[body:]
+    def _take_large(self, body: int, length: int) -> list[bytes]:
+        """A body in pieces, of which the first has a call's head."""
+        pieces = [self._read[body:]]
         self._read, self._start = b"", 0
-        view = memoryview(data)
-        while filled < length:
-            count = os.readv(self.fd, [view[filled:]])
-            if count == 0:
+        missing = length - len(pieces[0])
+        while missing:
+            data = os.read(self.fd, min(missing, LARGE_CHUNK))
+            if not data:
                 raise EOFError
-            filled += count
-        return view
+            missing -= len(data)
+            if len(pieces[0]) < MOST_HEAD:
+                pieces[0] += data
+            else:
+                pieces.append(data)
+        return pieces
 
     def _has_more(self) -> bool:
         return self._start < len(self._read) or bool(select.select([self.fd], [], [], 0)[0])
@@ -261,14 +267,14 @@ class _Channel:
         elif kind == Kind.HAND_BACK:
             self._hand_back()
         elif kind == Kind.MORE and about == token:
-            job.grant(MORE.unpack(body)[0])
+            job.grant(MORE.unpack(whole(body))[0])
         elif kind == Kind.INTERRUPT and about == token:
-            raise _interruption(bytes(body))
+            raise _interruption(whole(body))
         elif kind == Kind.INTERRUPT:
             kept = deque(call for call in self.ahead if call[0] != about)
             if len(kept) < len(self.ahead):
                 self.ahead = kept
-                self._write(frame_header(Kind.NOT_STARTED, about, len(body)), bytes(body))
+                self._write(frame_header(Kind.NOT_STARTED, about, len(body)), whole(body))
 
     def _hand_back(self) -> None:
         tokens = pack_tokens(token for token, _ in self.ahead)
@@ -289,7 +295,9 @@ def serve(fd: int, handler: Handler) -> NoReturn:
         channel.send(Kind.READY, 0, b"")
         while True:
             token, body = channel.next_call()
-            _run(channel, token, Job(decode_call(body), token, channel), handler)
+            job = Job(decode_call(body), token, channel)
+            del body  # the payload is the job's to let go of
+            _run(channel, token, job, handler)
     except BaseException:
         traceback.print_exc()
         _leave(1)

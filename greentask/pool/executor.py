@@ -29,7 +29,7 @@ from .calls import PoolCall
 from .cpus import processors
 from .frames import Body
 from .packing import pack
-from .pickling import load_error, load_pieces
+from .pickling import dump, load_error, load_pieces
 from .processes import DEFAULT_GRACE, PoolStats, Processes
 from .setup import Setup, is_loading
 
@@ -116,7 +116,7 @@ class Pool(Executor):
                 raise ValueError(f"{name} must be above 0, not {value!r}")
         self._size = size
         self._preload = tuple(preload)
-        self._initializer = None if initializer is None else pickle.dumps((initializer, initargs))
+        self._initializer = None if initializer is None else dump((initializer, initargs))
         self._max_tasks = max_tasks
         self._max_memory = max_memory
         self._timeout = timeout

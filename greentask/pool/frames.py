@@ -11,8 +11,11 @@ import struct
 from collections.abc import Iterable
 
 __all__ = [
+    "CHUNK",
     "HEADER",
     "LARGE",
+    "LARGE_CHUNK",
+    "MOST_HEAD",
     "MOST_ITEMS",
     "MOST_MICROSECONDS",
     "PROGRESS",
@@ -32,6 +35,11 @@ __all__ = [
 Body = bytes | list[bytes]
 #: Bytes from which a body is large.
 LARGE = 512 * 1024
+#: Bytes to read at once: of small frames, into memory that malloc has at hand; of a large one, into memory that is
+#: mapped for it and given back piece by piece (mallopt(3), M_MMAP_THRESHOLD).
+CHUNK, LARGE_CHUNK = 64 * 1024, 1024 * 1024
+#: Bytes that a CALL frame's body has before its payload, at most.
+MOST_HEAD = 128 * 1024
 
 #: the call's token, the length of the body that follows, kind, how long the call ran (microseconds, of an answer).
 HEADER = struct.Struct("<QQBxxxI")
@@ -88,7 +96,7 @@ class CallFrame:
     def __init__(
         self,
         name: str,
-        payload: bytes | memoryview,
+        payload: Body,
         deadline: float | None,
         limit: float | None,
         window: int,
@@ -121,13 +129,15 @@ def call_head(
     return _pack_call(token, _CALL_SIZE + length + size, _A_CALL, 0, until, longest, window, flags, length) + name
 
 
-def decode_call(body: bytes | memoryview) -> CallFrame:
-    """The call in a CALL frame's body; of a memoryview nothing is copied."""
-    deadline, limit, window, flags, length = _CALL.unpack_from(body)
+def decode_call(body: Body) -> CallFrame:
+    """The call in a CALL frame's body. Of one in pieces, the first has all but the payload."""
+    first = body if isinstance(body, bytes) else body[0]
+    deadline, limit, window, flags, length = _CALL.unpack_from(first)
     start = _CALL_SIZE + length
+    rest = first[start:]
     return CallFrame(
-        str(body[_CALL_SIZE:start], "utf-8"),
-        body[start:],
+        str(first[_CALL_SIZE:start], "utf-8"),
+        rest if isinstance(body, bytes) else [rest, *body[1:]],
         None if deadline == _NEVER else deadline,
         None if limit == _NEVER else limit,
         window,
@@ -158,6 +168,11 @@ class FrameReader:
         self._held = 0
         self._wanted = HEADER.size
         self._begun: tuple[Kind, int, int] | None = None  # of the frame whose header the pieces begin with
+
+    @property
+    def chunk(self) -> int:
+        """How many bytes should be read next, at most."""
+        return CHUNK if self._wanted <= LARGE else LARGE_CHUNK
 
     def feed(self, data: bytes) -> list[tuple[Kind, int, Body, int]]:
         """Take what arrived; return the frames that it completes, as kind, token, body and microseconds.

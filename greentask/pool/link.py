@@ -15,7 +15,7 @@ import gevent
 from gevent import monkey
 
 from ..hub.outlet import Outlet
-from .setup import Setup, send_setup, start_template
+from .setup import Setup, setup_message, start_template
 from .template import RECORD, Record
 
 __all__ = ["TemplateEvents", "TemplateLink"]
@@ -58,19 +58,18 @@ class TemplateLink:
         self._report = b""
         ours, theirs = socket.socketpair()
         self._socket = _Socket(fileno=ours.detach())
-        self._socket.setblocking(True)
+        self._socket.setblocking(False)
         theirs.setblocking(True)
         try:
             self.pid = start_template(theirs)
         finally:
             theirs.close()
-        with contextlib.suppress(OSError):  # it died at once: its end of file tells
-            send_setup(self._socket, setup)
-        self._socket.setblocking(False)
         self._watcher = loop.io(self._socket.fileno(), _READ)
         self._watcher.start(self._readable)
-        # Not just a send: requests for hundreds of processes at once are more than a socket holds.
+        # Not just a send: the setup, or requests for hundreds of processes at once, are more than a socket holds. What
+        # can't be written is no matter: the end of the file tells.
         self._outlet = Outlet(loop, self._socket.fileno(), lambda _: None)
+        self._outlet.write(*setup_message(setup))
 
     def fork(self, slot: int) -> None:
         """Ask for a process."""

@@ -10,11 +10,12 @@ from types import FunctionType
 from typing import Any
 
 from .frames import Body
-from .pickling import dump
+from .pickling import dump, load
 
 __all__ = ["pack", "unpack"]
 
-_MOST_FUNCTIONS = 1000
+#: Functions whose names are remembered.
+MOST_FUNCTIONS = 1000
 # A function -> its name as the processes find it. Only those that can be imported, which stay as long as their module.
 _names: dict[Callable[..., Any], str] = {}
 
@@ -29,7 +30,7 @@ def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
         return name, dump((args, kwargs))
     payload = dump((function, args, kwargs))
     if type(function) is FunctionType:
-        if len(_names) >= _MOST_FUNCTIONS:
+        if len(_names) >= MOST_FUNCTIONS:
             _names.clear()
         module = pickle.whichmodule(function, function.__qualname__)  # type: ignore[attr-defined]
         name = _names[function] = f"{module}:{function.__qualname__}"
@@ -37,13 +38,13 @@ def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     return getattr(function, "__qualname__", type(function).__qualname__), payload
 
 
-def unpack(name: str, payload: bytes | memoryview) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+def unpack(name: str, payload: Body) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """The function, its arguments by position and by keyword."""
-    call = pickle.loads(payload)
+    call = load(payload)
     return (_find(name), *call) if len(call) == 2 else call
 
 
-@lru_cache(_MOST_FUNCTIONS)
+@lru_cache(MOST_FUNCTIONS)
 def _find(name: str) -> Any:
     module, _, path = name.partition(":")
     found: Any = importlib.import_module(module)

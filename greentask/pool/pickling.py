@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import TaskError
 from .frames import Body
 
-__all__ = ["RemoteTraceback", "dump", "dump_error", "load_error", "load_pieces"]
+__all__ = ["RemoteTraceback", "dump", "dump_error", "load", "load_error", "load_pieces"]
 
 
 class _Pieces(list[Any]):
@@ -39,6 +39,11 @@ def dump(value: object) -> Body:
     pickler.clear_memo()
     _spare.append((pickler, pieces))
     return body
+
+
+def load(body: Body) -> Any:
+    """Unpickle it. Takes the pieces of what is large out of the list."""
+    return pickle.loads(body) if isinstance(body, bytes) else load_pieces(body, lambda: None)
 
 
 def load_pieces(pieces: list[bytes], pause: Callable[[], object]) -> Any:

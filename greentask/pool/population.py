@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _FAILURES_ARE_A_DEFECT = 8  # in a row: then callers are told, and no longer wait
 _EXIT_IS_TOLD_WITHIN = 0.5  # seconds between a socket's end and the template's word that the process is gone
+_HEALTHY_AFTER = 1.0  # seconds that a process must live, or one call that it must answer
+_SUCCESSORS_OF = 8  # processes that are replaced: one of so many at a time
 _MEMORY_EVERY = 0.1  # seconds between looks at the memory of the processes
 
 
@@ -69,6 +72,7 @@ class Population:
         self._asked_for: set[int] = set()  # slots whose processes the template is forking
         self._memory: Any = None  # the timer that looks at their memory
         self._failures = 0  # starts in a row that came to nothing
+        self._is_too_large = False  # a process has more than max_memory from the start
         self._closed = False
 
     def begin(self) -> None:
@@ -108,16 +112,21 @@ class Population:
     def resize(self, size: int) -> None:
         """Have more or fewer of them. A busy one that is too many ends after its call."""
         self.size = size
-        working = [process for process in self.members.values() if not process.retiring]
-        for process in sorted(working, key=lambda process: len(process.calls))[: max(0, len(working) - size)]:
-            self.retire(process)
+        working = self._working()
+        self._retire_some(working, len(working) - size)
         self.fill_up()
 
     def recycle(self) -> None:
-        """Replace every process, each after the call that it runs."""
-        for process in list(self.members.values()):
-            self.retire(process)
+        """Replace every process: each goes on until its successor is ready, and ends after its call."""
+        for process in self.members.values():
+            process.outdated = True
         self.fill_up()
+
+    def replace(self, process: Process) -> None:
+        """As ``recycle``, for one."""
+        if not process.outdated:
+            process.outdated = True
+            self.fill_up()
 
     def retire(self, process: Process) -> None:
         """Give it no more calls; it ends when it has answered those that it has."""
@@ -132,6 +141,16 @@ class Population:
         elif not process.calls and process.ready:
             self.end(process)
 
+    def _working(self) -> list[Process]:
+        return [process for process in self.members.values() if not process.retiring]
+
+    def _retire_some(self, processes: list[Process], count: int) -> None:
+        """Retire those that are missed the least: the outdated ones, those with the fewest calls."""
+        for process in sorted(processes, key=lambda process: (not process.outdated, len(process.calls)))[
+            : max(0, count)
+        ]:
+            self.retire(process)
+
     def end(self, process: Process) -> None:
         """Let it exit: it has nothing to do any more. Its exit is told later, and is no loss."""
         self.members.pop(process.slot, None)
@@ -141,8 +160,10 @@ class Population:
         """Ask for the processes that are missing."""
         if self._link is None or not self._template_ready or self._closed:
             return
-        there = sum(not process.retiring for process in self.members.values()) + len(self._asked_for)
-        for _ in range(self.size - there):
+        working = self._working()
+        outdated = sum(process.outdated for process in working)
+        successors = min(outdated, max(1, self.size // _SUCCESSORS_OF))
+        for _ in range(self.size + successors - len(working) - len(self._asked_for)):
             slot = next(self._slots)
             self._asked_for.add(slot)
             self._link.fork(slot)
@@ -157,8 +178,14 @@ class Population:
                 continue
             if process.calls:
                 self.kill(process, f"it had {size:,} bytes of memory, more than max_memory ({self._max_memory:,})")
-            else:
+            elif process.done:
                 self.retire(process)
+            elif not self._is_too_large:
+                self._is_too_large = True
+                self._break(
+                    f"a task process has {size:,} bytes of memory before its first task, and max_memory is "
+                    f"{self._max_memory:,}: raise it, or import less"
+                )
         self.fill_up()
 
     # ---- Signals
@@ -195,13 +222,21 @@ class Population:
 
     # ---- What processes say
 
+    def process_works(self) -> None:
+        """One has answered a call."""
+        self._failures = 0
+
     def process_ready(self, process: Process) -> bool:
         """It is; False where it is not needed any more."""
-        self._failures = 0
-        self.broken = None
+        if not self._is_too_large:
+            self.broken = None
         if process.retiring:
             self.end(process)
             return False
+        ready = [process for process in self._working() if process.ready]
+        if len(ready) > self.size:
+            self._retire_some([process for process in ready if process.outdated], len(ready) - self.size)
+            self.fill_up()
         if not self.whole.ready() and sum(p.ready for p in self.members.values()) >= self.size:
             self.whole.set(None)
         return True
@@ -270,8 +305,10 @@ class Population:
         if process is not None:
             process.retiring = True  # its last answer must not bring it another call
             process.read_rest()
+            was_healthy = process.ready and (process.has_worked or time.monotonic() - process.born >= _HEALTHY_AFTER)
             self._bury(process, status)
-            if process.ready:
+            if was_healthy:
+                self._failures = 0
                 self.fill_up()
                 return
         self._again(self.fill_up)

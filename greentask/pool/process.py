@@ -16,7 +16,6 @@ __all__ = ["Process", "ProcessEvents"]
 
 _RESULT, _ERROR = Kind.RESULT, Kind.ERROR
 _READ = 1  # the event loop's name for "readable"
-_CHUNK = 256 * 1024
 _SMALL = 4096  # bytes that are cheaper to copy than to write on their own
 
 
@@ -58,12 +57,14 @@ class Process:
         "_reader",
         "_watcher",
         "asked_back",
+        "born",
         "calls",
         "done",
         "doom",
         "heard",
         "is_nudged",
         "load",
+        "outdated",
         "pid",
         "ready",
         "retiring",
@@ -74,6 +75,7 @@ class Process:
         self.slot = slot
         self.pid = pid
         self.ready = False
+        self.outdated = False  # it works until another one can take its place
         self.retiring = False  # it gets no more calls
         self.calls: deque[PoolCall] = deque()
         self.load = 0.0  # seconds that they are expected to run, all together
@@ -82,6 +84,7 @@ class Process:
         self.is_nudged = False  # it will be told to look at its socket, which has not happened yet
         self.asked_back = False  # the calls that it has not started
         self.doom: str | None = None  # why it is being killed
+        self.born = time.monotonic()
         self._events = events
         self._fd = fd
         os.set_blocking(fd, False)
@@ -89,6 +92,11 @@ class Process:
         self._reader = FrameReader()
         self._watcher = loop.io(fd, _READ)
         self._watcher.start(self._readable)
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether it has begun a call, or more."""
+        return self.done > 0 or bool(self.calls)
 
     # ---- What is sent
 
@@ -165,8 +173,9 @@ class Process:
 
     def _read(self, *, until_empty: bool) -> None:
         while self._fd >= 0:
+            size = self._reader.chunk
             try:
-                data = os.read(self._fd, _CHUNK)
+                data = os.read(self._fd, size)
             except BlockingIOError:
                 return
             except OSError:
@@ -188,7 +197,7 @@ class Process:
                 if self.done != answered:
                     self.heard = time.monotonic()
                     self._events.process_has_room(self)
-            if not until_empty and len(data) < _CHUNK:
+            if not until_empty and len(data) < size:
                 return
 
     def _take(self, kind: Kind, token: int, body: Body, microseconds: int) -> None:

@@ -226,8 +226,7 @@ class Processes:
                 _, call = self._waiting.popitem(last=False)
                 if not self._is_over(call):
                     _, process = self._idle.popitem()
-                    process.send(call, self._estimates.of(call.name))
-                    self._begins(call)
+                    self._send(call, self._estimates.of(call.name), process)
         finally:
             self._dispatching = False
 
@@ -236,13 +235,11 @@ class Processes:
         while self._waiting:
             call = next(iter(self._waiting.values()))
             estimate = self._estimates.of(call.name)
-            if not room_for(call, estimate, process):
+            if not room_for(call, estimate, process) or self._is_used_up(process):
                 break
             self._waiting.popitem(last=False)
             if not self._is_over(call):
-                process.send(call, estimate)
-                if len(process.calls) == 1:
-                    self._begins(call)
+                self._send(call, estimate, process)
         if len(process.calls) > 1 and self._silence is None:
             self._silence = self._loop.timer(_SILENCE, _SILENCE)
             self._silence.start(self._look_for_silence)
@@ -259,6 +256,16 @@ class Processes:
                 call.finished = True
                 return True
         return False
+
+    def _send(self, call: PoolCall, estimate: float, process: Process) -> None:
+        process.send(call, estimate)
+        if len(process.calls) == 1:
+            self._begins(call)
+        if self.max_tasks is not None and process.done + len(process.calls) >= self.max_tasks - self.max_tasks // 10:
+            self._population.replace(process)  # its successor is there by the time that it has had its last
+
+    def _is_used_up(self, process: Process) -> bool:
+        return self.max_tasks is not None and process.done + len(process.calls) >= self.max_tasks
 
     def _begins(self, call: PoolCall) -> None:
         """A call's turn has come: its limit counts from now on."""
@@ -341,6 +348,7 @@ class Processes:
         self._estimates.learn(call.name, seconds)
 
     def process_has_room(self, process: Process) -> None:
+        self._population.process_works()
         if self.max_tasks is not None and process.done >= self.max_tasks and not process.retiring:
             self._population.retire(process)
             self._population.fill_up()

@@ -14,7 +14,9 @@ from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Setup", "is_loading", "loading", "receive_setup", "send_setup", "start_template"]
+from .pickling import dump
+
+__all__ = ["Setup", "is_loading", "loading", "receive_setup", "setup_message", "start_template"]
 
 _LENGTH = struct.Struct("<Q")
 
@@ -66,10 +68,11 @@ def start_template(control: socket.socket) -> int:
     return util.spawnv_passfds(python, [python, *flags, "-c", program], [fd])
 
 
-def send_setup(control: socket.socket, setup: Setup) -> None:
-    """Tell a template what to load. The socket must still be in blocking mode."""
-    data = pickle.dumps(setup)
-    control.sendall(_LENGTH.pack(len(data)) + data)
+def setup_message(setup: Setup) -> list[bytes]:
+    """What a template must be told first, in pieces."""
+    body = dump(setup)
+    pieces = [body] if isinstance(body, bytes) else body
+    return [_LENGTH.pack(sum(map(len, pieces))), *pieces]
 
 
 def receive_setup(control: socket.socket) -> Setup:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, Interrupt, ended_by, refusal
 from ..pool.child import Handler, Job
+from ..pool.frames import whole
 from ..pool.setup import Setup
 from ..wire.json import dumps, loads_checked
 from .context import RunningTask
@@ -52,7 +53,7 @@ class _TaskHandler:
         """Nothing: all is imported."""
 
     def run(self, job: Job) -> tuple[bool, bytes]:
-        message = loads_checked(bytes(job.call.payload))
+        message = loads_checked(whole(job.take_payload()))
 
         def report(progress: dict[str, Any]) -> None:
             job.progress(dumps(progress))

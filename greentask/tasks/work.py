@@ -14,13 +14,13 @@ from ..pool.child import Handler, Job
 from ..pool.coroutines import run_coroutine
 from ..pool.frames import Body
 from ..pool.packing import unpack
-from ..pool.pickling import dump, dump_error
+from ..pool.pickling import dump, dump_error, load
 from .context import RunningTask, enter
 
 __all__ = ["make_handler"]
 
 
-def make_handler(main: dict[str, str], preload: tuple[str, ...], initializer: bytes | None) -> Handler:
+def make_handler(main: dict[str, str], preload: tuple[str, ...], initializer: Body | None) -> Handler:
     """Import what is needed (in the template), and return what runs the calls (in the processes)."""
     # As multiprocessing does it: the program's main module, imported under another name, so that its functions are
     # found and what it guards with `if __name__ == "__main__"` isn't run.
@@ -34,12 +34,12 @@ def make_handler(main: dict[str, str], preload: tuple[str, ...], initializer: by
 
 
 class _WorkHandler:
-    def __init__(self, initializer: bytes | None) -> None:
+    def __init__(self, initializer: Body | None) -> None:
         self._initializer = initializer
 
     def prepare(self) -> None:
         if self._initializer is not None:
-            function, args = pickle.loads(self._initializer)
+            function, args = load(self._initializer)
             function(*args)
 
     def run(self, job: Job) -> tuple[bool, Body]:

@@ -293,3 +293,42 @@ def test_an_abandoned_outlet_writes_nothing_more(written: bytes) -> None:
         gevent.sleep(0)
         gevent.sleep(0)
         assert read_now(reader) is None
+
+
+# ---- At once
+
+
+def test_what_is_written_now_leaves_before_the_turn_ends() -> None:
+    with outlet_to(packets()) as (outlet, reader):
+        outlet.write_now(b"first")
+        assert read_now(reader) == b"first"
+
+
+def test_what_is_written_now_does_not_overtake_what_waits() -> None:
+    with outlet_to(packets()) as (outlet, reader):
+        outlet.write(b"first ")
+        outlet.write_now(b"second")
+        assert read_now(reader) is None
+        gevent.sleep(0)
+        assert read_now(reader) == b"first second"
+
+
+def test_what_does_not_fit_now_leaves_later() -> None:
+    with outlet_to(small_buffers()) as (outlet, reader):
+        data = random.randbytes(LARGE)
+        outlet.write_now(data)
+        assert 0 < outlet.unsent < LARGE
+        outlet.write_now(b"more")
+        assert read_all(reader, LARGE + 4) == data + b"more"
+
+
+def test_an_end_that_is_gone_is_told_in_the_loop_and_not_to_who_writes_now() -> None:
+    errors: list[OSError] = []
+    with outlet_to(packets(), errors.append) as (outlet, reader):
+        reader.close()
+        outlet.write_now(b"lost")
+        assert errors == []
+        gevent.sleep(0)
+        assert len(errors) == 1
+        outlet.write_now(b"nobody hears it")
+        assert outlet.unsent == 0

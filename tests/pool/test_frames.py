@@ -1,5 +1,6 @@
 """Frames between a pool and a process: whatever the cuts between reads, what was put in comes out."""
 
+import os
 from itertools import pairwise
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from greentask.pool.frames import (
     HEADER,
+    LARGE,
     MOST_ITEMS,
     MOST_MICROSECONDS,
     PROGRESS,
@@ -18,6 +20,7 @@ from greentask.pool.frames import (
     frame_header,
     pack_tokens,
     unpack_tokens,
+    whole,
 )
 
 Frame = tuple[Kind, int, bytes, int]
@@ -67,14 +70,28 @@ def test_a_call_comes_out_as_it_went_in(
     name, payload, *rest = call
     [(kind, about, body, _)] = FrameReader().feed(call_head(token, name.encode(), len(payload), *rest) + payload)
     assert (kind, about) == (Kind.CALL, token)
-    decoded = decode_call(memoryview(body))
-    assert (decoded.name, bytes(decoded.payload)) == (name, payload)
+    assert isinstance(body, bytes)
+    decoded = decode_call(body)
+    assert (decoded.name, decoded.payload) == (name, payload)
     assert [decoded.deadline, decoded.limit, decoded.window, decoded.flags] == rest
 
 
-def test_the_payload_of_a_call_is_not_copied() -> None:
-    body = call_head(1, b"t", 1000, None, None, 0, 0)[HEADER.size :] + b"x" * 1000
-    assert decode_call(memoryview(body)).payload.obj is body
+def test_the_payload_of_a_call_in_pieces_stays_in_them() -> None:
+    head, pieces = call_head(1, b"t", 3000, None, None, 0, 0)[HEADER.size :], [b"a" * 1000, b"b" * 1000]
+    payload = decode_call([head + b"x" * 1000, *pieces]).payload
+    assert whole(payload) == b"x" * 1000 + b"a" * 1000 + b"b" * 1000
+    assert payload[1] is pieces[0]
+
+
+@pytest.mark.parametrize("size", [LARGE, LARGE + 1, 3 * LARGE])
+@pytest.mark.parametrize("chunk", [1000, 4096, 200_000, LARGE])
+def test_a_large_body_stays_in_pieces_and_what_comes_behind_it_is_found(size: int, chunk: int) -> None:
+    frames = [(Kind.ITEM, 1, b"a", 0), (Kind.RESULT, 2, os.urandom(size), 7), (Kind.READY, 3, b"", 0)]
+    stream, reader, read = b"".join(map(encode, frames)), FrameReader(), []
+    for start in range(0, len(stream), chunk):
+        read += reader.feed(stream[start : start + chunk])
+    assert [(kind, token, whole(body), microseconds) for kind, token, body, microseconds in read] == frames
+    assert isinstance(read[1][2], list) or size + HEADER.size <= LARGE or chunk > size
 
 
 @given(st.lists(tokens, max_size=50))

@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -146,6 +148,15 @@ def eat(size: int) -> int:
     return len(taken)
 
 
+def peak_memory() -> int:
+    """The most that this process has had, in bytes, besides what it shares with its template."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_for(value: bytes) -> tuple[bytes, int]:
+    return value, peak_memory()
+
+
 kept: list[bytearray] = []
 
 
@@ -177,6 +188,19 @@ def initialize(*values: Any) -> None:
 
 def what_was_initialized() -> list[Any]:
     return initialized
+
+
+def wait_at(gate: str, log: str) -> None:
+    """An initializer that leaves a mark, and goes on when there is no gate (any more)."""
+    mark(log)
+    while os.path.exists(gate):
+        time.sleep(0.005)
+
+
+def die_soon(log: str) -> None:
+    """An initializer after which the process is ready, and dies before long."""
+    mark(log)
+    threading.Timer(0.02, os._exit, [1]).start()
 
 
 def fail_to_initialize() -> None:

@@ -1,0 +1,112 @@
+"""The cheap future: the standard library's in every respect, waited for by greenlets and threads."""
+
+import threading
+import time
+from concurrent import futures
+from concurrent.futures import CancelledError, Future, InvalidStateError
+
+import gevent
+import pytest
+
+from greentask.hub.future import HomeFuture
+from greentask.hub.home import find_home
+from support.programs import run_source
+
+
+def test_it_has_all_that_a_future_of_this_python_has() -> None:
+    ours, theirs = vars(HomeFuture(find_home())), vars(Future())
+    assert ours.keys() == theirs.keys()
+    assert {key: value for key, value in ours.items() if key != "_condition"} == {
+        key: value for key, value in theirs.items() if key != "_condition"
+    }
+
+
+def test_results_errors_and_states() -> None:
+    future, failed, cancelled = (HomeFuture(find_home()) for _ in range(3))
+    with pytest.raises(futures.TimeoutError):
+        future.result(0.001)
+    assert future.set_running_or_notify_cancel()
+    assert future.running()
+    assert not future.cancel()
+    heard: list[str] = []
+    future.add_done_callback(lambda done: heard.append(done.result()))
+    future.set_result("result")
+    assert (future.result(), future.exception(), heard) == ("result", None, ["result"])
+    with pytest.raises(InvalidStateError):
+        future.set_result("again")
+    failed.set_exception(LookupError())
+    with pytest.raises(LookupError):
+        failed.result(1)
+    assert cancelled.cancel()
+    assert cancelled.cancelled()
+    with pytest.raises(CancelledError):
+        cancelled.result()
+
+
+def test_several_threads_wait_for_one() -> None:
+    future, got = HomeFuture(find_home()), list[int]()
+    waiting = [threading.Thread(target=lambda: got.append(future.result(10))) for _ in range(5)]
+    for thread in waiting:
+        thread.start()
+    futures.wait([future], 0.05)
+    future.set_result(1)
+    for thread in waiting:
+        thread.join(10)
+    assert got == [1] * 5
+    assert futures.wait([future], 1).done == {future}
+    assert list(futures.as_completed([future], 1)) == [future]
+
+
+def test_nobody_who_gave_up_waiting_is_remembered() -> None:
+    future = HomeFuture(find_home())
+    for _ in range(3):
+        with pytest.raises(futures.TimeoutError):
+            future.result(0.001)
+    assert future._condition.bells == []  # type: ignore[attr-defined]
+
+
+def test_in_a_patched_program_greenlets_wait_for_greenlets_and_for_threads() -> None:
+    program = """
+import gevent, time
+from gevent import monkey
+from greentask.hub.future import HomeFuture
+from greentask.hub.home import find_home
+start = monkey.get_original("_thread", "start_new_thread")
+sleep = monkey.get_original("time", "sleep")
+home = find_home()
+beside, later = HomeFuture(home), HomeFuture(home)
+waiting = [gevent.spawn(future.result) for future in (beside, beside, later)]
+gevent.sleep(0)
+ticks = []
+ticker = gevent.spawn(lambda: [ticks.append(gevent.sleep(0.001)) for _ in range(1000)])
+gevent.spawn(beside.set_result, 1)
+start(lambda: (sleep(0.1), later.set_result(2)), ())
+assert [greenlet.get() for greenlet in waiting] == [1, 1, 2]
+assert len(ticks) > 5
+ticker.kill()
+alone = HomeFuture(home)
+start(lambda: (sleep(0.1), alone.set_result(3)), ())
+assert alone.result() == 3  # with no other greenlet, timer or watcher in the loop
+victim = gevent.spawn(HomeFuture(home).result)
+gevent.sleep(0.01)
+victim.kill()
+print("done")
+"""
+    assert run_source(program, patched=True) == ["done"]
+
+
+def test_in_the_hub_itself_nobody_can_wait() -> None:
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            future.result(1)
+        except RuntimeError as error:
+            errors.append(error)
+
+    future = HomeFuture(find_home())
+    gevent.get_hub().loop.run_callback(wait)
+    until = time.monotonic() + 10
+    while not errors and time.monotonic() < until:
+        gevent.sleep(0.001)
+    assert "in the hub itself" in str(errors[0])
