@@ -2,7 +2,7 @@
 
 import sys
 
-if len(sys.argv) > 1 and sys.argv[1] in ("greentask", "ProcessPoolExecutor (gevent)", "gipc"):
+if len(sys.argv) > 1 and sys.argv[1] in ("greentask", "ProcessPoolExecutor (gevent)", "gipc", "stalls"):
     from gevent import monkey
 
     monkey.patch_all()
@@ -206,27 +206,68 @@ def hundred() -> dict[str, float]:
     return {"ready_s": ready, "pss_mb": statistics.mean(pss) / 1e6}
 
 
+def stalls() -> dict[str, float]:
+    """64 MB there, and back: how long a greenlet that wants to run every millisecond did not, at worst."""
+    import gevent
+
+    from greentask import Pool
+
+    worst = 0.0
+
+    def tick() -> None:
+        nonlocal worst
+        last = time.perf_counter()
+        while True:
+            gevent.sleep(0.001)
+            now = time.perf_counter()
+            worst, last = max(worst, now - last), now
+
+    def during(work: Callable[[], object]) -> float:
+        nonlocal worst
+        gevent.sleep(0.05)
+        worst = 0.0
+        work()
+        return worst * 1e3
+
+    def start() -> None:
+        with Pool(PROCESSES, initializer=len, initargs=(data,)) as pool:
+            pool.submit(add, 1, 2).result()
+
+    ticker, data = gevent.spawn(tick), b"x" * 64_000_000
+    with Pool(PROCESSES) as pool:
+        pool.submit(add, 1, 2).result()
+        figures = {
+            "nothing_ms": during(lambda: gevent.sleep(0.3)),
+            "argument_ms": during(lambda: pool.submit(len, data).result()),
+            "result_ms": during(lambda: pool.submit(bytes, 64_000_000).result()),
+            "both_ms": during(lambda: pool.submit(echo, data).result() and None),
+            "initargs_ms": during(start),
+        }
+    ticker.kill()
+    return figures
+
+
 def _pss(pid: int) -> int:
     with open(f"/proc/{pid}/smaps_rollup") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
 
 
 def main() -> None:
+    """Each figure is told as soon as it is there: a peer may come to no end."""
     name = sys.argv[1]
-    if name == "bare socketpair":
-        figures = bare()
-    elif name == "hundred":
-        figures = hundred()
-    else:
-        with PEERS[name]() as submit:
-            submit(add, 1, 2).result()
-            figures = {
-                "round_trip_us": round_trip(submit),
-                "tasks_per_s": many(submit),
-                "busy_share": busy(submit),
-                "megabytes_per_s": large(submit),
-            }
-    print(json.dumps(figures))
+    alone = {"bare socketpair": bare, "hundred": hundred, "stalls": stalls}
+    if name in alone:
+        print(json.dumps(alone[name]()))
+        return
+    with PEERS[name]() as submit:
+        submit(add, 1, 2).result()
+        for figure, measure in (
+            ("round_trip_us", round_trip),
+            ("tasks_per_s", many),
+            ("busy_share", busy),
+            ("megabytes_per_s", large),
+        ):
+            print(json.dumps({figure: measure(submit)}), flush=True)
 
 
 if __name__ == "__main__":
