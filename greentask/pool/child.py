@@ -30,7 +30,8 @@ from .frames import (
     CHUNK,
     HEADER,
     LARGE,
-    LARGE_CHUNK,
+    MAPPED,
+    MAPPED_CHUNK,
     MOST_HEAD,
     MOST_MICROSECONDS,
     PROGRESS,
@@ -214,8 +215,9 @@ class _Channel:
         pieces = [self._read[body:]]
         self._read, self._start = b"", 0
         missing = length - len(pieces[0])
+        chunk = CHUNK if length < MAPPED else MAPPED_CHUNK
         while missing:
-            data = os.read(self.fd, min(missing, LARGE_CHUNK))
+            data = os.read(self.fd, min(missing, chunk))
             if not data:
                 raise EOFError
             missing -= len(data)

@@ -403,7 +403,8 @@ class _Receiver:
 
 
 def _load_in_turns(result: list[bytes]) -> Any:
-    return load_pieces(result, lambda: gevent.sleep(0))
+    # Not sleep(0), of which gevent runs many in one turn of its loop, and the timers and sockets wait.
+    return load_pieces(result, lambda: gevent.sleep(1e-6))
 
 
 class _Chunk:

@@ -14,7 +14,8 @@ __all__ = [
     "CHUNK",
     "HEADER",
     "LARGE",
-    "LARGE_CHUNK",
+    "MAPPED",
+    "MAPPED_CHUNK",
     "MOST_HEAD",
     "MOST_ITEMS",
     "MOST_MICROSECONDS",
@@ -35,9 +36,9 @@ __all__ = [
 Body = bytes | list[bytes]
 #: Bytes from which a body is large.
 LARGE = 512 * 1024
-#: Bytes to read at once: of small frames, into memory that malloc has at hand; of a large one, into memory that is
-#: mapped for it and given back piece by piece (mallopt(3), M_MMAP_THRESHOLD).
-CHUNK, LARGE_CHUNK = 64 * 1024, 1024 * 1024
+#: Bytes to read at once: into memory that malloc has at hand; of a frame of MAPPED bytes or more into memory that is
+#: mapped for it, which is slower, but is given back to the system piece by piece (mallopt(3), M_MMAP_THRESHOLD).
+CHUNK, MAPPED, MAPPED_CHUNK = 64 * 1024, 16 * 1024 * 1024, 1024 * 1024
 #: Bytes that a CALL frame's body has before its payload, at most.
 MOST_HEAD = 128 * 1024
 
@@ -172,7 +173,7 @@ class FrameReader:
     @property
     def chunk(self) -> int:
         """How many bytes should be read next, at most."""
-        return CHUNK if self._wanted <= LARGE else LARGE_CHUNK
+        return CHUNK if self._wanted < MAPPED else MAPPED_CHUNK
 
     def feed(self, data: bytes) -> list[tuple[Kind, int, Body, int]]:
         """Take what arrived; return the frames that it completes, as kind, token, body and microseconds.
