@@ -164,7 +164,7 @@ def busy(submit: Submit, count: int = 200) -> float:
     return count * 0.01 / (PROCESSES * (time.perf_counter() - began))
 
 
-def large(submit: Submit, count: int = 60) -> float:
+def large(submit: Submit, count: int = 400) -> float:
     data = b"x" * 1_000_000
     began = time.perf_counter()
     for _ in range(count // 4):

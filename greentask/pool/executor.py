@@ -87,7 +87,8 @@ class Pool(Executor):
     grace
         Seconds between raising ``TimeLimit`` (or ``CancelRequest``) in a task and killing its process.
 
-    The processes start at the first task. One that dies costs only the task that it ran, which gets ``WorkerLost``.
+    The processes start at the first task; until then, a forked child may use the pool as well as its parent. A process
+    that dies costs only the task that it ran, which gets ``WorkerLost``.
 
     >>> with Pool(2) as pool:
     ...     pool.submit(pow, 2, 5).result()
@@ -121,7 +122,7 @@ class Pool(Executor):
         self._max_memory = max_memory
         self._timeout = timeout
         self._grace = grace
-        self._pid = os.getpid()
+        self._pid: int | None = None  # of the process that used it first
         self._lock = allocate_lock()  # guards the start, and that other threads submit nothing after a shutdown
         self._home: Home | None = None
         self._engine: Processes | None = None  # its home's alone
@@ -200,7 +201,7 @@ class Pool(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; end the processes when those that are there have ended."""
-        if self._pid != os.getpid():
+        if self._pid not in (None, os.getpid()):
             return
         with self._lock:
             first, self._is_shut_down = not self._is_shut_down, True
@@ -244,11 +245,11 @@ class Pool(Executor):
         with self._lock:
             if self._home is None or self._home.has_ended:
                 self._check_may_submit()
-                self._home = find_home()
+                self._home, self._pid = find_home(), os.getpid()
             return self._home
 
     def _check_may_submit(self) -> None:
-        if self._pid != os.getpid():
+        if self._pid not in (None, os.getpid()):
             raise GreentaskError("this process was forked from the pool's owner: make a pool of its own here")
         if self._is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
@@ -453,6 +454,14 @@ def _take(future: Future[Any], until: float | None) -> list[Any]:
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool._lock = allocate_lock()  # another thread may have held it, and one that was not used yet is ours to use
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _at_exit() -> None:

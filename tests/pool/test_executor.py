@@ -4,10 +4,13 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent import futures
 from concurrent.futures import ALL_COMPLETED, BrokenExecutor, CancelledError, Future, as_completed, wait
@@ -604,6 +607,113 @@ def test_a_script_without_the_guard_is_told(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=environment())
     assert done.returncode == 1
     assert 'if __name__ == "__main__":' in done.stderr
+
+
+def test_one_that_was_not_used_before_a_fork_is_the_child_s_and_the_parent_s() -> None:
+    program = """
+import os
+from greentask import Pool
+from support import work
+pool = Pool(1)
+child = os.fork()
+assert pool.submit(work.add, 1, 2).result() == 3
+pool.shutdown()
+if child:
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_it_works_in_multiprocessing_s_processes(method: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import multiprocessing
+from greentask import Pool
+from support import work
+
+def use(queue):
+    with Pool(1) as pool:
+        queue.put(pool.submit(work.add, 1, 2).result())
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    queue = context.SimpleQueue()
+    process = context.Process(target=use, args=(queue,))
+    process.start()
+    print(queue.get())
+    process.join()
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, env=environment(), check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+
+
+def test_it_works_in_an_interactive_interpreter() -> None:
+    lines = "from greentask import Pool\npool = Pool(1)\nprint(pool.submit(pow, 2, 5).result())\npool.shutdown()\n"
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"], input=lines, capture_output=True, text=True, timeout=60, env=environment()
+    )
+    assert done.returncode == 0
+    assert "32" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preload"])
+@pytest.mark.parametrize("worker", ["gevent", "gthread", "sync"])
+def test_it_works_in_gunicorn_s_workers(worker: str, preload: list[str], tmp_path: Path) -> None:
+    (tmp_path / "web.py").write_text(
+        """
+import os
+from greentask import Pool
+from support import work
+
+pool = Pool(1)
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{os.getpid()} {pool.submit(work.add, 1, 2).result(10)}".encode()]
+"""
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-k",
+        worker,
+        "-w",
+        "2",
+        "-b",
+        f"127.0.0.1:{port}",
+        *preload,
+        "web:app",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment()) as gunicorn:
+        try:
+
+            def ask() -> "tuple[str, ...] | None":
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                        return tuple(answer.read().decode().split())
+                except (ConnectionError, urllib.error.URLError):
+                    return None
+
+            wait_until(ask, what="an answer")
+            answers = {ask() for _ in range(30)}
+            assert {answer[1] for answer in answers if answer} == {"3"}
+            children = psutil.Process(gunicorn.pid).children(recursive=True)
+        finally:
+            gunicorn.terminate()
+        complaints = gunicorn.communicate(timeout=30)[1]
+    assert "Traceback" not in complaints
+    psutil.wait_procs(children, 10)
+    assert not any(child.is_running() for child in children)
 
 
 def test_a_forked_child_s_copy_refuses() -> None:
