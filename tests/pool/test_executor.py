@@ -573,6 +573,7 @@ def test_in_a_patched_program_the_main_thread_may_wait_for_a_pool_of_another_thr
 from gevent import monkey
 monkey.{patch}
 import gevent
+from concurrent import futures
 from greentask import Pool
 from support import work
 with Pool(1) as pool:
@@ -582,7 +583,7 @@ with Pool(1) as pool:
     assert isinstance(pool.submit(work.add, 1, "x").exception(5), TypeError)
     try:
         pool.submit(work.nap, 0.5).result(0.01)
-    except TimeoutError:
+    except futures.TimeoutError:
         print("ok")
 """
     )
@@ -663,6 +664,7 @@ def test_it_works_in_an_interactive_interpreter() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preload"])
 @pytest.mark.parametrize("worker", ["gevent", "gthread", "sync"])
 def test_it_works_in_gunicorn_s_workers(worker: str, preload: list[str], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ values = st.recursive(
 def test_one_after_another_comes_out_as_it_went_in(several: list[Any]) -> None:
     # A pickler is used again, and must not remember: what was pickled before, or that it failed.
     for value in several:
-        with pytest.raises(Exception, match="pickle"):
+        with pytest.raises((pickle.PicklingError, AttributeError)):
             dump([value, lambda: None])
         assert load(dump([value, value])) == [value, value]
 
