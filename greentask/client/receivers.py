@@ -87,6 +87,8 @@ class CallFuture(HomeFuture):
                 self.set_exception(error)
         except InvalidStateError:
             pass  # cancelled in this moment
+        except KeyboardInterrupt:
+            raise  # it hit us by chance, and is the main greenlet's
         except BaseException:  # of a callback: SystemExit, say, which would end the greenlet that reads for everybody
             logger.exception("a callback of a call's future raised an error")
 
@@ -94,6 +96,8 @@ class CallFuture(HomeFuture):
         if self._progress is not None:
             try:
                 self._progress(report)
+            except KeyboardInterrupt:
+                raise
             except BaseException:
                 logger.exception("the progress callback of a call raised an error")
 
