@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import math
+import multiprocessing
 import os
 import pickle
 import time
@@ -283,7 +284,8 @@ class Pool(Executor):
         if self._engine is None:
             main = spawn.get_preparation_data("greentask")
             names = {key: value for key, value in main.items() if key.startswith("init_main_")}
-            setup = Setup(_HANDLER, (names, self._preload, self._initializer))
+            authkey = bytes(multiprocessing.current_process().authkey)
+            setup = Setup(_HANDLER, (names, authkey, self._preload, self._initializer))
             self._engine = Processes(
                 setup, self._size, grace=self._grace, max_tasks=self._max_tasks, max_memory=self._max_memory
             )
@@ -375,7 +377,7 @@ class _Receiver:
     def _load(self, load: Callable[[Any], Any], result: Body) -> None:
         try:
             value = load(result)
-        except Exception as error:
+        except BaseException as error:  # a SystemExit, too, is the task's, and must not end the I/O
             self._pool._fail(self._future, error)
         else:
             self._pool._ended(self._future)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import TaskError
+from ..errors import Interrupt, TaskError
 from .frames import Body
 
 __all__ = ["RemoteTraceback", "dump", "dump_error", "load", "load_error", "load_pieces"]
@@ -100,7 +100,9 @@ def dump_error(error: BaseException) -> bytes:
     try:
         dumped = pickle.dumps((error, text))
         pickle.loads(dumped)  # an exception whose __init__ wants more than its args can't be made again
-    except Exception:
+    except Interrupt:
+        raise
+    except BaseException:
         try:
             message = str(error)
         except Exception as failed:
@@ -114,7 +116,7 @@ def load_error(data: bytes) -> BaseException:
     error: BaseException
     try:
         error, text = pickle.loads(data)
-    except Exception as failed:
+    except BaseException as failed:
         return TaskError(f"it can't be unpickled here: {failed}", type="Exception")
     error.__cause__ = RemoteTraceback(text)
     return error
