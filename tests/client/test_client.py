@@ -256,11 +256,10 @@ def test_a_builtin_error_comes_back_as_itself(client: Client) -> None:
     assert error.args == ("sold out",)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="by design: errors have no notes before Python 3.11")
 def test_a_builtin_error_says_that_it_was_not_raised_here(server: RunningServer, client: Client) -> None:
     error = client.submit("fail").exception(20)
-    assert error is not None
-    assert error.__notes__ == [f"raised by the task, on {server.address}"]  # type: ignore[attr-defined]
+    told = [f"raised by the task, on {server.address}"] if sys.version_info >= (3, 11) else []  # there are no notes
+    assert getattr(error, "__notes__", []) == told
 
 
 @pytest.mark.parametrize("key", ["missing", "", "it's", "'quoted'", "é"])
