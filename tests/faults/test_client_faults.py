@@ -420,14 +420,9 @@ from gevent import monkey
 from greentask import Client
 client = Client(sys.argv[1])
 def thread(call):  # a daemon: a real one, that nothing waits for
-    started = []
-    def run():
-        started.append(True)
-        call("nap", 1.0)
-    _thread.start_new_thread(run, ())
-    while not started:
-        time.sleep(0.01)
-    time.sleep(0.05)
+    _thread.start_new_thread(call, ("nap", 1.0))
+    while not (client._core._link and client._core._link._calls):  # until it waits for its answer
+        time.sleep(0.001)
 if sys.argv[2] != "unconnected":
     client.call("add", 1)
 exec(sys.argv[3])

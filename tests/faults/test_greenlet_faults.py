@@ -189,7 +189,7 @@ def run(runner: Runner, count: int) -> None:
 def count_objects() -> dict[str, int]:
     """What the runner made, and greenlets of all kinds."""
     gc.collect()
-    gevent.sleep(0.01)
+    gevent.idle()  # greenlets that were let go of end
     gc.collect()
     kinds = (GreenletCall, gevent.Greenlet, Listener)
     return dict(collections.Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds)))

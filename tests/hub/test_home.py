@@ -257,7 +257,7 @@ def test_the_hub_itself_may_not_wait() -> None:
 
     def run() -> None:
         gevent.get_hub().loop.run_callback(wait)
-        gevent.sleep(0.01)
+        gevent.sleep(0)  # behind it
 
     in_thread(run).join(20)
     assert len(told) == 1
@@ -293,12 +293,14 @@ import os, signal, _thread, time
 from gevent import monkey
 from greentask.hub.bell import Bell
 sleep = monkey.get_original("time", "sleep")
+bell = Bell()
 def interrupt():
-    sleep(0.2)
+    while bell._wake is None:
+        sleep(0.001)
     os.kill(os.getpid(), signal.SIGINT)
 monkey.get_original("_thread", "start_new_thread")(interrupt, ())
 try:
-    Bell().wait()
+    bell.wait()
 except KeyboardInterrupt:
     print("interrupted")
 """

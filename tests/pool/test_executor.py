@@ -389,18 +389,20 @@ def test_less_memory_than_a_process_has_from_the_start_is_a_clear_error_and_no_f
 def test_processes_that_die_as_soon_as_they_are_ready_are_started_more_and_more_slowly(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Pool(1, initializer=work.die_soon, initargs=(str(log),)) as pool:
+        began = time.monotonic()
         pool.submit(work.me).exception(10)
-        time.sleep(1.0)  # without pauses: about forty
-        assert 2 <= log.stat().st_size <= 8
+        wait_until(lambda: log.stat().st_size >= 6, what="the sixth")
+        assert time.monotonic() - began > 0.05 + 0.1 + 0.2 + 0.4
 
 
 def test_a_process_without_work_sleeps(pool: Pool) -> None:
     for _ in range(100):  # while it is asked again at once, it looks for the next call
         pool.submit(work.me).result(10)
-    processes = [psutil.Process(pid) for pid in pool.pids()]
-    before = [sum(process.cpu_times()[:2]) for process in processes]
-    time.sleep(0.5)
-    assert [sum(process.cpu_times()[:2]) for process in processes] == before
+    for process in map(psutil.Process, pool.pids()):
+        wait_until(lambda process=process: process.status() == psutil.STATUS_SLEEPING, what="sleep")
+        before = process.num_ctx_switches().voluntary
+        assert {process.status() for _ in range(100)} == {psutil.STATUS_SLEEPING}
+        assert process.num_ctx_switches().voluntary == before
 
 
 def test_a_callback_may_ask_how_the_pool_is(pool: Pool) -> None:

@@ -102,13 +102,16 @@ def test_a_line_with_a_newline_in_it_is_refused(line: str | bytes) -> None:
 
 
 def test_a_peer_that_has_shut_down_its_side_still_gets_its_answers() -> None:
+    ended = Event()
+
     def answer(connection: TextConnection, line: str) -> None:
-        gevent.sleep(0.05)
+        ended.wait(PATIENCE)
         connection.send(line)
 
     with listening(answer) as server, connect(server) as peer:
         peer.send_bytes(b"1\n2\n3\n")
         peer.end_sending()
+        ended.set()
         assert [peer.line() for _ in range(4)] == [b"1", b"2", b"3", None]
 
 
@@ -337,9 +340,11 @@ def test_connections_past_the_limit_wait() -> None:
 
 def test_stop_lets_every_connection_finish_what_has_arrived() -> None:
     handled: list[str] = []
+    stopping = Event()
 
     def answer(connection: TextConnection, line: str) -> None:
-        gevent.sleep(0.1)
+        if line == "2":
+            stopping.wait(PATIENCE)
         handled.append(line)
         connection.send(line)
 
@@ -350,7 +355,10 @@ def test_stop_lets_every_connection_finish_what_has_arrived() -> None:
         assert idle.line() == b"0"
         busy.send_bytes(b"1\n2\n")
         wait_until(lambda: len(handled) == 2, "the first is handled")
-        server.stop()
+        stop = gevent.spawn(server.stop)
+        wait_until(lambda: not server.addresses, "it stops")
+        stopping.set()
+        stop.get(timeout=PATIENCE)
         assert (busy.line(), busy.line(), busy.line()) == (b"1", b"2", None)
         assert idle.line() is None
         assert server.addresses == []
