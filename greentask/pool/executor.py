@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import itertools
 import math
-import multiprocessing
 import os
 import pickle
 import time
@@ -41,6 +40,8 @@ T = TypeVar("T")
 
 # By name, for it is above us: what the processes run, and how their errors are read.
 _HANDLER = "greentask.tasks.work:make_handler"
+# What they have to know of the program, of all that multiprocessing tells its processes.
+_PROGRAM = ("init_main_from_name", "init_main_from_path", "sys_argv", "authkey")
 
 
 class PoolFuture(HomeFuture):
@@ -282,10 +283,10 @@ class Pool(Executor):
 
     def _begin(self) -> Processes:
         if self._engine is None:
-            main = spawn.get_preparation_data("greentask")
-            names = {key: value for key, value in main.items() if key.startswith("init_main_")}
-            authkey = bytes(multiprocessing.current_process().authkey)
-            setup = Setup(_HANDLER, (names, authkey, self._preload, self._initializer))
+            data = spawn.get_preparation_data("greentask")
+            program = {key: data[key] for key in _PROGRAM if key in data}
+            program["authkey"] = bytes(program["authkey"])  # else it refuses to be pickled
+            setup = Setup(_HANDLER, (program, self._preload, self._initializer))
             self._engine = Processes(
                 setup, self._size, grace=self._grace, max_tasks=self._max_tasks, max_memory=self._max_memory
             )

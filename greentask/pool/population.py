@@ -239,7 +239,7 @@ class Population:
             self.fill_up()
         if not self.whole.ready() and sum(p.ready for p in self.members.values()) >= self.size:
             self.whole.set(None)
-        return True
+        return not process.retiring  # it became outdated while it got ready, say
 
     def process_unfit(self, trace: str) -> None:
         """One could not be made ready."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import multiprocessing
 import pickle
 from multiprocessing import spawn
 from typing import Any
@@ -21,15 +20,11 @@ from .context import RunningTask, enter
 __all__ = ["make_handler"]
 
 
-def make_handler(main: dict[str, str], authkey: bytes, preload: tuple[str, ...], initializer: Body | None) -> Handler:
+def make_handler(program: dict[str, Any], preload: tuple[str, ...], initializer: Body | None) -> Handler:
     """Import what is needed (in the template), and return what runs the calls (in the processes)."""
-    multiprocessing.current_process().authkey = authkey  # for the proxies of the program's managers
     # As multiprocessing does it: the program's main module, imported under another name, so that its functions are
-    # found and what it guards with `if __name__ == "__main__"` isn't run.
-    if "init_main_from_name" in main:
-        spawn._fixup_main_from_name(main["init_main_from_name"])  # type: ignore[attr-defined]
-    elif "init_main_from_path" in main:
-        spawn._fixup_main_from_path(main["init_main_from_path"])  # type: ignore[attr-defined]
+    # found and what it guards with `if __name__ == "__main__"` isn't run; its arguments; its managers' key.
+    spawn.prepare(program)
     for module in preload:
         importlib.import_module(module)
     return _WorkHandler(initializer)

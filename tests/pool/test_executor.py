@@ -1,6 +1,8 @@
 """`Pool`, as a program that had a `ProcessPoolExecutor` uses it; here its I/O is in the background thread."""
 
 import asyncio
+import itertools
+import multiprocessing
 import os
 import random
 import signal
@@ -347,6 +349,21 @@ def test_a_process_works_on_until_its_successor_is_ready(tmp_path: Path) -> None
         assert (pool.stats().recycled, pool.stats().lost) == (1, 0)
 
 
+def test_a_successor_that_is_outdated_before_it_is_ready_gets_no_task(tmp_path: Path) -> None:
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    with Pool(1, initializer=work.wait_at, initargs=(str(gate), str(log))) as pool:
+        before = pool.submit(work.me).result(10)
+        gate.touch()
+        long = pool.submit(work.hold, str(tmp_path / "long"), 0.3)  # so that it is the successor that is let go
+        pool.restart()
+        wait_until(lambda: log.stat().st_size == 2, what="a successor that gets ready")
+        pool.restart()
+        gate.unlink()
+        assert [pool.submit(work.add, number, 1).result(10) for number in range(50)] == list(range(1, 51))
+        assert long.result(10) == before
+        wait_until(lambda: is_whole(pool, 1) and before not in pool.pids())
+
+
 def test_the_successor_of_one_that_reaches_max_tasks_is_there_in_time(tmp_path: Path) -> None:
     gate, log = tmp_path / "gate", tmp_path / "log"
     with Pool(1, max_tasks=20, initializer=work.wait_at, initargs=(str(gate), str(log))) as pool:
@@ -377,6 +394,57 @@ def test_a_rolling_restart_replaces_a_few_at_a_time(tmp_path: Path) -> None:
         assert len(pool.pids()) == 18
         gate.unlink()
         wait_until(lambda: is_whole(pool, 16) and not before & set(pool.pids()))
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(15, marks=pytest.mark.slow)])
+def test_every_task_ends_whatever_is_done_to_the_pool_meanwhile(seconds: float, tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    until, problems = time.monotonic() + seconds, list[str]()
+
+    def use(number: int) -> None:
+        chance = random.Random(f"{seed} {number}")
+        for round in itertools.count():
+            tasks = {f"{number}-{round}-{index}": chance.random() * 0.003 for index in range(chance.randrange(30))}
+            futures = {
+                name: pool.submit(work.mark_number, str(tmp_path), name, length) for name, length in tasks.items()
+            }
+            for future in futures.values():
+                if chance.random() < 0.1:
+                    future.cancel()
+                elif chance.random() < 0.05:
+                    future.stop()  # type: ignore[attr-defined]
+            for name, future in futures.items():
+                marks, made = tmp_path / name, 0
+                try:
+                    if future.result(20) != name:
+                        problems.append(f"{name} has the result of another")
+                    made = 1
+                except CancelledError:
+                    pass
+                except BaseException as error:
+                    problems.append(f"{name}: {error!r}")
+                if not made <= (marks.stat().st_size if marks.exists() else 0) <= 1:
+                    problems.append(f"{name} was not run once")
+            if time.monotonic() > until or problems:
+                return
+
+    def meddle() -> None:
+        chance = random.Random(f"{seed} meddler")
+        while time.monotonic() < until:
+            chance.choice([pool.restart, lambda: pool.resize(chance.randrange(1, 5)), pool.stats, pool.pids])()
+            time.sleep(chance.random() * 0.05)
+
+    with Pool(3, max_tasks=9) as pool:
+        threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+        threads.append(threading.Thread(target=meddle))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert problems == [], f"seed {seed}"
+        pool.resize(2)
+        wait_until(lambda: is_whole(pool) and len(pool.pids()) == 2)
+        assert pool.stats().lost == 0
 
 
 def test_less_memory_than_a_process_has_from_the_start_is_a_clear_error_and_no_fork_loop() -> None:
@@ -590,6 +658,45 @@ with Pool(1) as pool:
 """
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+def test_a_script_s_arguments_are_known_in_its_processes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from greentask import Pool\n"
+        "first = sys.argv[1]\n"
+        "def get():\n    return first\n"
+        "if __name__ == '__main__':\n"
+        "    with Pool(1) as pool:\n"
+        "        print(pool.submit(get).result())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script, "argument"], capture_output=True, text=True, timeout=60, env=environment(), check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "argument\n", "")
+
+
+@pytest.mark.parametrize("head", ["", PATCHED], ids=["plain", "patched"])
+def test_a_result_that_ends_the_program_as_it_is_unpickled_is_only_that_task_s_error(head: str) -> None:
+    done = run(
+        head
+        + """
+from greentask import Pool
+from support import work
+with Pool(1) as pool:
+    error = pool.submit(work.exit_when_unpickled).exception(10)
+    print(type(error).__name__, pool.submit(work.add, 1, 2).result(10))
+"""
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "SystemExit 3\n", "")
+
+
+def test_the_proxies_of_managers_work_in_tasks() -> None:
+    with multiprocessing.get_context("spawn").Manager() as manager, Pool(1) as pool:
+        numbers = manager.list([1, 2])
+        pool.submit(work.append_to, numbers, 3).result(10)
+        assert list(numbers) == [1, 2, 3]
 
 
 def test_a_script_s_own_functions_and_its_guard(tmp_path: Path) -> None:

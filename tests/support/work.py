@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from greentask import TimeLimit, current
+
+T = TypeVar("T")
 
 
 def add(a: int, b: int) -> int:
@@ -60,7 +62,7 @@ def mark(path: str) -> None:
     os.close(fd)
 
 
-def mark_number(folder: str, number: int, seconds: float) -> int:
+def mark_number(folder: str, number: T, seconds: float) -> T:
     mark(os.path.join(folder, str(number)))
     spin(seconds)
     return number
@@ -87,6 +89,19 @@ def large(size: int) -> bytes:
 
 def echo(value: Any) -> Any:
     return value
+
+
+class ExitWhenUnpickled:
+    def __reduce__(self) -> Any:
+        return sys.exit, (1,)
+
+
+def exit_when_unpickled() -> ExitWhenUnpickled:
+    return ExitWhenUnpickled()
+
+
+def append_to(values: Any, value: Any) -> None:
+    values.append(value)
 
 
 def recurse(depth: int = 0) -> int:
