@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gevent import getcurrent, with_timeout
@@ -16,7 +17,7 @@ __all__ = ["Bell"]
 
 
 class Bell:
-    """Rung once, by any thread, greenlet or hub; one greenlet or thread waits for it.
+    """Rung once, by any thread, greenlet or hub; any number of greenlets and threads wait for it.
 
     A waiting greenlet lets the others of its thread go on, patched or not. In a patched program the standard library's
     ways of waiting (and so those of its futures) are gevent's, where the main thread can't wait for another thread:
@@ -25,32 +26,29 @@ class Bell:
     ``home`` is where it is rung most often: a greenlet that waits there is woken without a watcher of its own.
     """
 
-    __slots__ = ("_home", "_lock", "_rung", "_wake")
+    __slots__ = ("_home", "_lock", "_rung", "wakes")
 
     def __init__(self, home: Home | None = None) -> None:
         self._home = home
         self._lock = allocate_lock()  # guards the others: a watcher must not be told anything once it is closed
         self._rung = False
-        self._wake: Callable[[], object] | None = None
+        self.wakes: list[Callable[[], object]] = []  # of those who wait
 
     def ring(self) -> None:
         """Wake whoever waits, now or later."""
         with self._lock:
-            wake, self._wake = self._wake, None
             self._rung = True
-            if wake is not None:
+            for wake in self.wakes:
                 wake()
+            self.wakes.clear()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is rung; False after ``timeout`` seconds."""
-        if self._rung:
-            return True
+        if self._rung or (timeout is not None and timeout <= 0):
+            return self._rung
         hub = get_hub_if_exists()
         if hub is None:
-            gate = allocate_lock()
-            gate.acquire()
-            if self._will_call(gate.release):
-                gate.acquire(True, -1 if timeout is None else timeout)
+            self._wait_in_thread(timeout)
         elif getcurrent() is hub:
             raise RuntimeError("waiting in the hub itself would stop every greenlet: wait in a greenlet")
         elif self._home is not None and self._home.hub is hub:
@@ -59,15 +57,22 @@ class Bell:
             self._wait_elsewhere(hub, timeout)
         return self._rung
 
+    def _wait_in_thread(self, timeout: float | None) -> None:
+        gate = allocate_lock()
+        gate.acquire()
+        with self._waking(gate.release) as not_yet:
+            if not_yet:
+                gate.acquire(True, -1 if timeout is None else timeout)
+
     def _wait_at_home(self, home: Home, timeout: float | None) -> None:
         waiter: Waiter[None] = Waiter(home.hub)
         loop = home.hub.loop
         loop.ref()  # whoever rings may be a thread, of which the loop knows nothing
         try:
-            if self._will_call(functools.partial(home.resume, waiter)):
-                _get(waiter, timeout)
+            with self._waking(functools.partial(home.resume, waiter)) as not_yet:
+                if not_yet:
+                    _get(waiter, timeout)
         finally:
-            self._will_call(None)
             loop.unref()
 
     def _wait_elsewhere(self, hub: Any, timeout: float | None) -> None:
@@ -75,17 +80,25 @@ class Bell:
         woken = hub.loop.async_()
         woken.start(waiter.switch, None)
         try:
-            if self._will_call(woken.send):
-                _get(waiter, timeout)
+            with self._waking(woken.send) as not_yet:
+                if not_yet:
+                    _get(waiter, timeout)
         finally:
-            self._will_call(None)
             woken.stop()
             woken.close()
 
-    def _will_call(self, wake: Callable[[], object] | None) -> bool:
+    @contextmanager
+    def _waking(self, wake: Callable[[], object]) -> Iterator[bool]:
+        """While inside, ``wake`` is called when it is rung. Whether that is still to come."""
         with self._lock:
-            self._wake = wake
-            return not self._rung
+            if not self._rung:
+                self.wakes.append(wake)
+        try:
+            yield not self._rung
+        finally:
+            with self._lock:
+                if wake in self.wakes:
+                    self.wakes.remove(wake)
 
 
 def _get(waiter: Waiter[None], timeout: float | None) -> None:

@@ -28,7 +28,7 @@ class HomeFuture(Future[Any]):
         # In place of Future.__init__, which makes a condition; a test compares what it sets.
         gate = self._condition = _Gate()
         gate.home = home
-        gate.bells = None
+        gate.bell = None
         self._state = PENDING
         self._result = None
         self._exception = None
@@ -37,28 +37,24 @@ class HomeFuture(Future[Any]):
 
 
 class _Gate(_NativeLock):  # type: ignore[misc]
-    """What a future needs of a condition: held for a moment by any thread, waited for with bells."""
+    """What a future needs of a condition: held for a moment by any thread, waited for with a bell."""
 
-    __slots__ = ("bells", "home")  # set by its maker: an __init__ of its own would cost as much as the lock
+    __slots__ = ("bell", "home")  # set by its maker: an __init__ of its own would cost as much as the lock
 
     home: Home
-    bells: list[Bell] | None
+    bell: Bell | None
 
     def wait(self, timeout: float | None = None) -> None:
         """Let go of it until ``notify_all``, or for ``timeout`` seconds."""
-        bell = Bell(self.home)
-        if self.bells is None:
-            self.bells = []
-        self.bells.append(bell)
+        if self.bell is None:
+            self.bell = Bell(self.home)
         self.release()
         try:
-            bell.wait(timeout)
+            self.bell.wait(timeout)
         finally:
             self.acquire()
-            self.bells.remove(bell)
 
     def notify_all(self) -> None:
-        """Wake all who wait."""
-        if self.bells is not None:
-            for bell in self.bells:
-                bell.ring()
+        """Wake all who wait. A future does so once, when it has ended."""
+        if self.bell is not None:
+            self.bell.ring()

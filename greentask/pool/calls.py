@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gevent.hub import get_hub
 
 from ..errors import CallError
-from .frames import Body, whole
+from .frames import Body, size_of, whole
 
 if TYPE_CHECKING:
     from .process import Process
@@ -72,7 +72,7 @@ class PoolCall:
         self.token = token
         self.name = name
         self.payload = payload
-        self.size = len(payload) if isinstance(payload, bytes) else sum(map(len, payload))  # of the payload, bytes
+        self.size = size_of(payload)  # of the payload, bytes
         self.listener = listener
         self.deadline = deadline
         self.limit = limit

@@ -30,17 +30,17 @@ from .frames import (
     CHUNK,
     HEADER,
     LARGE,
-    MAPPED,
-    MAPPED_CHUNK,
     MOST_HEAD,
     MOST_MICROSECONDS,
     PROGRESS,
     Body,
     CallFrame,
     Kind,
+    chunk_for,
     decode_call,
     frame_header,
     pack_tokens,
+    size_of,
     whole,
 )
 
@@ -138,10 +138,8 @@ class _Channel:
             os._exit(0)  # a child that the task forked came back out of the task: the channel is its parent's
         self._busy = True
         try:
-            if isinstance(body, bytes):
-                self._write(frame_header(kind, token, len(body), microseconds), body)
-            else:
-                self._write(frame_header(kind, token, sum(map(len, body)), microseconds), *body)
+            pieces = (body,) if isinstance(body, bytes) else body
+            self._write(frame_header(kind, token, size_of(body), microseconds), *pieces)
         finally:
             self._busy = False
         if self._noted:
@@ -215,7 +213,7 @@ class _Channel:
         pieces = [self._read[body:]]
         self._read, self._start = b"", 0
         missing = length - len(pieces[0])
-        chunk = CHUNK if length < MAPPED else MAPPED_CHUNK
+        chunk = chunk_for(length)
         while missing:
             data = os.read(self.fd, min(missing, chunk))
             if not data:
@@ -228,7 +226,7 @@ class _Channel:
         return pieces
 
     def _has_more(self) -> bool:
-        return self._start < len(self._read) or bool(select.select([self.fd], [], [], 0)[0])
+        return self._start < len(self._read) or bool(self._readable.poll(0))
 
     # ---- While a call runs
 
@@ -237,7 +235,7 @@ class _Channel:
         self._busy = True  # from before the look at the credit: a nudge in between would take the grant we wait for
         try:
             if not job.may_send and self._start == len(self._read):
-                select.select([self.fd], [], [])
+                self._readable.poll()
         finally:
             self._busy = False
         self._noted = True

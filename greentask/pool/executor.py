@@ -130,6 +130,7 @@ class Pool(Executor):
         self._engine: Processes | None = None  # its home's alone
         self._futures: set[PoolFuture] = set()  # its home's alone: those that the engine has
         self._is_shut_down = False
+        self._has_all = False  # nothing more will be submitted, and what was is in the engine: its home's alone
         self._is_closing = False
         self._closed = Bell()
         _pools.add(self)
@@ -250,15 +251,19 @@ class Pool(Executor):
                 self._home, self._pid = find_home(), os.getpid()
             return self._home
 
-    def _check_may_submit(self) -> None:
+    def _check_owner(self) -> None:
         if self._pid not in (None, os.getpid()):
             raise GreentaskError("this process was forked from the pool's owner: make a pool of its own here")
+
+    def _check_may_submit(self) -> None:
+        self._check_owner()
         if self._is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def _ask(self, question: Callable[[Processes], T], otherwise: T) -> T:
+        self._check_owner()
         home = self._home
-        if home is None:
+        if home is None or home.has_ended:
             return otherwise
         answer: Future[T] = Future()
         answered = Bell()
@@ -300,15 +305,20 @@ class Pool(Executor):
         limit: float | None,
         on_progress: Callable[[dict[str, Any]], None] | None,
     ) -> None:
+        if future.cancelled():  # before it came here
+            future.set_running_or_notify_cancel()
+            return
         self._futures.add(future)
         try:
             if isinstance(packed, Exception):
                 raise packed
             name, payload = packed
             receiver = _Receiver(self, future, on_progress)
-            future._call = self._begin().submit(
+            call = self._begin().submit(
                 name, payload, receiver, limit=limit, progress=on_progress is not None, on_sent=receiver.is_wanted
             )
+            if not call.finished:
+                future._call = call
         except Exception as error:
             self._fail(future, error)
 
@@ -329,10 +339,11 @@ class Pool(Executor):
     def _ended(self, future: PoolFuture) -> None:
         self._futures.discard(future)
         future._call = None
-        if self._is_shut_down and not self._futures:
+        if self._has_all and not self._futures:
             self._close_soon()
 
     def _shut_down(self, cancel_futures: bool) -> None:
+        self._has_all = True
         if cancel_futures:
             for future in list(self._futures):
                 future.cancel()
@@ -378,6 +389,9 @@ class _Receiver:
     def _load(self, load: Callable[[Any], Any], result: Body) -> None:
         try:
             value = load(result)
+        except KeyboardInterrupt as error:
+            self._pool._fail(self._future, error)
+            raise  # it hit us by chance, and is the main greenlet's
         except BaseException as error:  # a SystemExit, too, is the task's, and must not end the I/O
             self._pool._fail(self._future, error)
         else:

@@ -14,8 +14,6 @@ __all__ = [
     "CHUNK",
     "HEADER",
     "LARGE",
-    "MAPPED",
-    "MAPPED_CHUNK",
     "MOST_HEAD",
     "MOST_ITEMS",
     "MOST_MICROSECONDS",
@@ -25,9 +23,11 @@ __all__ = [
     "FrameReader",
     "Kind",
     "call_head",
+    "chunk_for",
     "decode_call",
     "frame_header",
     "pack_tokens",
+    "size_of",
     "unpack_tokens",
     "whole",
 ]
@@ -36,9 +36,9 @@ __all__ = [
 Body = bytes | list[bytes]
 #: Bytes from which a body is large.
 LARGE = 512 * 1024
-#: Bytes to read at once: into memory that malloc has at hand; of a frame of MAPPED bytes or more into memory that is
-#: mapped for it, which is slower, but is given back to the system piece by piece (mallopt(3), M_MMAP_THRESHOLD).
-CHUNK, MAPPED, MAPPED_CHUNK = 64 * 1024, 16 * 1024 * 1024, 1024 * 1024
+# Bytes to read at once: into memory that malloc has at hand; of a frame of megabytes into memory that is
+# mapped for it, which is slower, but is given back to the system piece by piece (mallopt(3), M_MMAP_THRESHOLD).
+CHUNK, _MAPPED, _MAPPED_CHUNK = 64 * 1024, 16 * 1024 * 1024, 1024 * 1024
 #: Bytes that a CALL frame's body has before its payload, at most.
 MOST_HEAD = 128 * 1024
 
@@ -111,9 +111,19 @@ class CallFrame:
         self.flags = flags
 
 
+def chunk_for(length: int) -> int:
+    """How many bytes of a frame of that length should be read at once, at most."""
+    return CHUNK if length < _MAPPED else _MAPPED_CHUNK
+
+
 def whole(body: Body) -> bytes:
     """A body in one piece."""
     return body if isinstance(body, bytes) else b"".join(body)
+
+
+def size_of(body: Body) -> int:
+    """Bytes of a body."""
+    return len(body) if isinstance(body, bytes) else sum(map(len, body))
 
 
 def frame_header(kind: Kind, token: int, length: int, microseconds: int = 0) -> bytes:
@@ -173,7 +183,7 @@ class FrameReader:
     @property
     def chunk(self) -> int:
         """How many bytes should be read next, at most."""
-        return CHUNK if self._wanted < MAPPED else MAPPED_CHUNK
+        return chunk_for(self._wanted)
 
     def feed(self, data: bytes) -> list[tuple[Kind, int, Body, int]]:
         """Take what arrived; return the frames that it completes, as kind, token, body and microseconds.

@@ -16,6 +16,7 @@ __all__ = ["pack", "unpack"]
 
 #: Functions whose names are remembered.
 MOST_FUNCTIONS = 1000
+_LONGEST_NAME = 200  # characters
 # A function -> its name as the processes find it. Only those that can be imported, which stay as long as their module.
 _names: dict[Callable[..., Any], str] = {}
 
@@ -34,12 +35,14 @@ def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
             _names.clear()
         module = pickle.whichmodule(function, function.__qualname__)  # type: ignore[attr-defined]
         name = _names[function] = f"{module}:{function.__qualname__}"
-        return name, dump((args, kwargs))
-    return getattr(function, "__qualname__", type(function).__qualname__), payload
+        return name, payload
+    # This one's name is only told: it may be anything, where somebody answers for any attribute.
+    qualname = getattr(function, "__qualname__", None)
+    return (qualname if isinstance(qualname, str) else type(function).__qualname__)[:_LONGEST_NAME], payload
 
 
 def unpack(name: str, payload: Body) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """The function, its arguments by position and by keyword."""
+    """The function, its arguments by position and by keyword. A process finds a function by its name once."""
     call = load(payload)
     return (_find(name), *call) if len(call) == 2 else call
 

@@ -14,6 +14,7 @@ from .frames import Body
 __all__ = ["RemoteTraceback", "dump", "dump_error", "load", "load_error", "load_pieces"]
 
 
+_SMALL = 4096  # bytes
 _PAUSE_AFTER = 1024 * 1024  # bytes: copying them takes a fraction of a millisecond
 
 
@@ -21,7 +22,11 @@ class _Pieces(list[Any]):
     """The file that a pickler writes to. It hands a large bytes object on as it is, and so that is never copied."""
 
     __slots__ = ()
-    write = list.append
+
+    def write(self, piece: Any) -> None:
+        if type(piece) is not bytes:  # what may change, and must not on its way
+            piece = bytes(piece.raw() if isinstance(piece, pickle.PickleBuffer) else piece)
+        self.append(piece)
 
 
 # Picklers that nobody uses now: to make one costs more than to pickle something small.
@@ -36,11 +41,12 @@ def dump(value: object) -> Body:
         pieces = _Pieces()
         pickler = pickle.Pickler(pieces, pickle.HIGHEST_PROTOCOL)
     pickler.dump(value)
-    # A bytearray may change while it is on its way.
-    body = pieces[0] if len(pieces) == 1 else [bytes(piece) for piece in pieces]
-    pieces.clear()
-    pickler.clear_memo()
-    _spare.append((pickler, pieces))
+    if len(pieces) > 1:
+        return list(pieces)
+    body: bytes = pieces.pop()
+    if len(body) <= _SMALL:  # else its memo has grown, and would be as slow to clear for ever
+        pickler.clear_memo()
+        _spare.append((pickler, pieces))
     return body
 
 
@@ -65,7 +71,8 @@ class _Reader:
 
     def read(self, size: int) -> bytes:
         data = bytearray(size)
-        return bytes(data[: self.readinto(memoryview(data))])
+        del data[self.readinto(memoryview(data)) :]
+        return bytes(data)
 
     def readinto(self, target: memoryview) -> int:
         filled = 0

@@ -198,19 +198,20 @@ class Population:
             self._loop.run_callback(self._nudge_now, process)
 
     def _nudge_now(self, process: Process) -> None:
-        if process.is_behind:  # the frame is still here, behind a large call
+        self._signal(process, NUDGE)
+        if process.is_behind:  # the frame is still here, behind a large call that it now takes
             gevent.spawn(self._nudge_when_sent, process)
         else:
-            self._nudge_now_that_it_is_sent(process)
+            process.is_nudged = False
 
     def _nudge_when_sent(self, process: Process) -> None:
         process.wait_until_sent()
-        self._nudge_now_that_it_is_sent(process)
-
-    def _nudge_now_that_it_is_sent(self, process: Process) -> None:
         process.is_nudged = False
+        self._signal(process, NUDGE)
+
+    def _signal(self, process: Process, number: int) -> None:
         if self._link is not None:
-            self._link.signal(process.pid, NUDGE)
+            self._link.signal(process.pid, number)
 
     def kill(self, process: Process, why: str) -> None:
         """End it by SIGKILL, with all that it has forked."""
@@ -235,7 +236,7 @@ class Population:
             return False
         ready = [process for process in self._working() if process.ready]
         if len(ready) > self.size:
-            self._retire_some([process for process in ready if process.outdated], len(ready) - self.size)
+            self._retire_some(ready, len(ready) - self.size)
             self.fill_up()
         if not self.whole.ready() and sum(p.ready for p in self.members.values()) >= self.size:
             self.whole.set(None)

@@ -102,6 +102,7 @@ class Process:
 
     def send(self, call: PoolCall, estimate: float) -> None:
         """Send it a call, to be run behind those that it has."""
+        head = call_head(call.token, call.name.encode(), call.size, call.deadline, call.limit, call.window, call.flags)
         is_idle = not self.calls
         if is_idle:
             self.heard = time.monotonic()
@@ -109,7 +110,6 @@ class Process:
         self.load += estimate
         call.estimate = estimate
         call.process = self
-        head = call_head(call.token, call.name.encode(), call.size, call.deadline, call.limit, call.window, call.flags)
         payload = call.payload
         if not isinstance(payload, bytes):
             self._outlet.write(head, *payload)

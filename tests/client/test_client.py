@@ -637,7 +637,7 @@ def test_who_waits_for_a_future_hears_that_it_was_cancelled(client: Client) -> N
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    wait_until(lambda: future._condition.bells, "somebody waits")  # type: ignore[attr-defined]
+    wait_until(lambda: future._condition.bell and future._condition.bell.wakes, "somebody waits")  # type: ignore[attr-defined]
     future.cancel()
     waiting.join(20)
     assert len(caught) == 1

@@ -61,7 +61,7 @@ def test_nobody_who_gave_up_waiting_is_remembered() -> None:
     for _ in range(3):
         with pytest.raises(futures.TimeoutError):
             future.result(0.001)
-    assert future._condition.bells == []  # type: ignore[attr-defined]
+    assert future._condition.bell.wakes == []  # type: ignore[attr-defined]
 
 
 def test_in_a_patched_program_greenlets_wait_for_greenlets_and_for_threads() -> None:
@@ -74,7 +74,7 @@ start = monkey.get_original("_thread", "start_new_thread")
 sleep = monkey.get_original("time", "sleep")
 home = find_home()
 def set_when_waited_for(future, value):
-    while not future._condition.bells:
+    while not (future._condition.bell and future._condition.bell.wakes):
         sleep(0.001)
     future.set_result(value)
 beside, later = HomeFuture(home), HomeFuture(home)

@@ -295,7 +295,7 @@ from greentask.hub.bell import Bell
 sleep = monkey.get_original("time", "sleep")
 bell = Bell()
 def interrupt():
-    while bell._wake is None:
+    while not bell.wakes:
         sleep(0.001)
     os.kill(os.getpid(), signal.SIGINT)
 monkey.get_original("_thread", "start_new_thread")(interrupt, ())
