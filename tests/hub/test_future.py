@@ -56,6 +56,12 @@ def test_several_threads_wait_for_one() -> None:
     assert list(futures.as_completed([future], 1)) == [future]
 
 
+@pytest.mark.parametrize("timeout", [0, -0.5, -1])
+def test_no_time_at_all_is_over_at_once(timeout: float) -> None:
+    with pytest.raises(futures.TimeoutError):
+        HomeFuture(find_home()).result(timeout)
+
+
 def test_nobody_who_gave_up_waiting_is_remembered() -> None:
     future = HomeFuture(find_home())
     for _ in range(3):

@@ -107,6 +107,48 @@ def test_map_is_in_order_and_raises_in_its_turn(pool: Pool) -> None:
         pool.map(work.add, [1], [1], chunksize=0)
 
 
+def test_what_is_submitted_before_a_shutdown_is_done_before_its_end() -> None:
+    heard, go_on = threading.Event(), threading.Event()
+    with Pool(1) as pool:
+        for _ in range(50):
+            pool.submit(work.add, 1, 2).result(10)
+        pool.submit(work.nap, 0.1)
+        first, *_ = [pool.submit(work.add, 1, 2) for _ in range(3)]  # sent ahead, and answered together
+        first.add_done_callback(lambda _: (heard.set(), go_on.wait(10)))  # holds the I/O
+        assert heard.wait(10)
+        last = pool.submit(work.nap, 0.2)
+        shutting = [threading.Thread(target=pool.shutdown) for _ in range(3)]
+        for thread in shutting:
+            thread.start()
+        wait_until(lambda: pool._is_shut_down)
+        go_on.set()
+        for thread in shutting:
+            thread.join(10)
+        assert last.done()
+        assert pool.pids() == []
+
+
+def test_who_waits_hears_at_once_of_one_that_was_cancelled_before_the_pool_had_it() -> None:
+    heard, go_on = threading.Event(), threading.Event()
+    with Pool(1) as pool:
+        pool.submit(work.add, 1, 2).add_done_callback(lambda _: (heard.set(), go_on.wait(10)))
+        assert heard.wait(10)
+        busy = pool.submit(work.nap, 0.5)
+        late = pool.submit(work.add, 1, 2)
+        assert late.cancel()
+        go_on.set()
+        assert wait([late], 10).done == {late}
+        assert not busy.done()
+
+
+def test_a_map_whose_time_is_over_says_so(pool: Pool) -> None:
+    results = pool.map(work.nap, [0.0, 0.4], timeout=0.1)
+    next(results)
+    time.sleep(0.15)  # a slow consumer
+    with pytest.raises(futures.TimeoutError):
+        next(results)
+
+
 def test_the_time_of_a_map_is_limited() -> None:
     with Pool(1) as pool, pytest.raises(futures.TimeoutError):  # the builtin one only since Python 3.11
         list(pool.map(work.nap, [0.0, 1.0], timeout=0.3))
@@ -283,6 +325,22 @@ def test_nothing_leaks() -> None:
 # ---- Limits
 
 
+def test_a_large_task_that_was_sent_ahead_does_not_keep_a_limit_from_the_one_before_it(tmp_path: Path) -> None:
+    with Pool(1, grace=20) as pool:
+        for _ in range(50):
+            pool.submit(work.mark_if_limited, "", 0.001, b"").result(
+                10
+            )  # known to be short: the next one is sent ahead
+        mark = tmp_path / "limited"
+        limited = pool.schedule(work.mark_if_limited, (str(mark), 60, b""), timeout=0.2)
+        behind = pool.submit(work.mark_if_limited, "", 0.0, b"x" * 50_000_000)
+        with pytest.raises(DeadlineExceeded):
+            limited.result(10)
+        assert mark.exists()
+        behind.result(10)
+        assert pool.stats().lost == 0
+
+
 def test_a_task_may_clean_up_when_its_time_is_up(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(DeadlineExceeded):
         pool.schedule(work.clean_up_after_limit, (str(tmp_path / "cleaned"),), timeout=0.1).result(10)
@@ -334,6 +392,15 @@ def test_resize_and_restart(pool: Pool) -> None:
     pool.restart()
     wait_until(lambda: is_whole(pool, 2) and not before & set(pool.pids()))
     assert pool.submit(work.add, 1, 2).result(10) == 3
+
+
+def test_resizing_up_and_down_leaves_as_many_as_were_asked_for_last() -> None:
+    with Pool(1) as pool:
+        pool.submit(work.me).result(10)
+        for size in (6, 1, 5, 2):
+            pool.resize(size)
+        wait_until(lambda: pool.stats().processes > 1)
+        wait_until(lambda: is_whole(pool) and len(pool.pids()) == 2)
 
 
 def test_a_process_works_on_until_its_successor_is_ready(tmp_path: Path) -> None:
@@ -837,11 +904,13 @@ with Pool(1) as pool:
     pool.submit(work.me).result()
     pid = os.fork()
     if pid == 0:
-        try:
-            pool.submit(work.me)
-        except Exception as error:
-            os._exit(0 if "forked" in str(error) else 2)
-        os._exit(3)
+        refused = 0
+        for ask in (lambda: pool.submit(work.me), pool.stats, pool.pids, pool.restart, lambda: pool.resize(2)):
+            try:
+                ask()
+            except Exception as error:
+                refused += "forked" in str(error)
+        os._exit(refused - 5)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     print(pool.submit(work.add, 1, 2).result())
 """,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentask.pool import packing
+from greentask.pool import packing, pickling
 from greentask.pool.frames import whole
 from greentask.pool.packing import pack, unpack
 from greentask.pool.pickling import dump, load, load_pieces
@@ -58,6 +58,33 @@ def test_what_may_still_change_is_copied() -> None:
     assert load(body) == before
 
 
+class Shrinks:
+    """Empties a bytearray as it is pickled."""
+
+    def __init__(self, victim: bytearray) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Callable[[], int], tuple[()]]:
+        self.victim.clear()
+        return int, ()
+
+
+def test_what_changes_while_it_is_pickled_is_as_it_was() -> None:
+    victim = bytearray(b"x" * 100_000)
+    assert load(dump([victim, Shrinks(victim)])) == [bytearray(b"x" * 100_000), 0]
+
+
+def test_a_buffer_is_copied_as_it_is() -> None:
+    assert load(dump(pickle.PickleBuffer(b"x" * 100_000))) == b"x" * 100_000
+
+
+def test_a_pickler_that_has_grown_is_not_used_again() -> None:
+    dump(0)
+    before = len(pickling._spare)
+    dump(list(map(str, range(100_000))))
+    assert len(pickling._spare) == before - 1
+
+
 @pytest.mark.parametrize(
     "value",
     [b"x" * 3_000_000, "é" * 1_000_000, [b"x" * 300_000, b"y" * 300_000], bytearray(700_000), list(range(300_000))],
@@ -91,7 +118,55 @@ def test_any_function_that_can_be_pickled_is_found_again(function: Callable[...,
 
 
 def test_a_plain_function_is_known_by_its_name() -> None:
-    assert pack(work.add, (1,), {})[0] == "support.work:add"
+    for _ in range(2):
+        assert pack(work.add, (1,), {})[0] == "support.work:add"
+
+
+class Answers:
+    """A callable that answers for any attribute."""
+
+    def __call__(self, value: Any) -> Any:
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__qualname__":
+            raise AttributeError(name)
+        return ["a", name]
+
+
+class LongName:
+    def __init__(self) -> None:
+        self.__qualname__ = "x" * 70_000
+
+    def __call__(self, value: Any) -> Any:
+        return value
+
+
+@pytest.mark.parametrize("function", [Answers(), LongName()], ids=["any attribute", "long name"])
+def test_a_callable_may_have_any_name(function: Any) -> None:
+    name, payload = pack(function, (1,), {})
+    assert isinstance(name, str)
+    assert len(name) <= 200
+    found, args, _ = unpack(name, payload)
+    assert found(*args) == 1
+
+
+def test_arguments_are_pickled_once() -> None:
+    def new() -> None: ...
+
+    new.__module__, new.__qualname__ = __name__, "new"
+    globals()["new"] = new
+    counted = Counted()
+    pack(new, (counted,), {})
+    assert counted.number == 1
+
+
+class Counted:
+    number = 0
+
+    def __reduce__(self) -> tuple[Callable[[], int], tuple[()]]:
+        self.number += 1
+        return int, ()
 
 
 def test_a_function_that_cannot_be_imported_is_refused_each_time() -> None:

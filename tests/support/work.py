@@ -146,6 +146,14 @@ def clean_up_after_limit(path: str) -> None:
         raise
 
 
+def mark_if_limited(path: str, seconds: float, _payload: bytes) -> None:
+    try:
+        time.sleep(seconds)
+    except TimeLimit:
+        mark(path)
+        raise
+
+
 def ignore_the_limit() -> None:
     while True:
         try:
