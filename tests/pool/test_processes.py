@@ -824,6 +824,7 @@ def under_chance(folder: Path, seconds: float, size: int) -> None:
     notes.touch()
     asked: list[Asked] = []
     killed: set[int] = set()
+    others_children = children()  # a manager's of multiprocessing, say
     stop = time.monotonic() + seconds
     with processes(size, grace=0.5) as pool:
 
@@ -832,7 +833,7 @@ def under_chance(folder: Path, seconds: float, size: int) -> None:
                 gevent.sleep(chance.expovariate(20))
                 victims = chance.sample(pool.pids(), min(len(pool.pids()), chance.choice([1, 1, 1, size])))
                 if chance.random() < 0.05:
-                    victims = [child.pid for child in psutil.Process().children()]
+                    victims = list({child.pid for child in psutil.Process().children()} - others_children)
                 for pid in victims:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
