@@ -230,7 +230,10 @@ class Pool(Executor):
         self._ask(lambda engine: engine.resize(processes), None)
 
     def restart(self) -> None:
-        """Replace every process, each after its task. Doesn't wait for it."""
+        """Replace every process: a few at a time, each after its task and when its successor is ready.
+
+        Doesn't wait for it. They are forked from the same template: code that it has imported stays as it is.
+        """
         self._ask(lambda engine: engine.recycle(), None)
 
     def pids(self) -> list[int]:
@@ -265,19 +268,17 @@ class Pool(Executor):
         home = self._home
         if home is None or home.has_ended:
             return otherwise
-        answer: Future[T] = Future()
-        answered = Bell()
+        answer = HomeFuture(home)
 
         def ask() -> None:
             try:
                 answer.set_result(otherwise if self._engine is None else question(self._engine))
             except Exception as error:
                 answer.set_exception(error)
-            answered.ring()
 
         home.run(ask)
-        answered.wait()
-        return answer.result()
+        told: T = answer.result()
+        return told
 
     def _wait_closed(self) -> None:
         while not self._closed.wait(1.0):
