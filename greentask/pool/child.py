@@ -331,6 +331,7 @@ def _run(channel: _Channel, token: int, job: Job, handler: Handler) -> None:
         finally:
             channel.running = None
     except Interrupt as interrupt:
+        channel.running = None  # it may have hit us at the very end
         done, body = False, handler.interrupted(interrupt)
     ran = min(int((time.monotonic() - began) * 1e6), MOST_MICROSECONDS)
     _flush()  # before the answer: who has it may read what the task printed

@@ -21,8 +21,8 @@ OTHERS = ("test_client.py", "test_link.py", "test_mailbox.py", "test_default.py"
 @pytest.mark.parametrize(
     ("kind", "modules", "home"),
     [
-        ("patched", SOME, "here"),
-        pytest.param("patched", OTHERS, "here", marks=pytest.mark.slow),
+        ("patched", ("test_map.py",), "here"),
+        pytest.param("patched", ("test_stream.py", *OTHERS), "here", marks=pytest.mark.slow),
         pytest.param("greenlet", SOME + OTHERS, "in the background", marks=pytest.mark.slow),
     ],
 )

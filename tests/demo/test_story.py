@@ -81,6 +81,7 @@ def test_whenever_it_is_interrupted_nothing_is_left(seconds: float, number: sign
     assert_gone(children)
 
 
+@pytest.mark.slow
 def test_it_takes_what_it_started_along_when_it_is_killed() -> None:
     demo = start("--keep")
     assert demo.stdout is not None
@@ -98,6 +99,7 @@ def assert_gone(children: list[psutil.Process]) -> None:
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
+@pytest.mark.slow
 def test_keep_leaves_it_up_and_prints_the_address() -> None:
     demo = start("--keep", "--mails", "20")
     assert demo.stdout is not None

@@ -379,17 +379,27 @@ def test_a_process_is_replaced_after_max_tasks() -> None:
         assert pool.stats().lost == 0
 
 
-def test_resize_and_restart(pool: Pool) -> None:
-    before = set(pool.pids())
-    pool.resize(3)
-    wait_until(lambda: is_whole(pool, 3))
-    pool.resize(1)
-    wait_until(lambda: is_whole(pool, 1))
-    pool.resize(2)
-    wait_until(lambda: is_whole(pool, 2))
-    pool.restart()
-    wait_until(lambda: is_whole(pool, 2) and not before & set(pool.pids()))
-    assert pool.submit(work.add, 1, 2).result(10) == 3
+def test_resize_and_restart() -> None:
+    with Pool(2) as pool:
+        assert pool.submit(work.add, 1, 2).result(10) == 3
+        before = set(pool.pids())
+        pool.resize(3)
+        wait_until(lambda: is_whole(pool, 3))
+        pool.resize(1)
+        wait_until(lambda: is_whole(pool, 1))
+        pool.resize(2)
+        wait_until(lambda: is_whole(pool, 2))
+        pool.restart()
+        wait_until(lambda: is_whole(pool, 2) and not before & set(pool.pids()))
+        assert pool.submit(work.add, 1, 2).result(10) == 3
+
+
+def test_one_that_is_resized_before_its_first_use_starts_as_large() -> None:
+    with Pool(2) as pool:
+        pool.resize(3)
+        assert pool.stats().processes == 0
+        pool.submit(work.me).result(10)
+        wait_until(lambda: is_whole(pool, 3))
 
 
 def test_resizing_up_and_down_leaves_as_many_as_were_asked_for_last() -> None:
