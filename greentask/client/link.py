@@ -247,7 +247,8 @@ class Link:
             self._complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
             return
         id = reply.id if type(reply.id) is int else None  # ours are, and neither true nor 1.0 is 1
-        sent = None if id is None else self._calls.get(id)
+        # What has an index is about an item of a batch, and ends no call: a client sends no batches.
+        sent = None if id is None or reply.index is not None else self._calls.get(id)
         if id is None or sent is None:
             self.dropped += not str(reply.id).startswith("cancel-")
         elif reply.kind == "progress":

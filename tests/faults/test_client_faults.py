@@ -224,7 +224,7 @@ def test_n13_whatever_else_a_server_says_each_call_gets_its_own_answer_once() ->
         answered: list[int] = []
         while (line := connection.line()) is not None:
             call = json.loads(line)
-            messages: list[dict[str, Any]] = []
+            messages: list[dict[str, Any]] = [{"id": call["id"], "index": 0, "result": "an item of no batch"}]
             for _ in range(dice.randrange(4)):
                 id = dice.choice([-1, 0, 10**9, "1", None, *answered[-5:]])
                 kind = dice.choice(["result", "progress", "item"] if id is None else ["result", "error", "item"])
