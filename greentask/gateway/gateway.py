@@ -17,7 +17,7 @@ from gevent.pywsgi import WSGIServer
 from ..client import Client
 from ..errors import CallError, Overloaded, TaskError, UnknownTask, describe, refusal
 from ..hub.signals import stop_at_signals
-from ..server.listening import bound_address, listen_on
+from ..server.listening import SocketFile, bound_address, listen_on, socket_files
 from ..wire.address import Address, parse_address
 from ..wire.json import dumps
 from ..wire.message import BadRequest, Call, Id, More, decode_request
@@ -86,6 +86,7 @@ class Gateway:
             self._files["/"] = ("text/html; charset=utf-8", Path(page).read_bytes())
         self._server: _Server | None = None
         self._address: Address | None = None
+        self._socket_files: list[SocketFile] = []
         self._open: set[WebSocket] = set()
         self._calls = Group()
         self._stopped = Event()
@@ -99,6 +100,7 @@ class Gateway:
     def start(self) -> None:
         """Listen. Raises ``ConfigurationError`` where that can't be."""
         (sock,) = listen_on([self._listen], insecure=self._insecure)
+        self._socket_files = socket_files([sock])
         self._address = bound_address(sock)
         self._server = _Server(sock, self._application, handler_class=Handler, log=None, error_log=logger)
         self._server.max_message = self._max_message
@@ -115,6 +117,8 @@ class Gateway:
     def stop(self, drain: float = DEFAULT_DRAIN) -> None:
         """Accept nobody more, let the calls in flight end for ``drain`` seconds, and say goodbye to the browsers."""
         if self._server is not None:
+            while self._socket_files:
+                self._socket_files.pop().remove()
             self._server.close()
             self._calls.join(drain)
             for websocket in list(self._open):

@@ -16,7 +16,7 @@ from gevent.socket import socket as GreenSocket
 from ..wire.address import Address, parse_addresses
 from .connection import LineConnection
 from .limits import Limits
-from .listening import bound_address, listen_on
+from .listening import SocketFile, bound_address, listen_on, socket_files
 
 __all__ = ["Acceptor"]
 
@@ -47,6 +47,7 @@ class Acceptor:
         self._insecure = insecure
         self._serve = serve
         self._sockets: list[GreenSocket] = []
+        self._files: list[SocketFile] = []
         self._servers: list[StreamServer] = []
         self._greenlets = GreenletPool(limits.max_connections)
 
@@ -58,6 +59,7 @@ class Acceptor:
     def bind(self) -> None:
         """Take the addresses: from now on the kernel queues connections. Raises ``ConfigurationError``."""
         self._sockets = listen_on(self._listen, insecure=self._insecure)
+        self._files = socket_files(self._sockets)
 
     def start(self) -> None:
         """Serve."""
@@ -68,6 +70,8 @@ class Acceptor:
 
     def close(self) -> None:
         """Accept nothing more; the connections go on."""
+        while self._files:
+            self._files.pop().remove()
         for server in self._servers:
             server.close()
         for sock in self._sockets:

@@ -1,35 +1,110 @@
-"""Listening sockets for addresses, with errors that say what to do."""
+"""Listening sockets: taking addresses, and giving them back.
+
+Whoever calls ``listen_on`` is the binder: it alone removes the files of unix sockets (``socket_files``), and not those
+that it hands the sockets to.
+"""
 
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
+import re
 import socket
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError
 from ..wire.address import Address
 
-__all__ = ["bound_address", "listen_on"]
+__all__ = ["SocketFile", "bound_address", "listen_on", "parse_mode", "socket_files"]
 
 _BACKLOG = 1024
 
 
-def listen_on(addresses: Iterable[Address], *, insecure: bool = False) -> list[GreenSocket]:
-    """A listening socket for each address. Raises ``ConfigurationError``; then none is left open."""
+@dataclass(frozen=True, slots=True)
+class SocketFile:
+    """The file of a unix socket, and how to know it again."""
+
+    path: str
+    device: int
+    inode: int
+    pid: int  # of the process that bound it
+
+    def remove(self) -> None:
+        """Remove it, if it is still the one that this process bound.
+
+        To be called before the socket is closed: until then nobody takes it for a stale one and puts a file of
+        their own there, which might get the same inode.
+        """
+        if self.pid != os.getpid():
+            return
+        try:
+            found = os.lstat(self.path)
+            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+                os.unlink(self.path)
+        except OSError:
+            pass  # it is gone already, or the folder is no longer ours to write to
+
+
+def listen_on(
+    addresses: Iterable[Address],
+    *,
+    insecure: bool = False,
+    socket_mode: int | None = None,
+    socket_owner: str | None = None,
+) -> list[GreenSocket]:
+    """A listening socket for each address. Raises ``ConfigurationError``; then none is left open.
+
+    socket_mode
+        Permissions of a unix socket's file; None: what the umask leaves. Whoever may write to it can connect.
+    socket_owner
+        Whose the file is: ``user``, ``user:group`` or ``:group``, by name or number; None: this process's.
+    """
     sockets: list[GreenSocket] = []
     try:
         for address in addresses:
             _check(address, insecure=insecure)
-            sockets.append(_unix(address) if address.scheme == "unix" else _tcp(address))
+            if address.scheme == "unix":
+                sockets.append(_unix(address, socket_mode, _ids(socket_owner or "")))
+            else:
+                sockets.append(_tcp(address))
     except BaseException:
+        for file in socket_files(sockets):
+            file.remove()
         for sock in sockets:
             sock.close()
         raise
     return sockets
+
+
+def socket_files(sockets: Iterable[GreenSocket]) -> list[SocketFile]:
+    """The files of the unix sockets among them. To be asked for as soon as they are bound."""
+    files = []
+    for sock in sockets:
+        if sock.family == socket.AF_UNIX:
+            path = sock.getsockname()
+            try:
+                found = os.lstat(path)
+            except OSError:
+                continue  # somebody was quick to remove it
+            files.append(SocketFile(path, found.st_dev, found.st_ino, os.getpid()))
+    return files
+
+
+def parse_mode(text: str) -> int:
+    """Permissions in octal. Raises ``ConfigurationError``.
+
+    >>> parse_mode("0660") == 0o660
+    True
+    """
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise ConfigurationError(f"{text!r} is no mode of a socket: write three octal digits, such as 660")
+    return int(text, 8)
 
 
 def bound_address(sock: GreenSocket) -> Address:
@@ -67,16 +142,47 @@ def _tcp(address: Address) -> GreenSocket:
     return sock
 
 
-def _unix(address: Address) -> GreenSocket:
+def _unix(address: Address, mode: int | None, owner: tuple[int, int]) -> GreenSocket:
     sock = GreenSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound: list[SocketFile] = []
     try:
         _remove_stale(address.path)
-        sock.bind(address.path)
+        # It has its mode from the beginning, and its owner before anybody can connect, for that is from listen on.
+        if mode is None:
+            sock.bind(address.path)
+        else:
+            before = os.umask(0o777 & ~mode)
+            try:
+                sock.bind(address.path)
+            finally:
+                os.umask(before)
+        bound = socket_files([sock])
+        if owner != (-1, -1):
+            os.chown(address.path, *owner, follow_symlinks=False)
         sock.listen(_BACKLOG)
     except OSError as error:
+        for file in bound:
+            file.remove()
         sock.close()
-        raise ConfigurationError(f"can't listen on {address}: {_remedy(error, address)}") from None
+        why = (
+            "only root can give a file to somebody else; leave --socket-owner out" if bound else _remedy(error, address)
+        )
+        raise ConfigurationError(f"can't listen on {address}: {why}") from None
     return sock
+
+
+def _ids(owner: str) -> tuple[int, int]:
+    """The numbers of a user and of a group; -1: as it is."""
+    user, _, group = owner.partition(":")
+    try:
+        return (
+            int(user or -1) if user.isdecimal() or not user else pwd.getpwnam(user).pw_uid,
+            int(group or -1) if group.isdecimal() or not group else grp.getgrnam(group).gr_gid,
+        )
+    except KeyError:
+        raise ConfigurationError(
+            f"{owner!r} is no owner of a socket: there is no such user or group; write user, user:group or :group"
+        ) from None
 
 
 def _remove_stale(path: str) -> None:
@@ -110,4 +216,5 @@ def _remedy(error: OSError, address: Address) -> str:
     if address.scheme == "unix":
         remedies[errno.EADDRINUSE] = "a server answers there already; stop it, or choose another path with --listen"
         remedies[errno.EACCES] = "permission denied; choose another path with --listen"
+        remedies[errno.EPERM] = "only root can give a file to somebody else; leave --socket-owner out"
     return remedies.get(error.errno or 0, error.strerror or str(error))

@@ -1,26 +1,31 @@
 """Listening sockets: where they really listen, and what is said when they can't."""
 
+import grp
+import os
+import pwd
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gevent.socket import socket as GreenSocket
 
 from greentask.errors import ConfigurationError
-from greentask.server.listening import bound_address, listen_on
+from greentask.server.listening import bound_address, listen_on, parse_mode, socket_files
 from greentask.server.server import DEFAULT_LISTEN
 from greentask.wire.address import parse_address, parse_addresses
 from support.programs import environment
 
 
 @contextmanager
-def listening(*addresses: str, insecure: bool = False) -> Iterator[list[GreenSocket]]:
-    sockets = listen_on(parse_addresses(addresses), insecure=insecure)
+def listening(*addresses: str, **options: Any) -> Iterator[list[GreenSocket]]:
+    sockets = listen_on(parse_addresses(addresses), **options)
     try:
         yield sockets
     finally:
@@ -28,8 +33,8 @@ def listening(*addresses: str, insecure: bool = False) -> Iterator[list[GreenSoc
             sock.close()
 
 
-def refusal(*addresses: str) -> str:
-    with pytest.raises(ConfigurationError) as caught, listening(*addresses):
+def refusal(*addresses: str, **options: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught, listening(*addresses, **options):
         pass
     return str(caught.value)
 
@@ -206,3 +211,120 @@ def test_a_folder_that_may_not_be_written_to(tmp_path: Path) -> None:
     address = f"unix://{tmp_path}/socket"
     done = subprocess.run([sys.executable, "-c", program, address], capture_output=True, text=True, env=environment())
     assert done.stdout == f"can't listen on {address}: permission denied; choose another path with --listen\n", done
+
+
+# ---- The file of a unix socket
+
+
+def test_its_file_is_removed_by_whoever_bound_it(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with listening("127.0.0.1:0", f"unix://{path}") as sockets:
+        (file,) = socket_files(sockets)
+        child = os.fork()
+        if child == 0:
+            file.remove()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert can_connect(path), "a child of its isn't who bound it"
+        file.remove()
+        assert not path.exists()
+        file.remove()
+
+
+@pytest.mark.parametrize("with_what", ["a file", "another server's socket"])
+def test_a_file_that_is_no_longer_ours_is_left_alone(tmp_path: Path, with_what: str) -> None:
+    path = tmp_path / "socket"
+    with listening(f"unix://{path}") as sockets:
+        (file,) = socket_files(sockets)
+        path.unlink()
+        if with_what == "a file":
+            path.write_text("important")
+            file.remove()
+            assert path.read_text() == "important"
+        else:
+            with listening(f"unix://{path}"):
+                file.remove()
+                assert can_connect(path)
+
+
+def test_none_is_left_when_another_address_can_not_be_had(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    refusal(f"unix://{path}", "192.0.2.1:0")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666, 0o777])
+def test_its_mode_is_what_was_asked_for_whatever_the_umask(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "socket"
+    before = os.umask(0o027)
+    try:
+        with listening(f"unix://{path}", socket_mode=mode):
+            assert stat.S_IMODE(path.stat().st_mode) == mode
+        (tmp_path / "file").touch()
+        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640, "the umask is as it was"
+    finally:
+        os.umask(before)
+
+
+def test_without_a_mode_the_umask_counts(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    before = os.umask(0o027)
+    try:
+        with listening(f"unix://{path}"):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o750
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    other, group = pwd.getpwall()[-1], grp.getgrall()[-1]
+    for owner, ids in {
+        other.pw_name: (other.pw_uid, os.getegid()),
+        f":{group.gr_name}": (os.geteuid(), group.gr_gid),
+        f"{other.pw_name}:{group.gr_name}": (other.pw_uid, group.gr_gid),
+        "12345:54321": (12345, 54321),
+    }.items():
+        with listening(f"unix://{path}", socket_owner=owner, socket_mode=0o660):
+            found = path.stat()
+            assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (*ids, 0o660)
+            assert can_connect(path)
+
+
+def test_an_owner_that_can_not_be(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    for owner in ("nobody-of-that-name", "root:nobody-of-that-name"):
+        said = refusal(f"unix://{path}", socket_owner=owner)
+        assert owner in said
+        assert "user:group" in said
+    assert not path.exists()
+
+
+def test_an_owner_that_only_root_can_give_it_to() -> None:
+    program = (
+        "import os, sys\n"
+        "from greentask.server.listening import listen_on\n"
+        "from greentask.wire.address import parse_addresses\n"
+        "listen_on(parse_addresses('127.0.0.1:0'))[0].close()\n"
+        "if os.geteuid() == 0: os.seteuid(65534)\n"
+        "try: listen_on(parse_addresses(sys.argv[1]), socket_owner='0:0')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # pytest's is private to us
+        Path(folder).chmod(0o777)
+        command = [sys.executable, "-c", program, f"unix://{folder}/socket"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment())
+        assert "only root can give a file to somebody else; leave --socket-owner out" in done.stdout, done
+        assert list(Path(folder).iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["660", "0660", "777"])
+def test_a_mode_is_octal(text: str) -> None:
+    assert parse_mode(text) == int(text, 8)
+
+
+@pytest.mark.parametrize("text", ["", "u+w", "888", "66", "1777", "0o660", "rw-rw----", "-600"])
+def test_what_is_no_mode(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="three octal digits"):
+        parse_mode(text)

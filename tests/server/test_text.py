@@ -410,6 +410,7 @@ def test_it_listens_where_it_is_told(tmp_path: Any) -> None:
         with LineClient(sock) as peer:
             peer.send_bytes(b"hello\n")
             assert peer.line() == b"hello"
+    assert list(tmp_path.iterdir()) == [], "a clean stop leaves no file of a socket behind"
 
 
 def test_it_refuses_to_be_reached_from_elsewhere() -> None:
