@@ -51,6 +51,13 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _name_and_number(text: str) -> tuple[str, int]:
+    name, _, number = text.rpartition("=")
+    if not (name and number.isascii() and number.isdigit()):
+        raise click.BadParameter(f"{text!r} is not NAME=N, as in send_mail=10")
+    return name, int(number)
+
+
 @click.command("serve")
 @click.argument("apps", metavar="APP...", nargs=-1, required=True)
 @click.option(
@@ -77,6 +84,13 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Seconds that calls in flight have for ending after SIGTERM.",
 )
+@click.option(
+    "--max-running",
+    metavar="NAME=N",
+    multiple=True,
+    callback=lambda _context, _option, given: dict(map(_name_and_number, given)),
+    help="Calls of one task that run at once; further ones wait. May be given several times.",
+)
 @click.option("--cancel-abandoned", is_flag=True, help="Cancel calls whose connection broke; else they go on.")
 @_limit_options
 @click.option("--insecure", is_flag=True, help="Listen where other machines can call, with no proof of who does.")
@@ -88,6 +102,7 @@ def command(
     in_processes: tuple[str, ...],
     grace: float,
     drain_timeout: float,
+    max_running: dict[str, int],
     cancel_abandoned: bool,
     insecure: bool,
     debug: bool,
@@ -116,6 +131,7 @@ def command(
             processes=processes,
             limits=Limits(**limits),
             grace=grace,
+            max_running=max_running,
             cancel_abandoned=cancel_abandoned,
             debug=debug,
             insecure=insecure,

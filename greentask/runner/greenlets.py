@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gevent import Greenlet, GreenletExit
@@ -50,6 +51,7 @@ class GreenletCall:
         deadline: float | None,
         *,
         debug: bool,
+        ended: Callable[[], None] | None = None,
     ) -> None:
         self._task = task
         self._args = args
@@ -68,6 +70,8 @@ class GreenletCall:
             self._timer.start(self._out_of_time, update=True)
         self._began = False
         self._greenlet = Greenlet.spawn(self._run)
+        if ended is not None:  # that is after its answer, where it was stopped and still cleans up
+            self._greenlet.rawlink(lambda _: ended())
 
     def cancel(self) -> None:
         self._stop(Cancelled("cancelled by its caller", started=self._began), CancelRequest("cancelled"))

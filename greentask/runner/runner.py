@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..errors import UnknownTask
 from ..pool.calls import Listener, PoolCall
@@ -12,30 +13,31 @@ from ..tasks.task import Task
 from ..wire.json import dumps
 from ..wire.message import Args, Call
 from .greenlets import GreenletCall
+from .turns import Leaving, Running, TurnCall, Turns
 
 __all__ = ["Runner", "Running"]
-
-
-class Running(Protocol):
-    """A call that was started."""
-
-    def cancel(self) -> None:
-        """End it; its listener hears ``Cancelled``."""
-
-    def grant(self, items: int) -> None:
-        """The reader of its stream takes so many more items."""
 
 
 class Runner:
     """Runs the calls of one registry. Belongs to the hub that it was made in; ``processes`` may be None.
 
-    A listener hears of the end of a call exactly once: ``done`` or ``failed``.
+    A listener hears of the end of a call exactly once: ``done`` or ``failed``. ``max_running`` says of tasks how many
+    of their calls run at once, in place of what they say themselves.
     """
 
-    def __init__(self, tasks: Tasks, processes: Processes | None = None, *, debug: bool = False) -> None:
+    def __init__(
+        self,
+        tasks: Tasks,
+        processes: Processes | None = None,
+        *,
+        debug: bool = False,
+        max_running: Mapping[str, int] | None = None,
+    ) -> None:
         self.tasks = tasks
         self.processes = processes
         self.debug = debug
+        self.max_running = dict(max_running or {})
+        self.turns: dict[str, Turns] = {}  # of tasks that were called
 
     def start(self, call: Call, line: bytes, listener: Listener, deadline: float | None = None) -> Running:
         """Run a call that arrived as ``line``, which a task process gets as it is.
@@ -59,14 +61,37 @@ class Runner:
         listener: Listener,
         deadline: float | None,
     ) -> Running:
+        most = self.max_running.get(task.name, task.max_running) if self.max_running else task.max_running
+        if most is None:
+            return self._run(task, call, args, line, listener, deadline, None)
+
+        def start(listener: Listener, leave: Callable[[], None]) -> Running:
+            return self._run(task, call, args, line, listener, deadline, leave)
+
+        turns = self.turns.get(task.name)
+        if turns is None:
+            turns = self.turns[task.name] = Turns(task.name, most, task.max_waiting)
+        return TurnCall(turns, start, listener, deadline)
+
+    def _run(
+        self,
+        task: Task[..., Any],
+        call: Call,
+        args: Args | None,
+        line: bytes,
+        listener: Listener,
+        deadline: float | None,
+        ended: Callable[[], None] | None,
+    ) -> Running:
+        """Run it now; ``ended`` is called when it does so no more."""
         if not task.process:
-            return GreenletCall(task, args, call, listener, deadline, debug=self.debug)
+            return GreenletCall(task, args, call, listener, deadline, debug=self.debug, ended=ended)
         if self.processes is None:
             raise UnknownTask(f"{task.name} runs in task processes, and this server has none")
         started = self.processes.submit(
             task.name,
             line,
-            listener,
+            listener if ended is None else Leaving(listener, ended),
             deadline=deadline,
             limit=task.timeout,
             window=call.stream,

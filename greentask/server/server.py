@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gevent import monkey
@@ -14,6 +14,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from .._version import __version__
+from ..errors import ConfigurationError, UnknownTask
 from ..hub.signals import stop_at_signals
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
@@ -46,6 +47,8 @@ class Server:
         wants one, none is started.
     grace
         Seconds between asking a task in a process to end and killing it.
+    max_running
+        How many calls of a task run at once, by its name, in place of what the task says itself.
     cancel_abandoned
         Cancel the calls of a connection that broke, instead of letting them end.
     debug
@@ -67,6 +70,7 @@ class Server:
         processes: int | None = None,
         limits: Limits | None = None,
         grace: float = DEFAULT_GRACE,
+        max_running: Mapping[str, int] | None = None,
         cancel_abandoned: bool = False,
         debug: bool = False,
         insecure: bool = False,
@@ -80,7 +84,8 @@ class Server:
         if any(task.process for task in self.tasks):
             setup = setup_for((task for task in self.tasks if task.process), debug=debug)
             pool = Processes(setup, processes, grace=grace)
-        self.runner = Runner(self.tasks, pool, debug=debug)
+        _check_max_running(self.tasks, max_running or {})
+        self.runner = Runner(self.tasks, pool, debug=debug, max_running=max_running)
         self._acceptor = Acceptor(listen, self._serve, self.limits, insecure=insecure)
         self._sessions: set[Session] = set()
         self._started_at = time.monotonic()
@@ -155,6 +160,10 @@ class Server:
             "in_flight": self.in_flight,
             "draining": self._stopping,
             "tasks": len(self.tasks),
+            "limited": {
+                turns.name: {"max_running": turns.most, "running": turns.running, "waiting": turns.waiting}
+                for turns in self.runner.turns.values()
+            },
         }
         if self.processes is not None:
             stats = self.processes.stats()
@@ -177,3 +186,13 @@ class Server:
             session.serve()
         finally:
             self._sessions.discard(session)
+
+
+def _check_max_running(tasks: Tasks, max_running: Mapping[str, int]) -> None:
+    for name, most in max_running.items():
+        if most < 1:
+            raise ConfigurationError(f"max_running of {name!r} is at least 1, not {most}")
+        try:
+            tasks.get(name)
+        except UnknownTask as error:
+            raise ConfigurationError(f"max_running: {error}") from None

@@ -48,14 +48,18 @@ class Tasks:
         name: str | None = None,
         process: bool = False,
         timeout: float | None = None,
+        max_running: int | None = None,
+        max_waiting: int | None = None,
     ) -> Task[..., Any]:
         """Offer a task, or a function that isn't one yet. Raises ``ConfigurationError`` where the name is taken."""
         if isinstance(function, Task):
-            if name is not None or process or timeout is not None:
+            if process or any(option is not None for option in (name, timeout, max_running, max_waiting)):
                 raise ConfigurationError(f"{function.name!r} is a task already, with a name and options of its own")
             task: Task[..., Any] = function
         else:
-            task = Task(function, name=name, process=process, timeout=timeout)
+            task = Task(
+                function, name=name, process=process, timeout=timeout, max_running=max_running, max_waiting=max_waiting
+            )
         taken = self._tasks.get(task.name)
         if taken is not None and not _are_one(taken, task):
             raise ConfigurationError(
@@ -69,7 +73,14 @@ class Tasks:
 
     @overload
     def task(
-        self, /, *, name: str | None = None, process: bool = False, timeout: float | None = None
+        self,
+        /,
+        *,
+        name: str | None = None,
+        process: bool = False,
+        timeout: float | None = None,
+        max_running: int | None = None,
+        max_waiting: int | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(
@@ -80,11 +91,16 @@ class Tasks:
         name: str | None = None,
         process: bool = False,
         timeout: float | None = None,
+        max_running: int | None = None,
+        max_waiting: int | None = None,
     ) -> Any:
         """As ``greentask.task``, and offered by this registry."""
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            return self.add(Task(function, name=name, process=process, timeout=timeout))
+            task = Task(
+                function, name=name, process=process, timeout=timeout, max_running=max_running, max_waiting=max_waiting
+            )
+            return self.add(task)
 
         return decorate if function is None else decorate(function)
 
@@ -107,6 +123,7 @@ class Tasks:
                 "doc": (inspect.getdoc(task.function) or "").partition("\n")[0],
                 "process": task.process,
                 "timeout": task.timeout,
+                "max_running": task.max_running,
                 "stream": task.streams,
             }
             for task in sorted(self, key=lambda task: task.name)

@@ -35,6 +35,8 @@ class Task(Generic[P, R]):
         name: str | None = None,
         process: bool = False,
         timeout: float | None = None,
+        max_running: int | None = None,
+        max_waiting: int | None = None,
     ) -> None:
         if isinstance(function, Task):
             raise ConfigurationError(f"{function.name!r} is a task already")
@@ -48,8 +50,14 @@ class Task(Generic[P, R]):
             )
         if timeout is not None and not 0 < timeout < math.inf:
             raise ConfigurationError(f"task {self.name!r}: timeout is in seconds above 0, not {timeout!r}")
+        if max_running is not None and max_running < 1:
+            raise ConfigurationError(f"task {self.name!r}: max_running is at least 1, not {max_running!r}")
+        if max_waiting is not None and max_waiting < 0:
+            raise ConfigurationError(f"task {self.name!r}: max_waiting is at least 0, not {max_waiting!r}")
         self.process = process
         self.timeout = timeout
+        self.max_running = max_running
+        self.max_waiting = max_waiting
         self.binder = Binder(function, self.name)
         self.streams = inspect.isgeneratorfunction(function)
         if inspect.isasyncgenfunction(function):
@@ -267,7 +275,12 @@ def task(function: Callable[P, R], /) -> Task[P, R]: ...
 
 @overload
 def task(
-    *, name: str | None = None, process: bool = False, timeout: float | None = None
+    *,
+    name: str | None = None,
+    process: bool = False,
+    timeout: float | None = None,
+    max_running: int | None = None,
+    max_waiting: int | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -278,17 +291,22 @@ def task(
     name: str | None = None,
     process: bool = False,
     timeout: float | None = None,
+    max_running: int | None = None,
+    max_waiting: int | None = None,
 ) -> Any:
     """Make a function a task. It stays callable as before.
 
     ``name``: what callers say (the function's own name). ``process``: run it in a task process, for what
-    computes or blocks in C; otherwise in a greenlet. ``timeout``: its limit in seconds.
+    computes or blocks in C; otherwise in a greenlet. ``timeout``: its limit in seconds. ``max_running``: how many of
+    its calls a server runs at once; others wait in order, or are ``Overloaded`` where ``max_waiting`` wait already.
 
     >>> @task(process=True, timeout=60)                       # doctest: +SKIP
     ... def report(year): ...
     """
 
     def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-        return Task(function, name=name, process=process, timeout=timeout)
+        return Task(
+            function, name=name, process=process, timeout=timeout, max_running=max_running, max_waiting=max_waiting
+        )
 
     return decorate if function is None else decorate(function)

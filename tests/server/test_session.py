@@ -602,6 +602,7 @@ def test_tasks_lists_names_signatures_and_first_lines(peer: LineClient) -> None:
         "doc": "Add two numbers.",
         "process": False,
         "timeout": None,
+        "max_running": None,
         "stream": False,
     }
     assert tasks["short_nap"]["timeout"] == 0.2

@@ -68,7 +68,9 @@ def test_a_registry_decorates() -> None:
         tasks.task(one)
 
 
-@pytest.mark.parametrize("options", [{"name": "other"}, {"process": True}, {"timeout": 5}])
+@pytest.mark.parametrize(
+    "options", [{"name": "other"}, {"process": True}, {"timeout": 5}, {"max_running": 1}, {"max_waiting": 0}]
+)
 def test_a_task_keeps_its_own_options(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="'send_mail' is a task already, with a name and options of its own"):
         Tasks().add(send_mail, **options)
@@ -162,6 +164,7 @@ def test_tasks_are_described_in_the_order_of_their_names() -> None:
         "doc": "",
         "process": True,
         "timeout": 60,
+        "max_running": None,
         "stream": False,
     }
     assert described[0]["signature"] == "least(…)"
