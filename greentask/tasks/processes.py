@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import ConfigurationError, Interrupt, ended_by, refusal
+from ..errors import ConfigurationError, Interrupt, InvalidArguments, ended_by, refusal
 from ..pool.child import Handler, Job
 from ..pool.frames import whole
 from ..pool.setup import Setup
@@ -53,7 +53,10 @@ class _TaskHandler:
         """Nothing: all is imported."""
 
     def run(self, job: Job) -> tuple[bool, bytes]:
-        message = loads_checked(whole(job.take_payload()))
+        try:
+            message = loads_checked(whole(job.take_payload()))
+        except ValueError as error:  # a task has lowered Python's limit for integers
+            return False, dumps(refusal(InvalidArguments(f"this process can't read the arguments: {error}")))
 
         def report(progress: dict[str, Any]) -> None:
             job.progress(dumps(progress))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from typing import Any
 
 import ujson
@@ -22,8 +23,16 @@ __all__ = ["MAX_DEPTH", "dumps", "find_fault", "loads", "loads_checked"]
 #: How deeply arrays and objects may be nested; deeper is ``InvalidMessage``.
 MAX_DEPTH = 200
 
+#: How many digits an integer may have: what Python reads and writes unless it is told otherwise. A program may have
+#: lifted that limit; a stranger's line of digits would then keep the server busy for minutes.
+MAX_DIGITS = 4300
+
 # Half of a pair that stands for one character, or a lone one.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+_MANY_DIGITS = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
+
+_CONTAINERS = (dict, list, tuple)
 
 # What JSON has besides objects and arrays; the encoder takes these for keys as well.
 _LEAVES = (str, int, float, type(None))
@@ -40,25 +49,48 @@ def _finite(digits: str) -> float:
     return number
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+def _integer(digits: str) -> int:
+    if len(digits) - digits.startswith("-") > MAX_DIGITS:
+        raise InvalidMessage(_too_long(MAX_DIGITS))
+    return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise InvalidMessage(f"an object has the key {_show(_find_duplicate(pairs), 80)} twice")
+    return members
+
+
+_STRICT: dict[str, Any] = {
+    "parse_constant": _refuse_constant,
+    "parse_float": _finite,
+    "object_pairs_hook": _object,
+}
+_decode = json.JSONDecoder(**_STRICT).decode
+_decode_bounded = json.JSONDecoder(**_STRICT, parse_int=_integer).decode  # slower, where there are many integers
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def loads(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """The value of a JSON text. Raises ``InvalidMessage``, and nothing else.
 
-    Of duplicate keys the last wins; integers are exact whatever their size (up to Python's own limit).
+    Integers are exact, up to ``MAX_DIGITS``. An object that has a key twice is refused: whoever looked at the text
+    before (a proxy that checks the function, a log) may have taken the other one.
     """
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidMessage(f"not UTF-8: byte {text[error.start]:#04x} at {error.start}") from None
     try:
-        value = _decode(decoded)
+        value = _decode(decoded) if len(text) <= MAX_DIGITS or _python_bounds_digits() else _decode_bounded(decoded)
     except RecursionError:
         raise InvalidMessage(f"nested deeper than {max_depth}") from None
-    except ValueError as error:
-        raise InvalidMessage(f"not JSON: {_shorten(str(error))}") from None
+    except json.JSONDecodeError as error:
+        hint = " (a byte order mark)" if decoded.startswith("\ufeff") else ""
+        raise InvalidMessage(f"not JSON: {_shorten(str(error))}{hint}") from None
+    except ValueError:
+        raise InvalidMessage(_too_long(sys.get_int_max_str_digits())) from None
     if decoded.count("[") + decoded.count("{") > max_depth and _is_deeper(value, max_depth):
         raise InvalidMessage(f"nested deeper than {max_depth}")
     if "\\u" in decoded and _SURROGATE.search(decoded):  # the first is the quicker search
@@ -69,7 +101,8 @@ def loads(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
 def loads_checked(text: bytes) -> Any:
     """The value of a text that ``loads`` has accepted before, somewhat quicker.
 
-    What ujson reads of a valid text is what the standard library reads; what else it accepts has been refused by then.
+    What ujson reads of such a text is what the standard library reads (tests/wire looks for one where it isn't).
+    Raises ``ValueError`` for an integer longer than Python was told to read meanwhile.
     """
     return ujson.loads(text)
 
@@ -87,7 +120,44 @@ def dumps(value: Any) -> bytes:
         raise InvalidResult(found or f"JSON can't carry it: {_shorten(str(error))}") from None
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
         raise InvalidResult(find_fault(value, "result") or f"nested deeper than {MAX_DEPTH}")  # nobody could read it
+    # 1 and "1" are two keys here and one there; and not every reader takes what a Python without a limit writes.
+    dubious = isinstance(value, _CONTAINERS) and '":' in text and not _keys_are_strings(value)
+    if dubious or (len(text) > MAX_DIGITS and not _python_bounds_digits() and _MANY_DIGITS.search(text)):
+        found = find_fault(value, "result")
+        if found is not None:
+            raise InvalidResult(found)
     return encoded
+
+
+def _python_bounds_digits() -> bool:
+    limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else 0  # before Python 3.10.7
+    return 0 < limit <= MAX_DIGITS
+
+
+def _too_long(limit: int) -> str:
+    return f"an integer has more than {limit} digits"
+
+
+def _find_duplicate(pairs: list[tuple[str, Any]]) -> str | None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    return None
+
+
+def _keys_are_strings(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> bool:
+    waiting = [value]
+    try:
+        for item in waiting:
+            if isinstance(item, dict):
+                "".join(dict.keys(item))  # the quickest way to see it
+            inside = dict.values(item) if isinstance(item, dict) else item
+            waiting.extend([inner for inner in inside if isinstance(inner, _CONTAINERS)])
+    except TypeError:
+        return False
+    return True
 
 
 def _check_surrogates(value: Any) -> None:
@@ -113,7 +183,7 @@ def _is_deeper(value: Any, limit: int) -> bool:
             inner
             for item in level
             for inner in (item.values() if isinstance(item, dict) else item)
-            if isinstance(inner, (dict, list, tuple))
+            if isinstance(inner, _CONTAINERS)
         ]
         if not level:
             return False
@@ -125,16 +195,20 @@ def find_fault(value: Any, name: str) -> str | None:
     path_to: list[tuple[str, Any, frozenset[int]]] = [(name, value, frozenset())]
     while path_to:
         path, item, above = path_to.pop()
-        if isinstance(item, (dict, list, tuple)):
+        if isinstance(item, _CONTAINERS):
             if id(item) in above:
                 return f"{path} contains itself"
             if len(above) >= MAX_DEPTH:
                 return f"{path[:80]}… is nested deeper than {MAX_DEPTH}"
             inside = above | {id(item)}
             if isinstance(item, dict):
+                written: dict[str, Any] = {}
                 for key in dict.keys(item):
                     if not isinstance(key, _LEAVES) or not _is_plain(key):
                         return f"{path} has the key {_show(key)}, which JSON can't carry"
+                    same = written.setdefault(key if isinstance(key, str) else _encode(key), key)
+                    if same is not key:
+                        return f"{path} has the keys {_show(same)} and {_show(key)}, which are one in JSON"
                 pairs = [(_show(key, 80), inner) for key, inner in dict.items(item)]
             else:
                 pairs = [(str(index), inner) for index, inner in enumerate(item)]
@@ -154,7 +228,7 @@ def _is_plain(item: str | int | float | None) -> bool:
             return False
     elif isinstance(item, int):
         try:
-            int.__repr__(item)
+            return len(int.__repr__(item)) <= MAX_DIGITS + (item < 0)
         except ValueError:  # longer than Python converts
             return False
     return not isinstance(item, float) or math.isfinite(item)

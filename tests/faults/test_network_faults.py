@@ -320,6 +320,9 @@ DEEP = 100_000
         b'{"function":"echo","args":[tRue]}',
         b'{"function":"echo"} // why not',
         b'{"function":"ec\tho"}',
+        b'{"function":"greentask.ping","function":"echo"}',
+        b'{"function":"echo","args":[1],"\\u0061rgs":[2]}',
+        b'{"function":"echo","args":[{"a":1,"a":2}]}',
     ],
     ids=lambda text: ascii(text[:30])[2:-1],
 )
@@ -338,7 +341,7 @@ def test_n7_what_is_no_json_is_an_invalid_message(peer: LineClient, text: bytes,
 @pytest.mark.parametrize(
     ("sent", "value"),
     [
-        (b'{"a":1,"a":2}', {"a": 2}),
+        (b'{"1":1,"01":2,"":3}', {"1": 1, "01": 2, "": 3}),
         (b'"\\u0000\\u001f\\u007f"', "\x00\x1f\x7f"),
         (b'"\\ud83d\\ude00"', "\U0001f600"),
         (b'"\xf0\x9f\x98\x80"', "\U0001f600"),

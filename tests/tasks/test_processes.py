@@ -21,6 +21,7 @@ from support.pools import processes
 MODULE = "tasks_for_one_process"
 SOURCE = """
 import os
+import sys
 from greentask import current, task
 
 @task(process=True)
@@ -54,6 +55,10 @@ async def fetch(url):
 @task(process=True)
 def fail():
     raise KeyError("customer")
+
+@task(process=True)
+def read_less(digits):
+    sys.set_int_max_str_digits(digits)
 
 class Box:
     @staticmethod
@@ -160,6 +165,18 @@ def test_an_error_is_told_and_the_process_goes_on(pool: Processes) -> None:
     assert error.args == ("customer",)
     assert error.__cause__ is None
     assert ask(pool, "add", args=[1]).result() == 3
+    assert pool.pids() == before
+
+
+@pytest.mark.skipif(not hasattr(sys, "set_int_max_str_digits"), reason="this Python has no limit for integers")
+def test_what_a_process_reads_no_more_is_an_error_and_it_goes_on(pool: Processes) -> None:
+    before = pool.pids()
+    assert ask(pool, "read_less", args=[640]).result() is None
+    error = ask(pool, "add", args=[10**1_000]).error()
+    assert isinstance(error, InvalidArguments)
+    assert "this process can't read the arguments: Exceeds the limit (640 digits)" in str(error)
+    assert ask(pool, "read_less", args=[4_300]).result() is None
+    assert ask(pool, "add", args=[10**1_000, 0]).result() == 10**1_000
     assert pool.pids() == before
 
 
