@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .gateway import Gateway
     from .pool.executor import Pool
     from .server import Server, TextConnection, TextServer
+    from .server.groups import Group
     from .server.limits import Limits
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Draining",
     "Gateway",
     "GreentaskError",
+    "Group",
     "InvalidArguments",
     "InvalidMessage",
     "InvalidResult",
@@ -96,6 +98,7 @@ _NEEDS_GEVENT = {
     "configure": "client",
     "default_client": "client",
     "Gateway": "gateway",
+    "Group": "server.groups",
     "Limits": "server.limits",
     "Pool": "pool.executor",
     "Server": "server",

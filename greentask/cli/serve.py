@@ -19,7 +19,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import click
 import gevent
@@ -28,12 +28,15 @@ from .._version import __version__
 from ..errors import ConfigurationError, GreentaskError
 from ..pool.processes import DEFAULT_GRACE
 from ..server import Server
+from ..server.groups import Group, parse_bytes, parse_group
 from ..server.limits import Limits
 from ..server.server import DEFAULT_DRAIN, DEFAULT_LISTEN
 from ..tasks.loading import load_apps
 from ..tasks.registry import Tasks
 
 __all__ = ["command"]
+
+T = TypeVar("T")
 
 _LIMITS = {
     "max_line": "Bytes of one line.",
@@ -49,6 +52,13 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
         flag, default = "--" + name.replace("_", "-"), getattr(Limits(), name)
         command = click.option(flag, type=click.IntRange(1), default=default, show_default=True, help=help)(command)
     return command
+
+
+def _parsed(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _name_and_number(text: str) -> tuple[str, int]:
@@ -69,7 +79,28 @@ def _name_and_number(text: str) -> tuple[str, int]:
     help="Address: host:port or unix:///path; may be given several times.",
 )
 @click.option("--processes", "-p", type=click.IntRange(1), help="Task processes.  [default: one for each processor]")
-@click.option("--process", "in_processes", multiple=True, help="Run this undecorated function in a task process.")
+@click.option(
+    "--process",
+    "in_processes",
+    multiple=True,
+    help="Run this undecorated function in a task process; NAME=GROUP: of that group.",
+)
+@click.option(
+    "--max-memory",
+    metavar="BYTES",
+    callback=lambda _context, _option, given: None if given is None else _parsed(parse_bytes, given),
+    help="Resident memory of a task process (4G, 512M), past which it is replaced, or killed with its task.",
+)
+@click.option("--max-tasks", type=click.IntRange(1), help="Tasks after which a task process is replaced.")
+@click.option(
+    "--group",
+    "groups",
+    metavar="NAME=N[,...]",
+    multiple=True,
+    callback=lambda _context, _option, given: dict(_parsed(parse_group, text) for text in given),
+    help='Task processes for @task(process="NAME"); with limits: NAME=N,max_memory=4G,max_tasks=1000,grace=5. '
+    "May be given several times.",
+)
 @click.option(
     "--grace",
     type=click.FloatRange(0),
@@ -100,6 +131,9 @@ def command(
     listen: tuple[str, ...],
     processes: int | None,
     in_processes: tuple[str, ...],
+    max_memory: int | None,
+    max_tasks: int | None,
+    groups: dict[str, Group],
     grace: float,
     drain_timeout: float,
     max_running: dict[str, int],
@@ -129,6 +163,9 @@ def command(
             tasks,
             listen,
             processes=processes,
+            max_memory=max_memory,
+            max_tasks=max_tasks,
+            groups=groups,
             limits=Limits(**limits),
             grace=grace,
             max_running=max_running,
@@ -141,7 +178,8 @@ def command(
         _fail(str(error))
     where = ", ".join(map(str, server.addresses))
     count = f"{len(tasks)} task{'s' * (len(tasks) != 1)}"
-    pool = f", {server.processes.size} task process{'es' * (server.processes.size != 1)}" if server.processes else ""
+    size = sum(group.size for group in server.groups.values())
+    pool = f", {size} task process{'es' * (size != 1)}" * bool(size)
     ready = f"greentask {__version__} serves {count} on {where} (pid {os.getpid()}{pool})"
     gevent.spawn(click.echo, ready)  # runs when the server takes signals, too
     server.serve_forever(drain_timeout)

@@ -27,7 +27,8 @@ def command(as_json: bool, server: str) -> None:
 
     table = Table("task", "runs in", "limit", "what it does", box=None, header_style="bold")
     for task in tasks:
-        where = "a process" if task["process"] else "a greenlet"
+        group = task["process"]
+        where = f"a process of {group}" if isinstance(group, str) else "a process" if group else "a greenlet"
         limit = "" if task["timeout"] is None else f"{task['timeout']:g} s"
         table.add_row(Text(task["signature"]), where, limit, Text(task["doc"]))
     Console().print(table)

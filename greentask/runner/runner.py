@@ -19,22 +19,23 @@ __all__ = ["Runner", "Running"]
 
 
 class Runner:
-    """Runs the calls of one registry. Belongs to the hub that it was made in; ``processes`` may be None.
+    """Runs the calls of one registry. Belongs to the hub that it was made in.
 
-    A listener hears of the end of a call exactly once: ``done`` or ``failed``. ``max_running`` says of tasks how many
-    of their calls run at once, in place of what they say themselves.
+    ``groups`` are the task processes, by the names of their groups. ``max_running`` says of tasks how many of their
+    calls run at once, in place of what they say themselves.
+    A listener hears of the end of a call exactly once: ``done`` or ``failed``.
     """
 
     def __init__(
         self,
         tasks: Tasks,
-        processes: Processes | None = None,
+        groups: Mapping[str, Processes] | None = None,
         *,
         debug: bool = False,
         max_running: Mapping[str, int] | None = None,
     ) -> None:
         self.tasks = tasks
-        self.processes = processes
+        self.groups: Mapping[str, Processes] = groups or {}
         self.debug = debug
         self.max_running = dict(max_running or {})
         self.turns: dict[str, Turns] = {}  # of tasks that were called
@@ -86,9 +87,10 @@ class Runner:
         """Run it now; ``ended`` is called when it does so no more."""
         if not task.process:
             return GreenletCall(task, args, call, listener, deadline, debug=self.debug, ended=ended)
-        if self.processes is None:
-            raise UnknownTask(f"{task.name} runs in task processes, and this server has none")
-        started = self.processes.submit(
+        processes = self.groups.get(task.group or "")
+        if processes is None:
+            raise UnknownTask(f"{task.name} runs in task processes, and this server has none for it ({task.group})")
+        started = processes.submit(
             task.name,
             line,
             listener if ended is None else Leaving(listener, ended),
@@ -97,7 +99,7 @@ class Runner:
             window=call.stream,
             progress=call.progress,
         )
-        return ProcessCall(self.processes, started)
+        return ProcessCall(processes, started)
 
 
 class ProcessCall:

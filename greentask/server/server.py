@@ -18,11 +18,12 @@ from ..errors import ConfigurationError, UnknownTask
 from ..hub.signals import stop_at_signals
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
-from ..tasks.processes import setup_for
 from ..tasks.registry import Tasks
+from ..tasks.task import DEFAULT_GROUP
 from ..wire.address import Address
 from .acceptor import Acceptor
 from .connection import LineConnection
+from .groups import Group, ProcessGroups, in_all
 from .limits import Limits
 from .session import Session
 
@@ -45,6 +46,11 @@ class Server:
     processes
         How many task processes there are for ``process=True`` tasks; None: one for each processor. Where no task
         wants one, none is started.
+    max_memory, max_tasks
+        The bytes of memory and the number of tasks after which one of those processes is replaced.
+    groups
+        The further groups of task processes, for ``process="NAME"`` tasks: the number of processes of each, or a
+        ``Group`` with limits of its own.
     grace
         Seconds between asking a task in a process to end and killing it.
     max_running
@@ -68,6 +74,9 @@ class Server:
         listen: str | Iterable[str] = DEFAULT_LISTEN,
         *,
         processes: int | None = None,
+        max_memory: int | None = None,
+        max_tasks: int | None = None,
+        groups: Mapping[str, Group | int] | None = None,
         limits: Limits | None = None,
         grace: float = DEFAULT_GRACE,
         max_running: Mapping[str, int] | None = None,
@@ -80,12 +89,14 @@ class Server:
         self.cancel_abandoned = cancel_abandoned
         self.in_flight = 0
         self.item_slots = Semaphore(self.limits.max_calls)  # of all batches, for the items that run
-        pool = None
-        if any(task.process for task in self.tasks):
-            setup = setup_for((task for task in self.tasks if task.process), debug=debug)
-            pool = Processes(setup, processes, grace=grace)
+        default = Group(processes, max_memory, max_tasks)
+        groups = {**(groups or {})}
+        if default != Group() and DEFAULT_GROUP in groups:
+            raise ConfigurationError(f"the group {DEFAULT_GROUP!r} is described twice: leave out processes and max_…")
+        groups.setdefault(DEFAULT_GROUP, default)
+        self.groups = ProcessGroups(self.tasks, groups, grace=grace, debug=debug)
         _check_max_running(self.tasks, max_running or {})
-        self.runner = Runner(self.tasks, pool, debug=debug, max_running=max_running)
+        self.runner = Runner(self.tasks, self.groups, debug=debug, max_running=max_running)
         self._acceptor = Acceptor(listen, self._serve, self.limits, insecure=insecure)
         self._sessions: set[Session] = set()
         self._started_at = time.monotonic()
@@ -99,8 +110,8 @@ class Server:
 
     @property
     def processes(self) -> Processes | None:
-        """The pool of task processes; None where no task wants one."""
-        return self.runner.processes
+        """The default group of task processes; None where no task wants one of it."""
+        return self.groups.get(DEFAULT_GROUP)
 
     def start(self) -> None:
         """Listen, and start the task processes.
@@ -115,8 +126,7 @@ class Server:
             )
         self._acceptor.bind()
         try:
-            if self.processes is not None:
-                self.processes.start()
+            self.groups.start()
         except BaseException:
             self._acceptor.close()
             raise
@@ -144,8 +154,7 @@ class Server:
             logger.warning("stopped with calls unanswered after %g s", drain)
             for session in list(self._sessions):
                 session.cancel_all()
-        if self.processes is not None:
-            self.processes.close()
+        self.groups.close()
         self._stopped.set()
 
     def status(self) -> dict[str, Any]:
@@ -165,17 +174,18 @@ class Server:
                 for turns in self.runner.turns.values()
             },
         }
-        if self.processes is not None:
-            stats = self.processes.stats()
-            status["processes"] = {
-                "size": self.processes.size,
-                "alive": stats.processes,
-                "busy": stats.busy,
-                "waiting": stats.waiting,
-                "lost": stats.lost,
-                "pids": self.processes.pids(),
-            }
+        if self.groups:
+            status["groups"] = self.groups.status()
+            status["processes"] = in_all(status["groups"].values())
         return status
+
+    def restart_group(self, name: str) -> None:
+        """Replace every process of a group: a few at a time, each after its task and when its successor is ready.
+
+        Doesn't wait for it. They are forked from the same template: code that it has imported stays as it is.
+        Raises ``ConfigurationError`` where there is no such group.
+        """
+        self.groups.find(name).recycle()
 
     def _serve(self, connection: LineConnection) -> None:
         session = Session(self, connection)

@@ -17,22 +17,27 @@ __all__ = ["load_apps"]
 def load_apps(apps: Iterable[str], *, in_processes: Iterable[str] = ()) -> Tasks:
     """The tasks of all these APPs, in one registry.
 
-    ``in_processes`` names undecorated functions that are to run in task processes.
+    ``in_processes`` names undecorated functions that are to run in task processes: ``NAME``, or ``NAME=GROUP``.
     Raises ``ConfigurationError`` naming the APP and what would do; errors of the user's own code pass through.
     """
-    tasks, in_processes = Tasks(), set(in_processes)
+    tasks, groups = Tasks(), dict(map(_name_and_group, in_processes))
     for app in apps:
         module_name, _, path = app.partition(":")
         module = _import(module_name, app)
         found = _attribute(module, path, app) if path else module
-        for task in _tasks_of(found, app, in_processes):
+        for task in _tasks_of(found, app, groups):
             tasks.add(task)
-    for name in in_processes:
+    for name in groups:
         if name not in tasks or not tasks.get(name).process:
             raise ConfigurationError(
                 f"--process {name}: no undecorated function of that name is served (a decorated one says process=True)"
             )
     return tasks
+
+
+def _name_and_group(text: str) -> tuple[str, bool | str]:
+    name, _, group = text.partition("=")
+    return name, group or True
 
 
 def _import(name: str, app: str) -> Any:
@@ -63,7 +68,7 @@ def _attribute(module: Any, path: str, app: str) -> Any:
     return found
 
 
-def _tasks_of(found: Any, app: str, in_processes: set[str]) -> list[Task[..., Any]]:
+def _tasks_of(found: Any, app: str, groups: dict[str, bool | str]) -> list[Task[..., Any]]:
     if isinstance(found, Task):
         return [found]
     if isinstance(found, Tasks):
@@ -79,7 +84,7 @@ def _tasks_of(found: Any, app: str, in_processes: set[str]) -> list[Task[..., An
             )
         return list(tasks.values())
     if callable(found):
-        return [Task(found, process=getattr(found, "__name__", "") in in_processes)]
+        return [Task(found, process=groups.get(getattr(found, "__name__", ""), False))]
     raise ConfigurationError(f"APP {app!r} is a {type(found).__name__}: name a module, a Tasks registry or a function")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -13,13 +14,16 @@ from ..errors import ConfigurationError
 from .binding import Binder
 from .remote import Caller, ProgressCallback, default_caller
 
-__all__ = ["DEFAULT_WINDOW", "RemoteFunction", "Task", "task"]
+__all__ = ["DEFAULT_GROUP", "DEFAULT_WINDOW", "RemoteFunction", "Task", "task"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: How many calls of a ``map`` are in flight at once, unless told otherwise.
 DEFAULT_WINDOW = 100
+#: The group of task processes that runs what says ``process=True``.
+DEFAULT_GROUP = "default"
+_GROUP = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class Task(Generic[P, R]):
@@ -33,7 +37,7 @@ class Task(Generic[P, R]):
         function: Callable[P, R],
         *,
         name: str | None = None,
-        process: bool = False,
+        process: bool | str = False,
         timeout: float | None = None,
         max_running: int | None = None,
         max_waiting: int | None = None,
@@ -54,6 +58,10 @@ class Task(Generic[P, R]):
             raise ConfigurationError(f"task {self.name!r}: max_running is at least 1, not {max_running!r}")
         if max_waiting is not None and max_waiting < 0:
             raise ConfigurationError(f"task {self.name!r}: max_waiting is at least 0, not {max_waiting!r}")
+        if isinstance(process, str) and not _GROUP.fullmatch(process):
+            raise ConfigurationError(
+                f"task {self.name!r}: {process!r} can't be a group's name; letters and digits can, and - _ . in between"
+            )
         self.process = process
         self.timeout = timeout
         self.max_running = max_running
@@ -75,7 +83,8 @@ class Task(Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<task {self.binder.text}{' in a process' if self.process else ''}>"
+        where = f" in a process of {self.process}" if isinstance(self.process, str) else " in a process" * self.process
+        return f"<task {self.binder.text}{where}>"
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
@@ -85,6 +94,11 @@ class Task(Generic[P, R]):
     def __reduce__(self) -> Any:
         module, _, qualname = self.target.partition(":")
         return find_target, (module, qualname)
+
+    @property
+    def group(self) -> str | None:
+        """The group of task processes that it runs in; None: a greenlet."""
+        return self.process if isinstance(self.process, str) else DEFAULT_GROUP if self.process else None
 
     @property
     def target(self) -> str:
@@ -277,7 +291,7 @@ def task(function: Callable[P, R], /) -> Task[P, R]: ...
 def task(
     *,
     name: str | None = None,
-    process: bool = False,
+    process: bool | str = False,
     timeout: float | None = None,
     max_running: int | None = None,
     max_waiting: int | None = None,
@@ -289,16 +303,17 @@ def task(
     /,
     *,
     name: str | None = None,
-    process: bool = False,
+    process: bool | str = False,
     timeout: float | None = None,
     max_running: int | None = None,
     max_waiting: int | None = None,
 ) -> Any:
     """Make a function a task. It stays callable as before.
 
-    ``name``: what callers say (the function's own name). ``process``: run it in a task process, for what
-    computes or blocks in C; otherwise in a greenlet. ``timeout``: its limit in seconds. ``max_running``: how many of
-    its calls a server runs at once; others wait in order, or are ``Overloaded`` where ``max_waiting`` wait already.
+    ``name``: what callers say (the function's own name). ``process``: run it in a task process, for what computes or
+    blocks in C, in one of that group where it is a name; otherwise in a greenlet. ``timeout``: its limit in seconds.
+    ``max_running``: how many of its calls a server runs at once; others wait in order, or are ``Overloaded`` where
+    ``max_waiting`` wait already.
 
     >>> @task(process=True, timeout=60)                       # doctest: +SKIP
     ... def report(year): ...

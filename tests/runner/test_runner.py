@@ -135,7 +135,7 @@ def test_a_task_runs_in_a_greenlet_here() -> None:
 
 def test_a_process_task_runs_in_a_process() -> None:
     with processes() as pool:
-        runner = Runner(tasks, pool)
+        runner = Runner(tasks, {"default": pool})
         assert start(runner, "pid").result() == pool.pids()[0]
         assert start(runner, "echo", [1, {"a": None}]).result() == [1, {"a": None}]
 
@@ -144,13 +144,13 @@ def test_the_line_reaches_the_process_as_it_came() -> None:
     line = b' { "id":1,"function" : "echo",\t"args":[ 1e2 ]}\r'
     with processes(setup=Setup("support.raw_handlers:give_back")) as pool:
         listener = Listener()
-        Runner(tasks, pool).start(Call("echo", [100.0], 1), line, listener)
+        Runner(tasks, {"default": pool}).start(Call("echo", [100.0], 1), line, listener)
         assert listener.wait() == ("result", line)
 
 
 def test_an_item_of_a_batch_runs_in_either_place() -> None:
     with processes() as pool:
-        runner = Runner(tasks, pool)
+        runner = Runner(tasks, {"default": pool})
         for function, expected in (("here", [os.getpid(), 5]), ("echo", 5)):
             for args in ([5], {"value": 5}):
                 listener = Listener()
@@ -169,7 +169,7 @@ def test_an_unknown_task_is_refused_before_anything_runs() -> None:
 
 
 def test_a_process_task_without_processes_is_refused() -> None:
-    with pytest.raises(UnknownTask, match="echo runs in task processes, and this server has none"):
+    with pytest.raises(UnknownTask, match=r"echo runs in task processes, and this server has none for it \(default\)"):
         start(Runner(tasks), "echo", 1)
 
 
@@ -342,16 +342,16 @@ def test_a_generator_without_stream_gives_an_array_and_a_function_is_no_stream()
 def test_a_call_in_the_pool_has_its_tasks_limit_and_its_callers_deadline(tmp_path: Path) -> None:
     limited = Tasks([greentask.task(process=True, timeout=0.1, name="nap")(process_tasks.nap.function)])
     with processes() as pool:
-        error = start(Runner(limited, pool), "nap", 30).error()
+        error = start(Runner(limited, {"default": pool}), "nap", 30).error()
         assert isinstance(error, DeadlineExceeded)
         assert error.started is True
-        error = start(Runner(tasks, pool), "nap", 30, deadline=time.monotonic() + 0.1).error()
+        error = start(Runner(tasks, {"default": pool}), "nap", 30, deadline=time.monotonic() + 0.1).error()
         assert isinstance(error, DeadlineExceeded)
 
 
 def test_a_call_in_the_pool_is_cancelled_granted_and_tells_its_progress(tmp_path: Path) -> None:
     with processes() as pool:
-        runner = Runner(tasks, pool)
+        runner = Runner(tasks, {"default": pool})
         started = start(runner, "nap", 30)
         started.running.cancel()
         assert isinstance(started.error(), Cancelled)
@@ -378,8 +378,8 @@ def test_an_interrupt_that_a_task_raises_itself_is_an_answer_in_either_place() -
             here_and_there.add(leave, name=f"leave {how}")
             bodies = set()
             for started in (
-                start(Runner(here_and_there, pool), "leave", how),
-                start(Runner(here_and_there, pool), f"leave {how}"),
+                start(Runner(here_and_there, {"default": pool}), "leave", how),
+                start(Runner(here_and_there, {"default": pool}), f"leave {how}"),
             ):
                 kind, body = started.wait()
                 assert kind == "error"

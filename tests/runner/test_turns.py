@@ -234,7 +234,7 @@ def test_tasks_in_processes_have_turns_too(tmp_path: Path) -> None:
     tasks = Tasks([process_tasks.pid])
     tasks.add(task(name="hold", process=True, max_running=1)(hold))
     with processes(2) as pool:
-        runner = Runner(tasks, pool)
+        runner = Runner(tasks, {"default": pool})
         started = [start(runner, "hold", str(marks), "never") for _ in range(3)]
         wait_for_lines(marks)
         assert start(runner, "pid").result() in pool.pids()  # the second process is not the limited task's
@@ -251,7 +251,7 @@ def test_those_that_wait_when_the_pool_is_closed_are_told(tmp_path: Path) -> Non
     marks = tmp_path / "marks"
     tasks = Tasks([task(name="hold", process=True, max_running=1)(process_tasks.hold.function)])
     with processes(1) as pool:
-        runner = Runner(tasks, pool)
+        runner = Runner(tasks, {"default": pool})
         started = [start(runner, "hold", str(marks), "never") for _ in range(50)]
         wait_for_lines(marks)
     for one in started:
