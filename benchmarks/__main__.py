@@ -1,15 +1,17 @@
-"""`python -m benchmarks NAME`."""
+"""`python -m benchmarks NAME [PART...]`."""
 
 import importlib
 import sys
 
-NAMES = ("pings", "pool")
+NAMES = ("pings", "pool", "server")
+WITH_PARTS = ("server",)
 
 
 def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1] not in NAMES:
-        sys.exit(f"usage: python -m benchmarks {'|'.join(NAMES)}")
-    importlib.import_module(f"benchmarks.{sys.argv[1]}").main()
+    name, *parts = sys.argv[1:] or [""]
+    if name not in NAMES or (parts and name not in WITH_PARTS):
+        sys.exit(f"usage: python -m benchmarks {'|'.join(NAMES)} [PART...]; {', '.join(WITH_PARTS)} has parts")
+    importlib.import_module(f"benchmarks.{name}").main(*parts)
 
 
 if __name__ == "__main__":

@@ -27,14 +27,12 @@ def percentile(values: list[float], part: float) -> float:
 
 
 @contextmanager
-def server(*apps: str, processes: int) -> Iterator[str]:
-    """A real `greentask serve` on a free port; its address."""
-    started = subprocess.Popen(
-        [sys.executable, "-m", "greentask", "serve", *apps, "-l", "127.0.0.1:0", "-p", str(processes)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def server(*apps: str, processes: int, options: tuple[str, ...] = (), descriptors: int | None = None) -> Iterator[str]:
+    """A real `greentask serve` on a free port; its address. ``descriptors`` is the most that it may have open."""
+    command = [sys.executable, "-m", "greentask", "serve", *apps, "-l", "127.0.0.1:0", "-p", str(processes), *options]
+    if descriptors is not None:
+        command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
+    started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert started.stdout is not None
     try:
         line = started.stdout.readline()
@@ -46,7 +44,7 @@ def server(*apps: str, processes: int) -> Iterator[str]:
 
 
 def tell(name: str, title: str, columns: list[str], rows: list[list[str]], figures: dict[str, Any]) -> None:
-    """Print the table, and keep the figures."""
+    """Print the table, and keep the figures: in place of those in the file that have the same names."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*row)
@@ -57,4 +55,6 @@ def tell(name: str, title: str, columns: list[str], rows: list[list[str]], figur
         "processors": len(os.sched_getaffinity(0)),
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **figures}, indent=2) + "\n")
+    file = RESULTS / f"{name}.json"
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**kept, "machine": machine, **figures}, indent=2, ensure_ascii=False) + "\n")
