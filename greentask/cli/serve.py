@@ -33,6 +33,7 @@ from ..server.limits import Limits
 from ..server.server import DEFAULT_DRAIN, DEFAULT_LISTEN
 from ..tasks.loading import load_apps
 from ..tasks.registry import Tasks
+from ..wire.json import DEEPEST
 
 __all__ = ["command"]
 
@@ -40,6 +41,7 @@ T = TypeVar("T")
 
 _LIMITS = {
     "max_line": "Bytes of one line.",
+    "max_depth": f"Levels of arrays and objects in a line; at most {DEEPEST}.",
     "max_connections": "Connections at once; further ones wait.",
     "max_in_flight": "Calls in flight on one connection; its next one waits.",
     "max_calls": "Calls in flight in all; further ones are refused (Overloaded).",
@@ -50,7 +52,8 @@ _LIMITS = {
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, help in reversed(_LIMITS.items()):
         flag, default = "--" + name.replace("_", "-"), getattr(Limits(), name)
-        command = click.option(flag, type=click.IntRange(1), default=default, show_default=True, help=help)(command)
+        range = click.IntRange(1, DEEPEST if name == "max_depth" else None)
+        command = click.option(flag, type=range, default=default, show_default=True, help=help)(command)
     return command
 
 

@@ -19,7 +19,7 @@ from ..errors import CallError, Overloaded, TaskError, UnknownTask, describe, re
 from ..hub.signals import stop_at_signals
 from ..server.listening import SocketFile, bound_address, listen_on, socket_files
 from ..wire.address import Address, parse_address
-from ..wire.json import dumps
+from ..wire.json import DEEPEST, dumps
 from ..wire.message import BadRequest, Call, Id, More, decode_request
 from .websocket import DEFAULT_MAX_MESSAGE, GOING_AWAY, Handler, WebSocket, welcome
 
@@ -225,7 +225,7 @@ def _tell(error: Exception) -> dict[str, Any]:
 def _send(websocket: WebSocket, id: Id | None, message: dict[str, Any]) -> None:
     if id is not None:
         message = {"id": id, **message}
-    websocket.send(dumps(message).decode())
+    websocket.send(dumps(message, DEEPEST + 1).decode())  # a result may be that deep, and is one level down here
 
 
 def _plain(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InvalidResult
+from ..wire.json import DEEPEST, MAX_DEPTH
 from ..wire.text import DEFAULT_MAX_LINE
 
 __all__ = ["Limits"]
@@ -16,6 +17,9 @@ class Limits:
 
     max_line
         Bytes of one line; a longer one is answered with ``LineTooLong``, and the connection is closed.
+    max_depth
+        How deeply arrays and objects may be nested in a line, which is ``InvalidMessage`` otherwise; at most 500, which
+        is also the most in a result. (A call's arguments are two levels down in its line.)
     max_connections
         Connections at once; further ones wait in the kernel's queue until one is closed.
     max_in_flight
@@ -30,6 +34,7 @@ class Limits:
     """
 
     max_line: int = DEFAULT_MAX_LINE
+    max_depth: int = MAX_DEPTH
     max_connections: int = 10_000
     max_in_flight: int = 1_000
     max_calls: int = 20_000
@@ -40,6 +45,8 @@ class Limits:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.max_depth > DEEPEST:
+            raise ValueError(f"max_depth must be at most {DEEPEST}, which every parser survives, not {self.max_depth}")
 
     def check_result(self, result: bytes) -> None:
         """Raise ``InvalidResult`` for a result that would have its peer cut off, with all of its other calls."""

@@ -192,7 +192,7 @@ class Session:
 
     def _take(self, text: bytes, arrived: float) -> None:
         try:
-            request = decode_request(text)
+            request = decode_request(text, self.server.limits.max_depth)
         except CallError as error:
             self._has_room()
             self._begin(getattr(error, "id", None)).refuse(error)

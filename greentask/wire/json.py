@@ -18,10 +18,13 @@ import ujson
 
 from ..errors import InvalidMessage, InvalidResult
 
-__all__ = ["MAX_DEPTH", "dumps", "find_fault", "loads", "loads_checked"]
+__all__ = ["DEEPEST", "MAX_DEPTH", "Unfit", "dumps", "find_fault", "loads", "loads_checked"]
 
-#: How deeply arrays and objects may be nested; deeper is ``InvalidMessage``.
+#: How deeply arrays and objects may be nested, unless whoever reads says otherwise; deeper is ``InvalidMessage``.
 MAX_DEPTH = 200
+#: How deeply they may be in what is written; and the most that a reader can be told to take. Python's own parser gives
+#: up at about 900 (fewer where it is called far down the stack), ujson at 1,024, that of PHP at 512.
+DEEPEST = 500
 
 #: How many digits an integer may have: what Python reads and writes unless it is told otherwise. A program may have
 #: lifted that limit; a stranger's line of digits would then keep the server busy for minutes.
@@ -36,6 +39,18 @@ _CONTAINERS = (dict, list, tuple)
 
 # What JSON has besides objects and arrays; the encoder takes these for keys as well.
 _LEAVES = (str, int, float, type(None))
+
+
+class Unfit(InvalidMessage):
+    """``InvalidMessage`` for a text that is JSON, and refused for its contents; ``value`` is what was read."""
+
+    def __init__(self, message: str, value: Any) -> None:
+        super().__init__(message)
+        self.value = value
+
+    @property
+    def type(self) -> str:
+        return "InvalidMessage"
 
 
 def _refuse_constant(name: str) -> Any:
@@ -92,9 +107,10 @@ def loads(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
     except ValueError:
         raise InvalidMessage(_too_long(sys.get_int_max_str_digits())) from None
     if decoded.count("[") + decoded.count("{") > max_depth and _is_deeper(value, max_depth):
-        raise InvalidMessage(f"nested deeper than {max_depth}")
-    if "\\u" in decoded and _SURROGATE.search(decoded):  # the first is the quicker search
-        _check_surrogates(value)
+        raise Unfit(f"nested deeper than {max_depth}", value)
+    # The first is the quicker search.
+    if "\\u" in decoded and _SURROGATE.search(decoded) and _has_lone_surrogate(value):
+        raise Unfit("not JSON: a lone surrogate is not a character", value)
     return value
 
 
@@ -107,7 +123,7 @@ def loads_checked(text: bytes) -> Any:
     return ujson.loads(text)
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, max_depth: int = DEEPEST) -> bytes:
     """The JSON text of a value, as UTF-8 on one line.
 
     Raises ``InvalidResult``, which says where in the value the thing is that JSON can't carry.
@@ -116,14 +132,15 @@ def dumps(value: Any) -> bytes:
         text = _encode(value)
         encoded = text.encode("utf-8")
     except Exception as error:  # whatever a dict's subclass raises, too
-        found = find_fault(value, "result")
+        found = find_fault(value, "result", max_depth)
         raise InvalidResult(found or f"JSON can't carry it: {_shorten(str(error))}") from None
-    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
-        raise InvalidResult(find_fault(value, "result") or f"nested deeper than {MAX_DEPTH}")  # nobody could read it
+    if text.count("[") + text.count("{") > max_depth and _is_deeper(value, max_depth):
+        # Nobody could read it.
+        raise InvalidResult(find_fault(value, "result", max_depth) or f"nested deeper than {max_depth}")
     # 1 and "1" are two keys here and one there; and not every reader takes what a Python without a limit writes.
     dubious = isinstance(value, _CONTAINERS) and '":' in text and not _keys_are_strings(value)
     if dubious or (len(text) > MAX_DIGITS and not _python_bounds_digits() and _MANY_DIGITS.search(text)):
-        found = find_fault(value, "result")
+        found = find_fault(value, "result", max_depth)
         if found is not None:
             raise InvalidResult(found)
     return encoded
@@ -160,20 +177,19 @@ def _keys_are_strings(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> bo
     return True
 
 
-def _check_surrogates(value: Any) -> None:
+def _has_lone_surrogate(value: Any) -> bool:
     waiting = [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
-            try:
-                item.encode("utf-8")
-            except UnicodeEncodeError:
-                raise InvalidMessage("not JSON: a lone surrogate is not a character") from None
+            if not _is_plain(item):
+                return True
         elif isinstance(item, dict):
             waiting.extend(item)
             waiting.extend(item.values())
         elif isinstance(item, list):
             waiting.extend(item)
+    return False
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
@@ -190,7 +206,7 @@ def _is_deeper(value: Any, limit: int) -> bool:
     return True
 
 
-def find_fault(value: Any, name: str) -> str | None:
+def find_fault(value: Any, name: str, max_depth: int = DEEPEST) -> str | None:
     """Where in a value called ``name`` the thing is that JSON can't carry, in words; None where none was found."""
     path_to: list[tuple[str, Any, frozenset[int]]] = [(name, value, frozenset())]
     while path_to:
@@ -198,8 +214,8 @@ def find_fault(value: Any, name: str) -> str | None:
         if isinstance(item, _CONTAINERS):
             if id(item) in above:
                 return f"{path} contains itself"
-            if len(above) >= MAX_DEPTH:
-                return f"{path[:80]}… is nested deeper than {MAX_DEPTH}"
+            if len(above) >= max_depth:
+                return f"{path[:80]}… is nested deeper than {max_depth}"
             inside = above | {id(item)}
             if isinstance(item, dict):
                 written: dict[str, Any] = {}

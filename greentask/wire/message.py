@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, refusal
-from .json import MAX_DEPTH, dumps, find_fault, loads
+from .json import DEEPEST, MAX_DEPTH, Unfit, dumps, find_fault, loads
 
 __all__ = [
     "DEFAULT_STREAM_WINDOW",
@@ -93,9 +93,12 @@ class BadRequest(InvalidMessage):
         return "InvalidMessage"
 
 
-def decode_request(text: bytes) -> Call | More:
+def decode_request(text: bytes, max_depth: int = MAX_DEPTH) -> Call | More:
     """What a client's line asks for. Raises ``InvalidMessage`` (with ``.id`` where one could be read)."""
-    message = loads(text)
+    try:
+        message = loads(text, max_depth)
+    except Unfit as error:
+        raise BadRequest(str(error), _find_id(error.value)) from None
     if not isinstance(message, dict):
         raise BadRequest(f"a message is an object, not {_kind(message)}")
     id = message.get("id")
@@ -110,6 +113,14 @@ def decode_request(text: bytes) -> Call | More:
     except BadRequest as error:
         error.id = id
         raise
+
+
+def _find_id(message: Any) -> Id | None:
+    """The id of what is no message all the same, for its sender, who waits for an answer to it."""
+    id = message.get("id") if isinstance(message, dict) else None
+    if isinstance(id, bool) or not isinstance(id, (str, int)) or find_fault(id, "id") is not None:
+        return None
+    return None if isinstance(id, str) and len(id) > MAX_ID else id
 
 
 def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
@@ -193,7 +204,7 @@ def _decode_stream(stream: Any) -> int:
 
 def decode_reply(text: bytes) -> Reply:
     """What a server's line says. Raises ``InvalidMessage``."""
-    message = loads(text, MAX_DEPTH + 1)  # a result may be that deep, and is one level down here
+    message = loads(text, DEEPEST + 1)  # a result may be that deep, and is one level down here
     if not isinstance(message, dict):
         raise InvalidMessage(f"a reply is an object, not {_kind(message)}")
     id, index = message.get("id"), message.get("index")

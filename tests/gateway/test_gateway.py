@@ -98,6 +98,12 @@ def test_everybody_else_is_served_while_a_task_runs(url: str, browser: WebSocket
     other.close()
 
 
+def test_a_result_as_deep_as_may_be_returned_arrives(browser: WebSocket) -> None:
+    browser.send(json.dumps({"id": 1, "function": "deep", "args": [500]}))
+    assert browser.recv() == f'{{"id":1,"result":{"[" * 500}{"]" * 500},"message":"{DONE}"}}'
+    assert ask(browser, {"id": 2, "function": "deep", "args": [501]})["error"]["type"] == "InvalidResult"
+
+
 @pytest.mark.parametrize(
     ("message", "kind", "part"),
     [

@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from greentask import Limits
+from greentask import Client, InvalidArguments, InvalidMessage, Limits
 from support.programs import environment
 from support.servers import LineClient, RunningServer, connect, serving, wait_until
 
@@ -171,10 +172,43 @@ def test_connections_past_the_limit_wait_until_another_is_closed() -> None:
         wait_until(lambda: server.status()["connections"] == 0, "they are closed")
 
 
-@pytest.mark.parametrize("name", ["max_line", "max_connections", "max_in_flight", "max_calls", "max_unsent"])
+@pytest.mark.parametrize(
+    "name", ["max_line", "max_connections", "max_in_flight", "max_calls", "max_unsent", "max_depth"]
+)
 def test_a_limit_is_at_least_1(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
         Limits(**{name: 0})
+
+
+def test_a_depth_that_a_parser_would_not_survive_is_refused() -> None:
+    assert Limits(max_depth=500).max_depth == 500
+    with pytest.raises(ValueError, match="max_depth must be at most 500, which every parser survives, not 501"):
+        Limits(max_depth=501)
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("function", ["echo", "echo_in_process"])
+@pytest.mark.parametrize("depth", [5, 200, 500])
+def test_a_line_is_nested_no_deeper_than_max_depth(depth: int, function: str) -> None:
+    """Arguments are two levels down. Who sends more than that is told in the answer to the call that was too much."""
+    fits, too_deep = nested(depth - 2), nested(depth - 1)
+    with serving("--max-depth", str(depth)) as server, server.connect() as peer:
+        assert peer.call(function, fits) == fits
+        error = {"type": "InvalidMessage", "message": f"nested deeper than {depth}"}
+        assert peer.ask({"id": 7, "function": function, "args": [too_deep]}) == {"id": 7, "error": error}
+        peer.send({"id": 8, "function": function, "batch": [[nested(depth - 3)]]})
+        assert peer.hear_all(2)[0] == {"id": 8, "index": 0, "result": nested(depth - 3)}
+        with Client(server.address) as client:
+            assert client.call(function, fits) == fits
+            with pytest.raises((InvalidMessage, InvalidArguments), match=f"nested deeper than {depth}"):
+                client.call(function, too_deep)
+            assert client.call(function, fits) == fits
 
 
 # ---- The end

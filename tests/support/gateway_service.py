@@ -55,6 +55,14 @@ def large(size: int) -> str:
 
 
 @tasks.task
+def deep(levels: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+@tasks.task
 def hidden() -> str:
     return "nobody may call this"
 
@@ -62,7 +70,7 @@ def hidden() -> str:
 def main() -> None:
     server = Server(tasks, "127.0.0.1:0")
     server.start()
-    offered = ["echo", "nap", "fail", "fail_in_own_way", "count", "large"]
+    offered = ["echo", "nap", "fail", "fail_in_own_way", "count", "large", "deep"]
     client = Client(str(server.addresses[0]))
     page = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     gateway = Gateway(

@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from greentask.errors import InvalidMessage, InvalidResult
-from greentask.wire.json import MAX_DEPTH, dumps, find_fault, loads, loads_checked
+from greentask.wire.json import DEEPEST, MAX_DEPTH, Unfit, dumps, find_fault, loads, loads_checked
 from support.values import alike, damaged, pieces, values
 
 MORE_EXAMPLES = settings(max_examples=max(300, settings().max_examples))
@@ -312,21 +313,45 @@ def test_what_json_cannot_carry_is_named_with_its_place(value: Any, says: str) -
     str(caught.value).encode("utf-8")
 
 
-@pytest.mark.parametrize("depth", [201, 900, 5_000, 100_000])
+@pytest.mark.parametrize("depth", [501, 900, 5_000, 100_000])
 def test_what_nobody_could_read_is_not_written(depth: int) -> None:
-    with pytest.raises(InvalidResult, match=r"^result\[0\]\[0\].*… is nested deeper than 200$"):
+    with pytest.raises(InvalidResult, match=r"^result\[0\]\[0\].*… is nested deeper than 500$"):
         dumps(nested(depth))
-    with pytest.raises(InvalidResult, match=r"^result\['a'\]\[0\]\[0\].*… is nested deeper than 200$"):
+    with pytest.raises(InvalidResult, match=r"^result\['a'\]\[0\]\[0\].*… is nested deeper than 500$"):
         dumps({"a": nested(depth)})
-    with pytest.raises(InvalidResult, match=r"is nested deeper than 200$"):
-        dumps(nested(200, [{}]))
+    with pytest.raises(InvalidResult, match=r"is nested deeper than 500$"):
+        dumps(nested(500, [{}]))
 
 
 def test_what_can_just_be_read_is_written() -> None:
-    assert dumps(nested(200)) == b"[" * 200 + b"]" * 200
-    assert dumps(nested(199, [{}, ()])) == b"[" * 199 + b"{},[]" + b"]" * 199
-    assert loads(dumps(nested(200))) == nested(200)
+    assert dumps(nested(500)) == b"[" * 500 + b"]" * 500
+    assert dumps(nested(499, [{}, ()])) == b"[" * 499 + b"{},[]" + b"]" * 499
+    assert loads(dumps(nested(500)), DEEPEST) == nested(500)
+    assert loads_checked(dumps(nested(500))) == nested(500)
     assert len(dumps([{"a": "[{"}] * 300)) == 300 * 11 + 1
+
+
+def test_the_depth_is_the_readers_and_the_writers() -> None:
+    assert loads(b"[[[]]]", 3) == [[[]]]
+    assert loads(b'"[[[["', 1) == "[[[["
+    with pytest.raises(Unfit, match=r"^nested deeper than 2$") as caught:
+        loads(b'{"id":7,"a":[[]]}', 2)
+    assert caught.value.value == {"id": 7, "a": [[]]}
+    assert caught.value.type == "InvalidMessage"
+    assert dumps([[[]]], 3) == b"[[[]]]"
+    with pytest.raises(InvalidResult, match=r"^result\[0\]\[0\]… is nested deeper than 2$"):
+        dumps([[[]]], 2)
+
+
+def at_depth(frames: int, function: Callable[[], Any]) -> Any:
+    return function() if frames == 0 else at_depth(frames - 1, function)
+
+
+def test_every_depth_that_may_be_set_is_read_and_written_from_far_down_the_stack() -> None:
+    text = b'{"a":[' * 250 + b"]}" * 250
+    for frames in (0, 100, 300):
+        value = at_depth(frames, lambda: loads(text, DEEPEST))
+        assert at_depth(frames, lambda value=value: dumps(value)) == text
 
 
 def test_the_same_thing_twice_is_no_circle() -> None:

@@ -389,11 +389,33 @@ def nested(depth: int) -> Any:
 
 
 def test_arguments_that_would_make_the_line_too_deep_are_refused_here() -> None:
-    assert decode_request(encode_call(Call("f", nested(199)))) == Call("f", nested(199))
-    with pytest.raises(InvalidArguments, match=r"^f: call\['args'\]\[0\].* is nested deeper than 200$"):
-        encode_call(Call("f", nested(200)))
-    with pytest.raises(InvalidArguments, match=r"^f: args\[0\].* is nested deeper than 200$"):
-        encode_call(Call("f", nested(201)))
+    assert decode_request(encode_call(Call("f", nested(499))), 500) == Call("f", nested(499))
+    with pytest.raises(InvalidArguments, match=r"^f: call\['args'\]\[0\].* is nested deeper than 500$"):
+        encode_call(Call("f", nested(500)))
+    with pytest.raises(InvalidArguments, match=r"^f: args\[0\].* is nested deeper than 500$"):
+        encode_call(Call("f", nested(501)))
+
+
+@pytest.mark.parametrize("id", [7, "a", "x" * 1_000])
+def test_a_line_that_is_too_deep_is_refused_with_its_id(id: Any) -> None:
+    assert decode_request(encode_call(Call("f", nested(199), id))) == Call("f", nested(199), id)
+    with pytest.raises(InvalidMessage, match=r"^nested deeper than 200$") as caught:
+        decode_request(encode_call(Call("f", nested(200), id)))
+    assert caught.value.id == id  # type: ignore[attr-defined]
+    assert caught.value.type == "InvalidMessage"
+
+
+@pytest.mark.parametrize("id", [b"true", b"[]", b"1.5", b'"\\ud800"', b'"' + b"x" * 1_001 + b'"', b"null"])
+def test_what_can_be_no_id_is_not_repeated(id: bytes) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode_request(b'{"function":"f","id":%b,"args":["\\udfff"]}' % id)
+    assert caught.value.id is None  # type: ignore[attr-defined]
+
+
+def test_a_lone_surrogate_is_refused_with_the_lines_id() -> None:
+    with pytest.raises(InvalidMessage, match="lone surrogate") as caught:
+        decode_request(b'{"function":"f","id":7,"args":["\\udfff"]}')
+    assert caught.value.id == 7  # type: ignore[attr-defined]
 
 
 # ---- Receiving a reply
@@ -442,11 +464,11 @@ def test_what_is_no_reply_is_refused_with_its_reason(data: bytes, says: str) -> 
 
 
 def test_a_result_as_deep_as_may_be_written_can_be_read() -> None:
-    body = member("result", dumps(nested(200)))
-    assert decode_reply(line(7, body)).value == nested(200)
-    assert decode_reply(item_line(7, 0, body)).value == nested(200)
+    body = member("result", dumps(nested(500)))
+    assert decode_reply(line(7, body)).value == nested(500)
+    assert decode_reply(item_line(7, 0, body)).value == nested(500)
     with pytest.raises(InvalidMessage, match="nested deeper than"):
-        decode_reply(b'{"result":' + b"[" * 201 + b"]" * 201 + b"}")
+        decode_reply(b'{"result":' + b"[" * 501 + b"]" * 501 + b"}")
 
 
 @pytest.mark.parametrize(
