@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..tasks.remote import ProgressCallback
-from .connection import EXIT_CODES, connected, server_option
+from .connection import EXIT_CODES, Where, connected, server_options
 
 __all__ = ["command"]
 
@@ -23,7 +23,7 @@ __all__ = ["command"]
 @click.option("--stdin", is_flag=True, help="Read such JSON from standard input.")
 @click.option("--timeout", "-t", type=click.FloatRange(0, min_open=True), help="Seconds to wait at most.")
 @click.option("--progress", is_flag=True, help="Show on stderr how far the task is.")
-@server_option
+@server_options
 def command(
     name: str,
     arguments: tuple[str, ...],
@@ -31,14 +31,14 @@ def command(
     stdin: bool,
     timeout: float | None,
     progress: bool,
-    server: str,
+    where: Where,
 ) -> None:
     """Run the task NAME on a server, and print its result as JSON.
 
     A VALUE is read as JSON where it is that (3, true, [1,2], "3"), and taken as text otherwise.
     """
     args = _arguments(arguments, as_json, stdin)
-    with connected(server) as client, _progress_bar(name, progress) as report:
+    with connected(where) as client, _progress_bar(name, progress) as report:
         result = client.call_args(name, args, timeout=timeout, progress=report)
     click.echo(json.dumps(result, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
 

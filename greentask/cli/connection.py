@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import click
@@ -23,7 +25,7 @@ from ..errors import (
     describe,
 )
 
-__all__ = ["EXIT_CODES", "connected", "server_option"]
+__all__ = ["EXIT_CODES", "Where", "connected", "server_options"]
 
 TASK_FAILED, NO_CONNECTION, NOT_RUN, OUT_OF_TIME, PROCESS_LOST = 1, 3, 4, 5, 6
 
@@ -33,32 +35,55 @@ Exit codes:
   1  the task raised an error
   2  wrong usage
   3  no connection, or it was lost
-  4  refused, the task did not run (unknown, wrong arguments, overloaded, draining)
+  4  refused, the task did not run (unknown, wrong arguments, not proven who calls, overloaded, draining)
   5  out of time, or cancelled
   6  the process that ran the task died
 """
 
 
-def server_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--server``, with its default from the environment."""
-    return click.option(
-        "--server",
-        "-s",
-        envvar="GREENTASK_URL",
-        default=DEFAULT_ADDRESS,
-        show_default=True,
-        help="Address of the server.  [env: GREENTASK_URL]",
-    )(command)
+@dataclass(frozen=True)
+class Where:
+    """The server, and how to prove oneself to it."""
+
+    server: str
+    secret_file: str | None = None
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--server`` and what goes with it, which the command gets as ``where``."""
+
+    @functools.wraps(command)
+    def collected(*args: Any, server: str, secret_file: str | None, **options: Any) -> Any:
+        return command(*args, where=Where(server, secret_file), **options)
+
+    for option in (
+        click.option(
+            "--secret-file",
+            envvar="GREENTASK_SECRET_FILE",
+            metavar="FILE",
+            help="The secret to prove, in the file's first line.  [env: GREENTASK_SECRET_FILE]",
+        ),
+        click.option(
+            "--server",
+            "-s",
+            envvar="GREENTASK_URL",
+            default=DEFAULT_ADDRESS,
+            show_default=True,
+            help="Address of the server.  [env: GREENTASK_URL]",
+        ),
+    ):
+        collected = option(collected)
+    return collected
 
 
 @contextmanager
-def connected(server: str) -> Iterator[Client]:
+def connected(where: Where) -> Iterator[Client]:
     """A client; errors end the program with a line on stderr and the exit code that they mean."""
     try:
-        with Client(server) as client:
+        with Client(where.server, secret_file=where.secret_file) as client:
             yield client
     except ConfigurationError as error:
-        raise click.BadParameter(str(error), param_hint="--server") from None
+        raise click.UsageError(str(error)) from None
     except ConnectionLost as error:
         _fail(NO_CONNECTION, f"ConnectionLost: {error}")
     except (DeadlineExceeded, Cancelled) as error:

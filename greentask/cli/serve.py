@@ -19,7 +19,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import gevent
@@ -46,14 +46,18 @@ _LIMITS = {
     "max_in_flight": "Calls in flight on one connection; its next one waits.",
     "max_calls": "Calls in flight in all; further ones are refused (Overloaded).",
     "max_unsent": "Bytes of answers that a peer has not read; past it, it is cut off.",
+    "max_failures": "Failed proofs of a secret from one address in a minute; it is refused for a while then.",
+    "handshake_timeout": "Seconds that a connection has for proving who it is.",
 }
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, help in reversed(_LIMITS.items()):
         flag, default = "--" + name.replace("_", "-"), getattr(Limits(), name)
-        range = click.IntRange(1, DEEPEST if name == "max_depth" else None)
-        command = click.option(flag, type=range, default=default, show_default=True, help=help)(command)
+        kind: click.ParamType[Any] = click.IntRange(1, DEEPEST if name == "max_depth" else None)
+        if isinstance(default, float):
+            kind = click.FloatRange(0, min_open=True)
+        command = click.option(flag, type=kind, default=default, show_default=True, help=help)(command)
     return command
 
 
@@ -127,6 +131,9 @@ def _name_and_number(text: str) -> tuple[str, int]:
 )
 @click.option("--cancel-abandoned", is_flag=True, help="Cancel calls whose connection broke; else they go on.")
 @_limit_options
+@click.option(
+    "--secret-file", metavar="FILE", help="Callers must prove that they know a secret of this file (one a line)."
+)
 @click.option("--insecure", is_flag=True, help="Listen where other machines can call, with no proof of who does.")
 @click.option("--debug", is_flag=True, help="Send tracebacks to callers, and log more.")
 def command(
@@ -141,9 +148,10 @@ def command(
     drain_timeout: float,
     max_running: dict[str, int],
     cancel_abandoned: bool,
+    secret_file: str | None,
     insecure: bool,
     debug: bool,
-    **limits: int,
+    **limits: Any,
 ) -> None:
     """Offer the tasks of each APP to the network, until SIGTERM or Ctrl-C.
 
@@ -174,6 +182,7 @@ def command(
             max_running=max_running,
             cancel_abandoned=cancel_abandoned,
             debug=debug,
+            secret_file=secret_file,
             insecure=insecure,
         )
         server.start()

@@ -6,17 +6,17 @@ import json
 
 import click
 
-from .connection import connected, server_option
+from .connection import Where, connected, server_options
 
 __all__ = ["command"]
 
 
 @click.command("tasks")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@server_option
-def command(as_json: bool, server: str) -> None:
+@server_options
+def command(as_json: bool, where: Where) -> None:
     """List what a server offers."""
-    with connected(server) as client:
+    with connected(where) as client:
         tasks = client.call("greentask.tasks")
     if as_json:
         click.echo(json.dumps(tasks, ensure_ascii=False))
@@ -28,7 +28,7 @@ def command(as_json: bool, server: str) -> None:
     table = Table("task", "runs in", "limit", "what it does", box=None, header_style="bold")
     for task in tasks:
         group = task["process"]
-        where = f"a process of {group}" if isinstance(group, str) else "a process" if group else "a greenlet"
+        runs_in = f"a process of {group}" if isinstance(group, str) else "a process" if group else "a greenlet"
         limit = "" if task["timeout"] is None else f"{task['timeout']:g} s"
-        table.add_row(Text(task["signature"]), where, limit, Text(task["doc"]))
+        table.add_row(Text(task["signature"]), runs_in, limit, Text(task["doc"]))
     Console().print(table)

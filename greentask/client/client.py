@@ -16,11 +16,13 @@ from typing import Any
 
 from ..errors import LineTooLong
 from ..hub.bell import Bell
+from ..hub.files import Renewed, read_secrets
 from ..hub.home import allocate_lock, find_home
 from ..tasks.remote import ProgressCallback
 from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments, zip_arguments
-from ..wire.address import parse_addresses
+from ..wire.address import Address, parse_addresses
 from ..wire.message import DEFAULT_STREAM_WINDOW, Call, More, encode_call, encode_more
+from ..wire.proof import Secrets
 from ..wire.text import DEFAULT_MAX_LINE
 from .link import Link, Receiver
 from .mailbox import Mailbox
@@ -45,6 +47,10 @@ class Client:
         Seconds for one attempt at connecting.
     max_line
         Bytes of one line, in either direction.
+    secret, secret_file
+        The secret that client and server prove to each other when it connects, or the file in whose first line it is
+        (which is read anew when it has changed). Without either it calls only servers that ask for no proof, with
+        one only servers that do.
 
     It connects at the first call. In a forked child it connects anew. Not used, it costs nothing. At the program's end
     what was submitted is still sent, but not waited for.
@@ -61,11 +67,13 @@ class Client:
         timeout: float | None = None,
         connect_timeout: float = 5.0,
         max_line: int = DEFAULT_MAX_LINE,
+        secret: str | bytes | None = None,
+        secret_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self.addresses = parse_addresses(address)
         self._timeout = _check_timeout(timeout)
         self._progress: ProgressCallback | None = None
-        self._core = _Core(self.addresses, connect_timeout, max_line)
+        self._core = _Core(self.addresses, connect_timeout, max_line, _secrets(secret, secret_file))
 
     def __repr__(self) -> str:
         return f"<Client of {', '.join(map(str, self.addresses))}>"
@@ -303,8 +311,15 @@ class _Core:
     link, which ends with the last of its calls.
     """
 
-    def __init__(self, addresses: tuple[Any, ...], connect_timeout: float, max_line: int) -> None:
+    def __init__(
+        self,
+        addresses: tuple[Address, ...],
+        connect_timeout: float,
+        max_line: int,
+        secrets: Callable[[], Secrets] | None,
+    ) -> None:
         self.max_line = max_line
+        self._secrets = secrets
         self._addresses = addresses
         self._connect_timeout = connect_timeout
         self._link: Link | None = None
@@ -321,7 +336,9 @@ class _Core:
             with self._lock:
                 link = self._link
                 if link is None or link.home.has_ended:
-                    link = self._link = Link(find_home(), self._addresses, self._connect_timeout, self.max_line)
+                    link = self._link = Link(
+                        find_home(), self._addresses, self._connect_timeout, self.max_line, self._secrets
+                    )
         return link
 
     def close(self) -> None:
@@ -454,6 +471,18 @@ def _name(function: Target) -> str:
 
 def _arguments(function: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | list[Any]:
     return merge_arguments(args, kwargs, None if isinstance(function, str) else function.binder)
+
+
+def _secrets(secret: str | bytes | None, file: str | os.PathLike[str] | None) -> Callable[[], Secrets] | None:
+    if file is not None:
+        if secret is not None:
+            raise TypeError("pass secret or secret_file, not both")
+        path = os.fspath(file)
+        return Renewed([path], lambda: read_secrets(path)).get
+    if secret is not None:
+        fixed = Secrets([secret])
+        return lambda: fixed
+    return None
 
 
 def _check_timeout(timeout: float | None) -> float | None:

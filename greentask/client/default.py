@@ -20,7 +20,8 @@ _client: Client | None = None
 def configure(address: str | Iterable[str] | Client, **options: Any) -> Client:
     """Say which server tasks are called on: an address with ``Client``'s options, or a client. Returns the client.
 
-    Without it, it is the environment's ``GREENTASK_URL``, or else 127.0.0.1:12345.
+    Without it, it is the environment's ``GREENTASK_URL`` (with the secret in the file that ``GREENTASK_SECRET_FILE``
+    names, if it does), or else 127.0.0.1:12345.
     """
     global _client
     if isinstance(address, Client) and options:
@@ -36,7 +37,10 @@ def default_client() -> Client:
     global _client
     with _lock:
         if _client is None:
-            _client = Client(os.environ.get("GREENTASK_URL") or DEFAULT_ADDRESS)
+            _client = Client(
+                os.environ.get("GREENTASK_URL") or DEFAULT_ADDRESS,
+                secret_file=os.environ.get("GREENTASK_SECRET_FILE") or None,
+            )
         return _client
 
 

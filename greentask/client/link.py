@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import gevent
@@ -12,13 +13,23 @@ from gevent.event import Event
 from gevent.socket import getaddrinfo
 from gevent.socket import socket as GreenSocket
 
-from ..errors import CallError, ConnectionLost, DeadlineExceeded, InvalidMessage, LineTooLong, from_wire
+from ..errors import (
+    CallError,
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidMessage,
+    LineTooLong,
+    Unauthenticated,
+    from_wire,
+)
 from ..hub.bell import Bell
 from ..hub.home import Home
 from ..hub.outlet import Outlet
 from ..wire.address import Address
 from ..wire.message import Call, Reply, decode_reply, encode_call
+from ..wire.proof import Secrets
 from ..wire.text import LineSplitter
+from .proving import prove
 
 __all__ = ["Link", "Receiver"]
 
@@ -59,12 +70,20 @@ class Link:
     Belongs to its home's thread; every method but ``check_may_wait`` is called there, and none blocks.
     """
 
-    def __init__(self, home: Home, addresses: tuple[Address, ...], connect_timeout: float, max_line: int) -> None:
+    def __init__(
+        self,
+        home: Home,
+        addresses: tuple[Address, ...],
+        connect_timeout: float,
+        max_line: int,
+        secrets: Callable[[], Secrets] | None = None,
+    ) -> None:
         self.home = home
         self.dropped = 0  # lines that nobody waited for
         self._addresses = addresses
         self._connect_timeout = connect_timeout
         self._max_line = max_line
+        self._secrets = secrets  # to be proven first, where there is one
         self._calls: dict[int, _Sent] = {}
         self._unsent: list[tuple[int, _Sent, bytes]] = []  # until the connection is there
         self._greenlet: gevent.Greenlet[..., Any] | None = None  # which connects, and then reads
@@ -132,8 +151,8 @@ class Link:
         self._is_left = True
         self._end_if_left()
 
-    def close(self, why: str = "the client was closed") -> None:
-        """Close the connection; calls in flight fail with ``ConnectionLost``."""
+    def close(self, why: str | Unauthenticated = "the client was closed") -> None:
+        """Close the connection; calls in flight fail with ``ConnectionLost``, or that error."""
         if self._outlet is not None:
             self._outlet.close()
             self._outlet = None
@@ -146,7 +165,8 @@ class Link:
         calls, self._calls = self._calls, {}
         for sent in calls.values():
             _stop(sent)
-            sent.receiver.ended(None, ConnectionLost(why, sent=sent.on_the_wire))
+            error = ConnectionLost(why, sent=sent.on_the_wire) if isinstance(why, str) else Unauthenticated(str(why))
+            sent.receiver.ended(None, error)
 
     def abandon(self) -> None:
         """In a forked child: drop our copy of the connection, without a word to the server.
@@ -181,29 +201,40 @@ class Link:
 
     def _live(self) -> None:
         """The life of a connection: it is opened, read until its end, and closed."""
-        why = "the client's own greenlet was killed"
+        why: str | Unauthenticated = "the client's own greenlet was killed"
         errors = []
+        refused = False
         try:
             for address in self._addresses:
                 sock = None
+                rest = b""
                 try:
                     sock = _open(address, self._connect_timeout)
-                except (OSError, UnicodeError) as error:  # a UnicodeError: no name can be like that
+                    if self._secrets is not None:
+                        rest = prove(sock, self._secrets(), self._connect_timeout)
+                except (OSError, UnicodeError, Unauthenticated) as error:  # a UnicodeError: no name can be like that
                     errors.append(f"{address}: {getattr(error, 'strerror', None) or error}")
+                    refused = refused or isinstance(error, Unauthenticated)
+                    if sock is not None:
+                        sock.close()
+                        sock = None
                 if self._greenlet is not getcurrent():  # it was closed meanwhile
                     if sock is not None:
                         sock.close()
                     return
                 if sock is not None:
-                    why = self._serve(sock, address)
+                    why = self._serve(sock, address, rest)
                     return
-            why = f"can't connect to {'; '.join(errors)}; is a server running there?"
+            if refused:
+                why = Unauthenticated(f"no call was sent to {'; '.join(errors)}")
+            else:
+                why = f"can't connect to {'; '.join(errors)}; is a server running there?"
         finally:
             if self._greenlet is getcurrent():
                 self.close(why)
 
-    def _serve(self, sock: GreenSocket, address: Address) -> str:
-        """Send and hear; returns why that came to its end."""
+    def _serve(self, sock: GreenSocket, address: Address, first: bytes) -> str | Unauthenticated:
+        """Send and hear (``first`` has been heard); returns why that came to its end."""
 
         def failed(error: OSError) -> None:
             if self._socket is sock:
@@ -220,16 +251,19 @@ class Link:
                 self._outlet.write(data)
         self._connected.set()
         try:
-            self._read(sock)
+            self._read(sock, first)
+        except Unauthenticated as error:
+            return error
         except OSError as error:
             return f"the connection to {address} was lost: {error.strerror or error}"
         except InvalidMessage as error:
             return self._complaint or f"{address} sent what is no reply of a greentask server: {error}"
         return self._complaint or f"{address} closed the connection before it answered"
 
-    def _read(self, sock: GreenSocket) -> None:
+    def _read(self, sock: GreenSocket, first: bytes) -> None:
         splitter = LineSplitter(self._max_line)
-        while data := sock.recv(_CHUNK):
+        while data := first or sock.recv(_CHUNK):
+            first = b""
             try:
                 lines = splitter.feed(data)
             except LineTooLong as error:
@@ -244,6 +278,8 @@ class Link:
 
     def _hear(self, reply: Reply) -> None:
         if reply.id is None and reply.kind == "error":
+            if reply.value.get("type") == Unauthenticated.__name__:
+                raise Unauthenticated(f"{self._server}: {reply.value.get('message')}")
             self._complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
             return
         id = reply.id if type(reply.id) is int else None  # ours are, and neither true nor 1.0 is 1

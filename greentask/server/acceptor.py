@@ -40,11 +40,13 @@ class Acceptor:
         limits: Limits,
         *,
         insecure: bool = False,
+        remedy: str = "",
     ) -> None:
         self.limits = limits
         self.open: set[LineConnection] = set()
         self._listen = parse_addresses(listen)
         self._insecure = insecure
+        self._remedy = remedy
         self._serve = serve
         self._sockets: list[GreenSocket] = []
         self._files: list[SocketFile] = []
@@ -58,7 +60,7 @@ class Acceptor:
 
     def bind(self) -> None:
         """Take the addresses: from now on the kernel queues connections. Raises ``ConfigurationError``."""
-        self._sockets = listen_on(self._listen, insecure=self._insecure)
+        self._sockets = listen_on(self._listen, insecure=self._insecure, remedy=self._remedy)
         self._files = socket_files(self._sockets)
 
     def start(self) -> None:

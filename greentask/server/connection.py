@@ -14,6 +14,7 @@ from ..errors import LineTooLong
 from ..hub.outlet import Outlet
 from ..wire.text import LineSplitter
 from .limits import Limits
+from .origin import origin_of
 
 __all__ = ["LineConnection"]
 
@@ -28,10 +29,22 @@ class LineConnection:
     One greenlet reads (``read``) and closes. Writing never waits; the outlet is the socket's only writer.
     """
 
-    __slots__ = ("_ended", "_limits", "_outlet", "_socket", "_splitter", "gone", "on_break", "peer", "too_long")
+    __slots__ = (
+        "_ended",
+        "_limits",
+        "_outlet",
+        "_peer",
+        "_socket",
+        "_splitter",
+        "gone",
+        "on_break",
+        "peer",
+        "too_long",
+    )
 
     def __init__(self, sock: GreenSocket, peer: Any, limits: Limits) -> None:
         self.peer = _name(peer)
+        self._peer = peer
         self.gone = False  # nobody reads any more what we write
         self.too_long: LineTooLong | None = None  # why nothing more is read
         self.on_break: Callable[[], object] | None = None  # called when that is found out
@@ -43,6 +56,25 @@ class LineConnection:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._outlet = Outlet(get_hub().loop, sock.fileno(), self._failed)
+
+    @property
+    def origin(self) -> str:
+        """What it shares with other connections of the same peer."""
+        return origin_of(self._socket, self._peer)
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a line whose end has not come."""
+        return self._splitter.pending
+
+    @property
+    def max_line(self) -> int:
+        """Bytes that a line may have from now on."""
+        return self._splitter.max_line
+
+    @max_line.setter
+    def max_line(self, most: int) -> None:
+        self._splitter.max_line = most
 
     @property
     def is_behind(self) -> bool:

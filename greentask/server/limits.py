@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..errors import InvalidResult
@@ -31,6 +32,11 @@ class Limits:
     max_unsent
         Bytes of answers that a peer has not read. From a quarter of it on its next lines wait and its
         progress reports are dropped; past it, it is cut off. A larger result is ``InvalidResult``.
+    max_failures
+        Failed proofs of a secret from one address (for IPv6, one /64 network; on a Unix socket, one user) in a minute;
+        after so many in a row its connections are refused unheard, and one more attempt is allowed each 1/n minute.
+    handshake_timeout
+        Seconds that a connection has for proving who it is, where that is asked of it.
     """
 
     max_line: int = DEFAULT_MAX_LINE
@@ -39,12 +45,16 @@ class Limits:
     max_in_flight: int = 1_000
     max_calls: int = 20_000
     max_unsent: int = 64 * 1024 * 1024
+    max_failures: int = 10
+    handshake_timeout: float = 10.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is in seconds above 0, not {value}")
         if self.max_depth > DEEPEST:
             raise ValueError(f"max_depth must be at most {DEEPEST}, which every parser survives, not {self.max_depth}")
 

@@ -55,11 +55,16 @@ def listen_on(
     addresses: Iterable[Address],
     *,
     insecure: bool = False,
+    remedy: str = "",
     socket_mode: int | None = None,
     socket_owner: str | None = None,
 ) -> list[GreenSocket]:
     """A listening socket for each address. Raises ``ConfigurationError``; then none is left open.
 
+    insecure
+        Also where other machines can call.
+    remedy
+        What else would do there, for the error: ``"or …, "``.
     socket_mode
         Permissions of a unix socket's file; None: what the umask leaves. Whoever may write to it can connect.
     socket_owner
@@ -68,7 +73,7 @@ def listen_on(
     sockets: list[GreenSocket] = []
     try:
         for address in addresses:
-            _check(address, insecure=insecure)
+            _check(address, insecure=insecure, remedy=remedy)
             if address.scheme == "unix":
                 sockets.append(_unix(address, socket_mode, _ids(socket_owner or "")))
             else:
@@ -115,13 +120,13 @@ def bound_address(sock: GreenSocket) -> Address:
     return Address("tcp", host=name[0], port=name[1])
 
 
-def _check(address: Address, *, insecure: bool) -> None:
+def _check(address: Address, *, insecure: bool, remedy: str) -> None:
     if address.scheme == "tls":
         raise ConfigurationError(f"{address}: this server speaks no TLS; listen on tcp:// behind a proxy that does")
     if not address.is_loopback and not insecure:
         raise ConfigurationError(
             f"{address} can be reached from other machines, and anybody there could run the tasks: listen on "
-            "127.0.0.1, or pass --insecure (insecure=True) to mean it"
+            f"127.0.0.1, {remedy}or pass --insecure (insecure=True) to mean it"
         )
 
 

@@ -15,15 +15,18 @@ from gevent.lock import Semaphore
 
 from .._version import __version__
 from ..errors import ConfigurationError, UnknownTask
+from ..hub.files import Renewed, read_secrets
 from ..hub.signals import stop_at_signals
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
 from ..tasks.registry import Tasks
 from ..tasks.task import DEFAULT_GROUP
 from ..wire.address import Address
+from ..wire.proof import Secrets
 from .acceptor import Acceptor
 from .connection import LineConnection
 from .groups import Group, ProcessGroups, in_all
+from .guard import Guard
 from .limits import Limits
 from .session import Session
 
@@ -34,6 +37,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_LISTEN = "127.0.0.1:12345"
 #: Seconds that calls have for ending when the server stops.
 DEFAULT_DRAIN = 30.0
+_REMEDY = "or have callers prove who they are with --secret-file (secret_file=), "
 
 
 class Server:
@@ -59,8 +63,11 @@ class Server:
         Cancel the calls of a connection that broke, instead of letting them end.
     debug
         Send tracebacks to callers.
+    secrets, secret_file
+        Callers must prove that they know one of these secrets, or one of this file's (which is read anew when it has
+        changed).
     insecure
-        Listen on addresses that other machines can reach.
+        Listen on addresses that other machines can reach, where callers don't prove who they are.
 
     >>> server = Server(Tasks([len]), "127.0.0.1:0")
     >>> server.start(); server.addresses[0].host
@@ -82,6 +89,8 @@ class Server:
         max_running: Mapping[str, int] | None = None,
         cancel_abandoned: bool = False,
         debug: bool = False,
+        secrets: Iterable[str | bytes] = (),
+        secret_file: str | os.PathLike[str] | None = None,
         insecure: bool = False,
     ) -> None:
         self.tasks = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
@@ -97,7 +106,10 @@ class Server:
         self.groups = ProcessGroups(self.tasks, groups, grace=grace, debug=debug)
         _check_max_running(self.tasks, max_running or {})
         self.runner = Runner(self.tasks, self.groups, debug=debug, max_running=max_running)
-        self._acceptor = Acceptor(listen, self._serve, self.limits, insecure=insecure)
+        self._guard = _guard(secrets, secret_file, self.limits)
+        self._acceptor = Acceptor(
+            listen, self._serve, self.limits, insecure=insecure or self._guard is not None, remedy=_REMEDY
+        )
         self._sessions: set[Session] = set()
         self._started_at = time.monotonic()
         self._stopping = False
@@ -148,6 +160,8 @@ class Server:
             logger.info("draining: %d calls have up to %g s for ending", self.in_flight, drain)
         self._stopping = True
         self._acceptor.close()
+        if self._guard is not None:
+            self._guard.close()
         for session in list(self._sessions):
             session.drain()
         if not self._acceptor.join(drain):
@@ -173,6 +187,7 @@ class Server:
                 turns.name: {"max_running": turns.most, "running": turns.running, "waiting": turns.waiting}
                 for turns in self.runner.turns.values()
             },
+            "refused": {"unauthenticated": self._guard.refused if self._guard is not None else 0},
         }
         if self.groups:
             status["groups"] = self.groups.status()
@@ -188,12 +203,15 @@ class Server:
         self.groups.find(name).recycle()
 
     def _serve(self, connection: LineConnection) -> None:
+        first = [] if self._guard is None else self._guard.admit(connection)
+        if first is None:
+            return
         session = Session(self, connection)
         self._sessions.add(session)
         try:
             if self._stopping:
                 session.drain()
-            session.serve()
+            session.serve(first)
         finally:
             self._sessions.discard(session)
 
@@ -206,3 +224,15 @@ def _check_max_running(tasks: Tasks, max_running: Mapping[str, int]) -> None:
             tasks.get(name)
         except UnknownTask as error:
             raise ConfigurationError(f"max_running: {error}") from None
+
+
+def _guard(secrets: Iterable[str | bytes], file: str | os.PathLike[str] | None, limits: Limits) -> Guard | None:
+    if file is not None:
+        if secrets:
+            raise TypeError("secrets and secret_file don't go together: put all of them into the file")
+        path = os.fspath(file)
+        return Guard(Renewed([path], lambda: read_secrets(path)).get, limits)
+    if secrets:
+        fixed = Secrets(secrets)
+        return Guard(lambda: fixed, limits)
+    return None

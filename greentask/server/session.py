@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import gevent
@@ -118,8 +119,12 @@ class Session:
         self._draining = False
         connection.on_break = self._changed.set
 
-    def serve(self) -> None:
-        """Read and answer until the peer has shut down its side and has every answer that it is owed."""
+    def serve(self, first: Iterable[bytes] = ()) -> None:
+        """Read and answer until the peer has shut down its side and has every answer that it is owed.
+
+        ``first`` are lines that were read before.
+        """
+        self._take_all(first)
         while (lines := self.connection.read()) is not None:
             self._take_all(lines)
         if self.connection.too_long is not None:
@@ -182,7 +187,7 @@ class Session:
                 answer.abandon()
         self._changed.wait()
 
-    def _take_all(self, lines: list[bytes]) -> None:
+    def _take_all(self, lines: Iterable[bytes]) -> None:
         arrived = time.monotonic()
         for number, text in enumerate(lines):
             if number % 64 == 63:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, refusal
+from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, Unauthenticated, refusal
 from .json import DEEPEST, MAX_DEPTH, Unfit, dumps, find_fault, loads
 
 __all__ = [
@@ -46,7 +46,7 @@ _REPLY_KINDS = ("result", "error", "progress", "item")
 _NOT_YET = {
     "enqueue": "durable tasks (enqueue) are not available on this server: it has no queue",
     "jsonrpc": 'JSON-RPC is not available on this server: send {"function": …, "args": …}',
-    "auth": "this server has no secret: send no proof",
+    "auth": "a proof belongs into the first line, and only where the server's first line asks for it",
 }
 
 
@@ -203,7 +203,7 @@ def _decode_stream(stream: Any) -> int:
 
 
 def decode_reply(text: bytes) -> Reply:
-    """What a server's line says. Raises ``InvalidMessage``."""
+    """What a server's line says. Raises ``InvalidMessage``, and ``Unauthenticated`` where it asks for a proof."""
     message = loads(text, DEEPEST + 1)  # a result may be that deep, and is one level down here
     if not isinstance(message, dict):
         raise InvalidMessage(f"a reply is an object, not {_kind(message)}")
@@ -214,6 +214,10 @@ def decode_reply(text: bytes) -> Reply:
         raise InvalidMessage(f"index must be an integer, not {_kind(index)}")
     kinds = [kind for kind in _REPLY_KINDS if kind in message]
     if len(kinds) != 1:
+        if "challenge" in message:
+            raise Unauthenticated(
+                "the server wants proof of a secret: pass secret_file= (--secret-file, or GREENTASK_SECRET_FILE)"
+            )
         raise InvalidMessage(f"a reply has one of {', '.join(_REPLY_KINDS)}, not {' and '.join(kinds) or 'none'}")
     value = message[kinds[0]]
     if kinds[0] == "error" and not isinstance(value, dict):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from greentask import Client, ConnectionLost, DeadlineExceeded, TaskError
+from greentask import Client, ConnectionLost, DeadlineExceeded, TaskError, Unauthenticated
 from greentask.client.link import Link
 from greentask.client.receivers import CallFuture, EventReceiver, Item, Progress
 from greentask.hub.bell import Bell
@@ -241,13 +241,29 @@ def test_a_connection_that_is_reset_is_lost() -> None:
 def test_an_error_about_the_connection_is_told_when_it_ends() -> None:
     def refuse(connection: LineClient) -> None:
         connection.hear()
-        connection.send({"error": {"type": "Unauthenticated", "message": "a secret is required"}})
+        connection.send({"error": {"type": "Overloaded", "message": "not today"}})
 
     with peer(refuse) as server:
         link = link_to(server)
         error = ask(link, 1).exception(20)
         assert isinstance(error, ConnectionLost)
-        assert str(error) == "Unauthenticated: a secret is required"
+        assert str(error) == "Overloaded: not today"
+
+
+def test_a_server_that_wants_to_know_who_calls_has_run_nothing() -> None:
+    def refuse(connection: LineClient) -> None:
+        connection.hear()
+        connection.send({"error": {"type": "Unauthenticated", "message": "a secret is required"}})
+        silent(connection)
+
+    with peer(refuse) as server:
+        link = link_to(server)
+        errors = [future.exception(20) for future in (ask(link, 1), ask(link, 2))]
+        for error in errors:
+            assert isinstance(error, Unauthenticated)
+            assert str(error) == f"tcp://{server.address}: a secret is required"
+            assert error.started is False
+        assert errors[0] is not errors[1]
 
 
 def test_what_the_server_says_to_a_line_that_is_too_long_is_told() -> None:

@@ -18,6 +18,7 @@ import pytest
 import greentask as package
 from support.parts import require
 from support.programs import ROOT, environment, greentask, program
+from support.proofs import OTHER, SECRET, secret_file
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -157,8 +158,18 @@ def test_the_protocol_document_talks_to_a_server_with_netcat(tmp_path: Path) -> 
     require(shutil.which("nc"), "no netcat here (on Debian: apt-get install netcat-openbsd)")
     port = free_port()
     with program("-m", "greentask", "serve", "support.shop", "-l", f"127.0.0.1:{port}"):
-        done = shell(blocks("docs/protocol.md", "sh")[0], tmp_path, port)
+        done = shell(blocks("docs/protocol.md", "sh")[1], tmp_path, port)
     assert done.stdout == '{"result":"pong"}\n'
+
+
+def test_the_protocol_document_proves_a_secret_with_a_shell(tmp_path: Path) -> None:
+    require(shutil.which("openssl"), "no openssl here (on Debian: apt-get install openssl)")
+    script, port = blocks("docs/protocol.md", "sh")[0], free_port()
+    file = secret_file(tmp_path, OTHER, SECRET)
+    with program("-m", "greentask", "serve", "support.shop", "-l", f"127.0.0.1:{port}", "--secret-file", str(file)):
+        done = shell(f"SECRET='{SECRET}'\n{script}", tmp_path, port)
+        assert (done.stdout, done.stderr) == ('{"result":"pong"}\n', "")
+        assert shell(f"SECRET='of nobody, but long enough'\n{script}", tmp_path, port).stdout == ""
 
 
 def test_the_operations_document_has_every_flag_of_serve() -> None:

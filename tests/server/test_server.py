@@ -173,7 +173,8 @@ def test_connections_past_the_limit_wait_until_another_is_closed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["max_line", "max_connections", "max_in_flight", "max_calls", "max_unsent", "max_depth"]
+    "name",
+    ["max_line", "max_connections", "max_in_flight", "max_calls", "max_unsent", "max_depth", "max_failures"],
 )
 def test_a_limit_is_at_least_1(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
@@ -209,6 +210,12 @@ def test_a_line_is_nested_no_deeper_than_max_depth(depth: int, function: str) ->
             with pytest.raises((InvalidMessage, InvalidArguments), match=f"nested deeper than {depth}"):
                 client.call(function, too_deep)
             assert client.call(function, fits) == fits
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_time_is_above_0(seconds: float) -> None:
+    with pytest.raises(ValueError, match="handshake_timeout is in seconds above 0"):
+        Limits(handshake_timeout=seconds)
 
 
 # ---- The end

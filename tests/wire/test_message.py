@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greentask.errors import PROTOCOL_TYPES, CallError, InvalidArguments, InvalidMessage, from_wire
+from greentask.errors import PROTOCOL_TYPES, CallError, InvalidArguments, InvalidMessage, Unauthenticated, from_wire
 from greentask.wire.json import dumps
 from greentask.wire.message import (
     DEFAULT_STREAM_WINDOW,
@@ -241,7 +241,7 @@ def test_all_that_may_be_in_a_call() -> None:
         ({"function": "f", "enqueue": 0}, "durable tasks (enqueue) are not available on this server"),
         ({"jsonrpc": "2.0", "method": "f", "id": 1}, "JSON-RPC is not available on this server: send {"),
         ({"jsonrpc": "2.0", "method": "f", "params": []}, "JSON-RPC is not available on this server: send {"),
-        ({"auth": {"nonce": "00", "proof": "00"}}, "this server has no secret: send no proof"),
+        ({"auth": {"nonce": "00", "proof": "00"}}, "a proof belongs into the first line"),
     ],
     ids=lambda item: json.dumps(item)[:50] if isinstance(item, dict) else "",
 )
@@ -443,7 +443,6 @@ def test_a_reply_is_read(data: bytes, reply: Reply) -> None:
         (b"[]", "a reply is an object, not an array"),
         (b"{}", "a reply has one of result, error, progress, item, not none"),
         (b'{"id":1}', "a reply has one of result, error, progress, item, not none"),
-        (b'{"challenge":"00","greentask":1}', "a reply has one of result, error, progress, item, not none"),
         (b'{"id":1,"result":null,"error":{"type":"ValueError"}}', "not result and error"),
         (b'{"id":1,"item":1,"progress":{}}', "not progress and item"),
         (b'{"id":1,"error":"failed"}', "error must be an object, not a string"),
@@ -461,6 +460,11 @@ def test_what_is_no_reply_is_refused_with_its_reason(data: bytes, says: str) -> 
     with pytest.raises(InvalidMessage) as caught:
         decode_reply(data)
     assert says in str(caught.value)
+
+
+def test_a_challenge_is_no_reply_and_says_what_to_do() -> None:
+    with pytest.raises(Unauthenticated, match="pass secret_file="):
+        decode_reply(b'{"challenge":"00","greentask":1}')
 
 
 def test_a_result_as_deep_as_may_be_written_can_be_read() -> None:
