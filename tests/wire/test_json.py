@@ -147,6 +147,8 @@ def test_reading_agrees_with_the_strict_standard_library(text: bytes) -> None:
         (b"1e99999999999999999999", "beyond a float's range"),
         (b"9" * 10_000, "an integer has more than 4300 digits"),
         (b'{"a":1,"b":2,"a":3}', "an object has the key 'a' twice"),
+        (b'[{"a" :":"},{"b":{"a"\t:" :","a" :"::"}}]', "an object has the key 'a' twice"),
+        (b'{":":":",":":":"}', "an object has the key ':' twice"),
         (b"[" * 201 + b"]" * 201, "nested deeper than 200"),
         (b'{"a":' * 201 + b"1" + b"}" * 201, "nested deeper than 200"),
         (b"[" * 900 + b"]" * 900, "nested deeper than 200"),
@@ -165,6 +167,7 @@ def test_what_is_not_json_is_refused(text: bytes, says: str) -> None:
     ("text", "value"),
     [
         (b" \t\r\n1 \t\r\n", 1),
+        (b'{"a" : ":\\":", "b"\t:[{":" :"::"}," :"]}', {"a": ':":', "b": [{":": "::"}, " :"]}),
         (b"null", None),
         (b"-0", 0),
         (b"-0.0", -0.0),
