@@ -29,7 +29,7 @@ from ..errors import ConfigurationError, GreentaskError
 from ..pool.processes import DEFAULT_GRACE
 from ..server import Server
 from ..server.groups import Group, parse_bytes, parse_group
-from ..server.limits import Limits
+from ..server.limits import MAY_BE_0, Limits
 from ..server.server import DEFAULT_DRAIN, DEFAULT_LISTEN
 from ..tasks.loading import load_apps
 from ..tasks.registry import Tasks
@@ -42,7 +42,10 @@ T = TypeVar("T")
 _LIMITS = {
     "max_line": "Bytes of one line.",
     "max_depth": f"Levels of arrays and objects in a line; at most {DEEPEST}.",
+    "line_timeout": "Seconds that a line has for arriving, and one more for each 64 KiB of it; 0: any time.",
+    "idle_timeout": "Seconds after which a connection with nothing to do is closed; 0: never.",
     "max_connections": "Connections at once; further ones wait.",
+    "max_connections_per_address": "Of these from one address; further ones are closed at once. 0: any number.",
     "max_in_flight": "Calls in flight on one connection; its next one waits.",
     "max_calls": "Calls in flight in all; further ones are refused (Overloaded).",
     "max_unsent": "Bytes of answers that a peer has not read; past it, it is cut off.",
@@ -53,10 +56,10 @@ _LIMITS = {
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, help in reversed(_LIMITS.items()):
-        flag, default = "--" + name.replace("_", "-"), getattr(Limits(), name)
-        kind: click.ParamType[Any] = click.IntRange(1, DEEPEST if name == "max_depth" else None)
+        flag, default, least = "--" + name.replace("_", "-"), getattr(Limits(), name), 0 if name in MAY_BE_0 else 1
+        kind: click.ParamType[Any] = click.IntRange(least, DEEPEST if name == "max_depth" else None)
         if isinstance(default, float):
-            kind = click.FloatRange(0, min_open=True)
+            kind = click.FloatRange(0, min_open=name not in MAY_BE_0)
         command = click.option(flag, type=kind, default=default, show_default=True, help=help)(command)
     return command
 

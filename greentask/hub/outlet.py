@@ -34,6 +34,7 @@ class Outlet:
         "_scheduled",
         "_watcher",
         "unsent",
+        "written",
     )
 
     def __init__(self, loop: Any, fd: int, failed: Callable[[OSError], None]) -> None:
@@ -46,6 +47,7 @@ class Outlet:
         self._closed = False
         self._moved: Event | None = None
         self.unsent = 0  # bytes
+        self.written = 0  # bytes, since it was made
 
     def write(self, *pieces: bytes) -> None:
         """Send these pieces behind what is waiting already. Never blocks; does nothing once closed."""
@@ -68,6 +70,7 @@ class Outlet:
             written = os.write(self._fd, piece)
         except OSError:  # that it would block, or an error of which the loop will hear as well
             written = 0
+        self.written += written
         if written < len(piece):
             self.write(piece[written:])
 
@@ -115,6 +118,7 @@ class Outlet:
                 else:
                     written = os.writev(self._fd, list(islice(pending, _MOST_PIECES)))
                 self.unsent -= written
+                self.written += written
                 while pending and written >= len(pending[0]):
                     written -= len(pending.popleft())
                 if written:

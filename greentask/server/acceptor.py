@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent
+from gevent.monkey import get_original
 from gevent.pool import Pool as GreenletPool
 from gevent.server import StreamServer
 from gevent.socket import socket as GreenSocket
@@ -17,6 +20,7 @@ from ..wire.address import Address, parse_addresses
 from .connection import LineConnection
 from .limits import Limits
 from .listening import SocketFile, bound_address, listen_on, socket_files
+from .origin import ip_of, origin_of
 
 __all__ = ["Acceptor"]
 
@@ -25,12 +29,16 @@ logger = logging.getLogger(__name__)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.5  # seconds until the next try
 _TOLD_EVERY = 60.0  # seconds
+_SPARED = 10.0  # seconds: who has been idle for less keeps its place
+_TURN = 2.0  # seconds between looks at the age of connections
+_SLICE = 100  # connections that grow older before other greenlets have a turn
 
 
 class Acceptor:
     """Runs ``serve(connection)`` in a greenlet for each connection, and closes it after that.
 
-    ``open`` holds the connections that are being served.
+    ``open`` holds the connections that are being served. While there are any, one greenlet lets all of them grow
+    older, every two seconds, or every tenth of the shortest time limit: by so much later a limit may be noticed.
     """
 
     def __init__(
@@ -50,8 +58,14 @@ class Acceptor:
         self._serve = serve
         self._sockets: list[GreenSocket] = []
         self._files: list[SocketFile] = []
-        self._servers: list[StreamServer] = []
+        self._servers: list[_Listener] = []
         self._greenlets = GreenletPool(limits.max_connections)
+        self._origins: Counter[str] = Counter()  # where the open ones come from, if that is limited
+        self._turn = max(
+            0.05, min(_TURN, *(0.1 * time or _TURN for time in (limits.line_timeout, limits.idle_timeout)))
+        )
+        self._ageing: gevent.Greenlet[[], None] | None = None
+        self._told: dict[str, float] = {}  # when a warning was last given
 
     @property
     def addresses(self) -> list[Address]:
@@ -67,6 +81,7 @@ class Acceptor:
         """Serve."""
         for sock in self._sockets:
             server = _Listener(sock, self._accepted, spawn=self._greenlets)
+            server.warn = self._warn
             server.start()
             self._servers.append(server)
 
@@ -90,19 +105,65 @@ class Acceptor:
         return ended
 
     def _accepted(self, sock: GreenSocket, peer: Any) -> None:
+        most = self.limits.max_connections_per_address
+        origin = origin_of(sock, peer) if most and ip_of(peer) else None
+        if origin is not None and self._origins[origin] >= most:
+            sock.close()
+            told = "connections from %s are refused: it has %d, and more are not taken (max_connections_per_address)"
+            self._warn(told, origin, most)
+            return
         connection = LineConnection(sock, peer, self.limits)
         self.open.add(connection)
+        if origin is not None:
+            self._origins[origin] += 1
+        if self._ageing is None:
+            self._ageing = gevent.spawn(self._let_age)
         try:
             self._serve(connection)
         finally:
             self.open.discard(connection)
+            if origin is not None:
+                self._origins[origin] -= 1
+                if not self._origins[origin]:
+                    del self._origins[origin]
             connection.close()
+
+    def _let_age(self) -> None:
+        while self.open:
+            gevent.sleep(self._turn)
+            late = 0
+            for number, connection in enumerate(list(self.open)):
+                if number % _SLICE == _SLICE - 1:
+                    gevent.sleep(0)
+                late += not connection.gone and connection.grow_older(self._turn)
+            if late:
+                self._warn("%d connections are closed, for a line of theirs took too long (line_timeout)", late)
+            self._make_room()
+        self._ageing = None
+
+    def _make_room(self) -> None:
+        """Where others wait for a place, let those go that have been idle for longest, a tenth of all at most."""
+        if not any(server.keeps_waiting() for server in self._servers):
+            return
+        idle = sorted((one for one in self.open if one.idle >= _SPARED), key=lambda one: one.idle, reverse=True)
+        for connection in idle[: len(self.open) // 10 + 1]:
+            connection.end_idle()
+        if idle:
+            self._warn("others wait for a place (%d connections are open): idle ones are closed", len(self.open))
+
+    def _warn(self, message: str, *values: object) -> None:
+        """Log a warning that may come often, and is given once a minute."""
+        now = time.monotonic()
+        if now - self._told.get(message, -_TOLD_EVERY) >= _TOLD_EVERY:
+            self._told[message] = now
+            logger.warning(message, *values)
 
 
 class _Listener(StreamServer):
     """gevent's, which by itself shows a traceback for each connection that can't be accepted."""
 
-    _told_at = -_TOLD_EVERY
+    warn: Callable[..., None]
+    _lacks = False  # descriptors or memory
 
     def do_read(self) -> Any:
         try:
@@ -110,13 +171,21 @@ class _Listener(StreamServer):
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
-            if time.monotonic() - self._told_at >= _TOLD_EVERY:
-                self._told_at = time.monotonic()
-                logger.warning("no more connections can be accepted for now: %s", error.strerror)
+            self.warn("no more connections can be accepted for now: %s", error.strerror)
+            self._lacks = True
             self.stop_accepting()
             gevent.spawn_later(_PAUSE, self._go_on)
             return None
 
+    def keeps_waiting(self) -> bool:
+        """Whether somebody wants to be accepted, and can't be."""
+        if not (self.started and (self._lacks or self.full())):
+            return False
+        kernel = get_original("select", "poll")()
+        kernel.register(self.socket.fileno(), select.POLLIN)
+        return bool(kernel.poll(0))
+
     def _go_on(self) -> None:
+        self._lacks = False
         if self.started:
             self.start_accepting()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import gevent
 from gevent.hub import get_hub
 from gevent.socket import socket as GreenSocket
 
-from ..errors import LineTooLong
+from ..errors import CallError, DeadlineExceeded, LineTooLong
 from ..hub.outlet import Outlet
 from ..wire.text import LineSplitter
 from .limits import Limits
@@ -21,37 +22,51 @@ __all__ = ["LineConnection"]
 _CHUNK = 64 * 1024
 _FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
 _LINGERS = 2.0  # seconds that a peer has for finishing what nobody reads
+_LINE_RATE = 64 * 1024  # bytes a second: for each of them a line has a second more, so that a long one may be slow
 
 
 class LineConnection:
     """A socket, its splitter and its outlet.
 
-    One greenlet reads (``read``) and closes. Writing never waits; the outlet is the socket's only writer.
+    One greenlet reads (``read``) and closes. Writing never waits; the outlet is the socket's only writer. Time passes
+    for it where the acceptor says so (``grow_older``): a timer for each connection would cost more than it saves.
     """
 
     __slots__ = (
         "_ended",
         "_limits",
+        "_line_age",
+        "_moved",
         "_outlet",
         "_peer",
+        "_reads",
         "_socket",
         "_splitter",
+        "bytes_read",
+        "fault",
         "gone",
+        "idle",
+        "is_busy",
         "on_break",
         "peer",
-        "too_long",
     )
 
     def __init__(self, sock: GreenSocket, peer: Any, limits: Limits) -> None:
         self.peer = _name(peer)
         self._peer = peer
         self.gone = False  # nobody reads any more what we write
-        self.too_long: LineTooLong | None = None  # why nothing more is read
-        self.on_break: Callable[[], object] | None = None  # called when that is found out
+        self.fault: CallError | None = None  # the peer's, for which nothing more is read
+        self.on_break: Callable[[], object] | None = None  # called when it is found out that it is gone
+        self.is_busy: Callable[[], bool] | None = None  # whether it has something to wait for, and isn't idle
+        self.idle = 0.0  # seconds without a byte in either direction
+        self.bytes_read = 0
         self._socket = sock
         self._limits = limits
         self._splitter = LineSplitter(limits.max_line)
         self._ended = False  # nothing more can arrive
+        self._reads = False  # waiting for what the peer sends
+        self._line_age = 0.0  # seconds that a line has not ended in, while it could have been read
+        self._moved = 0  # bytes that had moved when it last grew older
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -84,26 +99,35 @@ class LineConnection:
     def read(self) -> list[bytes] | None:
         """The next lines (perhaps none yet); None at the end.
 
-        That is where the peer has shut down its side, where the connection broke (``gone``), or after a line that
-        can't be followed (``too_long``).
+        That is where the peer has shut down its side, where the connection broke (``gone``), or after a line that was
+        too long or took too long (``fault``).
         """
         self.wait_until_read()
         gevent.sleep(0)  # where more has arrived, reading doesn't wait, and a peer that never pauses would hold the hub
-        if self.too_long is not None:
+        if self.fault is not None:
             return None
+        self._reads = True
         try:
             data = self._socket.recv(_CHUNK)
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EBADF and not self.gone:
+                return []  # end_reading has woken us, and what has arrived before comes with the next call
             self.abort()
             return None
-        if not data:
-            self._ended = True
+        finally:
+            self._reads = False
+        if not data or self.fault is not None:
+            self._ended = self.fault is None
             return None
+        self.bytes_read += len(data)
         try:
-            return self._splitter.feed(data)
+            lines = self._splitter.feed(data)
         except LineTooLong as error:
-            self.too_long = error
+            self.fault = error
             return list(error.lines)
+        if lines:
+            self._line_age = 0.0
+        return lines
 
     def wait_until_read(self) -> None:
         """Let other greenlets run until the peer has caught up."""
@@ -123,6 +147,39 @@ class LineConnection:
             self._socket.shutdown(socket.SHUT_RD)
         except OSError:
             pass  # the peer was faster
+
+    def grow_older(self, seconds: float) -> bool:
+        """Time has passed: end what is over a limit. True where that was a line that took too long."""
+        limits, moved = self._limits, self.bytes_read + self._outlet.written
+        waits = self._reads or self.is_behind
+        if moved != self._moved or not waits or (self.is_busy is not None and self.is_busy()):
+            self._moved = moved
+            self.idle = 0.0
+        else:
+            self.idle += seconds
+            if 0 < limits.idle_timeout < self.idle:
+                self.end_idle()
+        if not self._reads or self.fault is not None:
+            return False
+        pending = self._splitter.pending
+        self._line_age = self._line_age + seconds if pending else 0.0
+        if not 0 < limits.line_timeout < self._line_age - pending / _LINE_RATE:
+            return False
+        self.fault = DeadlineExceeded(
+            f"a line did not end within {limits.line_timeout:g} s: send it at once, or raise line_timeout",
+            started=False,
+        )
+        self._splitter = LineSplitter(limits.max_line)  # what has come of it is nobody's any more
+        self.end_reading()
+        return True
+
+    def end_idle(self) -> None:
+        """Close a connection on which nothing happens. What has arrived meanwhile is still read."""
+        self.idle = 0.0
+        if self._outlet.unsent:
+            self.abort()  # the peer doesn't read
+        else:
+            self.end_reading()
 
     def finish(self) -> None:
         """Wait until everything is sent, or the peer is gone or does not read."""

@@ -61,7 +61,7 @@ class Guard:
         connection.send(proof.greeting)
         within = self._limits.handshake_timeout
         lines = gevent.with_timeout(within, _read_some, connection, timeout_value=[])
-        if lines is None and not (connection.pending or connection.too_long):
+        if lines is None and not (connection.pending or connection.fault):
             return None  # it has only looked whether somebody is here
         if lines is not None and not lines:
             raise Unauthenticated(f"no proof came within {within:g} s (handshake_timeout)")

@@ -9,7 +9,10 @@ from ..errors import InvalidResult
 from ..wire.json import DEEPEST, MAX_DEPTH
 from ..wire.text import DEFAULT_MAX_LINE
 
-__all__ = ["Limits"]
+__all__ = ["MAY_BE_0", "Limits"]
+
+#: Those that 0 turns off.
+MAY_BE_0 = frozenset({"idle_timeout", "line_timeout", "max_connections_per_address"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,17 @@ class Limits:
     max_depth
         How deeply arrays and objects may be nested in a line, which is ``InvalidMessage`` otherwise; at most 500, which
         is also the most in a result. (A call's arguments are two levels down in its line.)
+    line_timeout
+        Seconds that a line has for arriving, from its first byte on, and one more for each 64 KiB that have come of
+        it; after that the connection is closed. Counted while the server is ready to read. 0: any time.
+    idle_timeout
+        Seconds after which a connection is closed on which no call is in flight and no byte moves. 0: never.
     max_connections
-        Connections at once; further ones wait in the kernel's queue until one is closed.
+        Connections at once; further ones wait in the kernel's queue until one is closed. While some wait, those that
+        have been idle for longest (10 seconds at least) are closed.
+    max_connections_per_address
+        Of these from one IPv4 address or IPv6 network (/64); a further one is closed at once. 0: any number, for
+        behind a proxy, and on this machine, many peers share an address. Unix sockets have none.
     max_in_flight
         Calls in flight on one connection; the reader waits with the next one until another is answered. Where
         streams are among them, the grants that they wait for may come behind it, and it is refused (``Overloaded``).
@@ -41,7 +53,10 @@ class Limits:
 
     max_line: int = DEFAULT_MAX_LINE
     max_depth: int = MAX_DEPTH
+    line_timeout: float = 30.0
+    idle_timeout: float = 0.0
     max_connections: int = 10_000
+    max_connections_per_address: int = 0
     max_in_flight: int = 1_000
     max_calls: int = 20_000
     max_unsent: int = 64 * 1024 * 1024
@@ -51,6 +66,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
+            if name in MAY_BE_0 and value == 0:
+                continue
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
             if not 0 < value < math.inf:

@@ -118,6 +118,7 @@ class Session:
         self._changed = Event()  # set when a call ends, and when the connection breaks
         self._draining = False
         connection.on_break = self._changed.set
+        connection.is_busy = self._is_busy
 
     def serve(self, first: Iterable[bytes] = ()) -> None:
         """Read and answer until the peer has shut down its side and has every answer that it is owed.
@@ -127,8 +128,8 @@ class Session:
         self._take_all(first)
         while (lines := self.connection.read()) is not None:
             self._take_all(lines)
-        if self.connection.too_long is not None:
-            self._begin(None).refuse(self.connection.too_long)
+        if self.connection.fault is not None:
+            self._begin(None).refuse(self.connection.fault)
         for answer in list(self._by_id.values()):
             answer.grant_no_more()
         while self._in_flight:
@@ -178,6 +179,9 @@ class Session:
     def _send(self, data: bytes) -> None:
         self._in_flight -= 1  # an answer that waits for its turn counts, or there could be any number of them
         self.connection.send(data)
+
+    def _is_busy(self) -> bool:
+        return self._in_flight > 0
 
     def _wait(self) -> None:
         """Wait until a call has ended."""

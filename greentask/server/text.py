@@ -75,6 +75,7 @@ class TextServer:
         self.on_message = on_message
         self.on_connect = on_connect
         self.on_close = on_close
+        self.connections: dict[int, TextConnection] = {}
         self._stopped = Event()
         self._acceptor = Acceptor(address, self._serve, limits or Limits(), insecure=insecure)
 
@@ -106,6 +107,7 @@ class TextServer:
 
     def _serve(self, lines: LineConnection) -> None:
         connection = TextConnection(lines)
+        self.connections[id(connection)] = connection
         try:
             try:
                 if self.on_connect is not None:
@@ -113,6 +115,7 @@ class TextServer:
                 while not connection.closing and (arrived := lines.read()) is not None:
                     self._handle(connection, arrived)
             finally:
+                del self.connections[id(connection)]
                 if self.on_close is not None:
                     self.on_close(connection)
         except Exception:

@@ -472,6 +472,13 @@ def test_closing_while_it_connects_leaves_no_connection_behind() -> None:
         assert second.connections == []
 
 
+def test_a_connection_that_the_server_has_closed_for_being_idle_costs_no_call() -> None:
+    with serving("--idle-timeout", "0.2") as server, Client(server.address) as client:
+        for number in range(3):
+            assert client.call("add", number, 1) == number + 1
+            wait_until(lambda: server.status()["connections"] == 0, "it is closed")
+
+
 def test_a_client_that_is_forgotten_closes_its_connection() -> None:
     with peer(echoing) as server:
         for number in range(20):

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,85 @@ def test_n4_a_line_of_a_gigabyte() -> None:
         send_without_end(server, 1000 * MB, 60 * MB)
 
 
+# ---- N5: slowloris
+
+
+def meet_slow_peers(server: RunningServer, count: int) -> None:
+    """Half a line each, some of them with a byte more every now and then: cut off in time, while others call."""
+    with server.connect() as honest:
+        assert honest.call("add", 1, 2) == 3
+        before = descriptors(server)
+        slow = [server.connect() for _ in range(count)]
+        wait_until(lambda: descriptors(server) == before + count, "all are there")
+        for number, peer in enumerate(slow):
+            peer.send_bytes(b'{"function":"add","args":[1,2' if number % 2 else b"x")
+        began, calls = time.monotonic(), 0
+        while descriptors(server) > before:
+            assert time.monotonic() - began < 30, f"{descriptors(server) - before} are still there"
+            for peer in slow[: count // 10]:
+                with suppress(ConnectionError):
+                    peer.send_bytes(b"x")
+            assert honest.call("add", calls, 1) == calls + 1
+            assert honest.call("nap", 0.01) == 0.01
+            calls += 1
+        assert calls > 10
+        for peer in slow[count // 10 :]:
+            (reply,) = peer.hear_rest()
+            assert reply["error"]["type"] == "DeadlineExceeded"
+            assert reply["error"]["started"] is False
+            assert "line_timeout" in reply["error"]["message"]
+        for peer in slow:
+            peer.close()
+    assert server.output().count("line_timeout") == 1, "it is told once, and not for each"
+    assert "Traceback" not in server.output()
+
+
+def test_n5_peers_with_half_a_line_are_cut_off_and_others_go_on() -> None:
+    with serving("--line-timeout", "0.5") as server:
+        meet_slow_peers(server, 200)
+
+
+@pytest.mark.slow
+def test_n5_5_000_connections_with_half_a_line() -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 6_000:
+        pytest.skip("needs 6,000 file descriptors: ulimit -n")
+    with serving("--line-timeout", "2") as server:
+        meet_slow_peers(server, 5_000)
+
+
+def test_n5_a_call_in_flight_gets_its_answer_whatever_its_connection_does_then() -> None:
+    with serving("--line-timeout", "0.2") as server, server.connect() as peer:
+        peer.send({"id": 1, "function": "nap", "args": [0.8]})
+        peer.send_bytes(b"half a line")
+        replies = {reply.get("id"): reply for reply in peer.hear_rest()}
+        assert replies[1]["result"] == 0.8
+        assert replies[None]["error"]["type"] == "DeadlineExceeded"
+
+
+def test_n5_idle_connections_are_closed_where_that_is_wanted_and_busy_ones_are_not() -> None:
+    with serving("--idle-timeout", "0.3") as server, server.connect() as busy, server.connect() as reader:
+        busy.send({"id": 1, "function": "nap", "args": [1]}, {"id": 2, "function": "nap_in_process", "args": [1]})
+        reader.send({"id": 1, "function": "count", "args": [2], "stream": 1})
+        assert reader.hear() == {"id": 1, "item": 0}
+        with server.connect() as idle:
+            assert idle.call("add", 1, 2) == 3
+            assert idle.line() is None
+        assert [reply["result"] for reply in busy.hear_all(2)] == [1, 1]
+        assert busy.line() is None
+        reader.send({"more": 1, "items": 9})
+        assert reader.hear_all(2)[-1] == {"id": 1, "result": {"items": 2}}, "a stream is not idle"
+        assert reader.line() is None
+
+
+def test_n5_connections_of_one_address_are_limited_where_that_is_wanted() -> None:
+    with serving("--max-connections-per-address", "2") as server, server.connect() as one, server.connect() as two:
+        assert (one.call("add", 1, 2), two.call("add", 3, 4)) == (3, 7)
+        with server.connect() as three, suppress(ConnectionError):
+            assert three.line() is None
+        assert (one.call("add", 1, 2), two.call("add", 3, 4)) == (3, 7)
+        assert "127.0.0.1 are refused" in server.output()
+
+
 # ---- N6: a peer that never reads
 
 
@@ -389,6 +469,23 @@ def test_n9_out_of_descriptors_accepting_pauses_and_goes_on() -> None:
         with server.connect() as another:
             assert another.call("add", 1, 2) == 3
         assert peer.call("add_in_process", 1, 2) == 3
+
+
+@pytest.mark.slow
+def test_n9_connections_that_idle_make_room_when_descriptors_are_out() -> None:
+    with serving() as server, server.connect() as peer:
+        assert peer.call("add", 1, 2) == 3
+        few = descriptors(server) + 5
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (few, few))
+        idle = [server.connect() for _ in range(10)]
+        wait_until(lambda: "Too many open files" in server.output(), "it is told")
+        with server.connect(patience=30) as newcomer:
+            newcomer.send({"function": "greentask.ping"})
+            while not select.select([newcomer.socket], [], [], 0.2)[0]:
+                assert peer.call("add", 1, 2) == 3, "who calls isn't idle"
+            assert newcomer.hear() == {"result": "pong"}
+        for other in idle:
+            other.close()
 
 
 def cpu(server: RunningServer) -> float:

@@ -3,8 +3,7 @@
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -15,36 +14,7 @@ from gevent.event import Event
 from greentask import Limits, TextConnection, TextServer
 from greentask.errors import ConfigurationError
 from support.servers import PATIENCE, LineClient
-
-Handler = Callable[[TextConnection, str], object]
-
-
-@contextmanager
-def listening(on_message: Handler, address: str = "Text://127.0.0.1:0", **options: Any) -> Iterator[TextServer]:
-    server = TextServer(address, on_message, **options)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop(1.0)
-
-
-def connect(server: TextServer, patience: float = PATIENCE) -> LineClient:
-    """As the clients of the other tests, but its waiting lets the server run."""
-    address = server.addresses[0]
-    return LineClient(gevent.socket.create_connection((address.host, address.port)), patience)
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < give_up, f"{what} did not come true"
-        gevent.sleep(0.005)
-
-
-def echo(connection: TextConnection, line: str) -> None:
-    connection.send(line)
-
+from support.text_servers import connect, echo, listening, wait_until
 
 # ---- Lines
 
@@ -362,6 +332,18 @@ def test_stop_lets_every_connection_finish_what_has_arrived() -> None:
         assert (busy.line(), busy.line(), busy.line()) == (b"1", b"2", None)
         assert idle.line() is None
         assert server.addresses == []
+
+
+def test_what_was_sent_before_stop_still_arrives() -> None:
+    with listening(echo) as server, connect(server) as peer:
+        wait_until(lambda: server.connections, "it is connected")
+        (connection,) = server.connections.values()
+        connection.send("x" * 8_000_000)
+        stop = gevent.spawn(server.stop)
+        wait_until(lambda: not server.addresses, "it stops")
+        assert len(peer.line() or b"") == 8_000_000
+        assert peer.line() is None
+        stop.get(timeout=PATIENCE)
 
 
 def test_stop_cuts_off_what_does_not_end_in_time() -> None:
