@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gevent import Greenlet, GreenletExit
+from gevent import getcurrent
 from gevent.event import Event
 from gevent.hub import get_hub
 
 from ..errors import CallError, Cancelled, CancelRequest, Interrupt, TimeLimit, ended_by, out_of_time, refusal
+from ..hub.spawner import Spawner
 from ..pool.calls import Listener
 from ..tasks.context import RunningTask
 from ..tasks.execution import execute
@@ -34,6 +35,7 @@ class GreenletCall:
         "_call",
         "_credit",
         "_debug",
+        "_ended",
         "_granted",
         "_greenlet",
         "_listener",
@@ -49,6 +51,7 @@ class GreenletCall:
         call: Call,
         listener: Listener,
         deadline: float | None,
+        spawner: Spawner,
         *,
         debug: bool,
         ended: Callable[[], None] | None = None,
@@ -69,9 +72,9 @@ class GreenletCall:
             self._timer = get_hub().loop.timer(max(0.0, deadline - time.monotonic()))
             self._timer.start(self._out_of_time, update=True)
         self._began = False
-        self._greenlet = Greenlet.spawn(self._run)
-        if ended is not None:  # that is after its answer, where it was stopped and still cleans up
-            self._greenlet.rawlink(lambda _: ended())
+        self._greenlet: Any = None  # while it runs
+        self._ended = ended
+        spawner.spawn(self._run)
 
     def cancel(self) -> None:
         self._stop(Cancelled("cancelled by its caller", started=self._began), CancelRequest("cancelled"))
@@ -82,10 +85,18 @@ class GreenletCall:
             self._granted.set()
 
     def _run(self) -> None:
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            self._out_of_time()
-            return
+        try:
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                self._out_of_time()
+            elif self._listener is not None:  # else it was stopped before
+                self._execute()
+        finally:
+            if self._ended is not None:  # that is after its answer, where it was stopped and still cleans up
+                self._ended()
+
+    def _execute(self) -> None:
         self._began = True
+        self._greenlet = getcurrent()
         call = self._call
         running = RunningTask(call.id, self._task.name, self.deadline, self._report if call.progress else None)
         emit = self._emit if call.stream else None
@@ -94,6 +105,8 @@ class GreenletCall:
         except Interrupt as interrupt:
             # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
             ended_well, body = False, dumps(refusal(ended_by(interrupt)))
+        finally:
+            self._greenlet = None
         listener = self._take_listener()
         if listener is not None:
             (listener.done if ended_well else listener.failed)(body)
@@ -120,8 +133,8 @@ class GreenletCall:
     def _stop(self, answer: CallError, interrupt: Interrupt) -> None:
         listener = self._take_listener()
         if listener is not None:
-            # One that hasn't begun must not see the interrupt: nobody would catch it.
-            self._greenlet.kill(interrupt if self._began else GreenletExit, block=False)
+            if self._greenlet is not None:
+                self._greenlet.kill(interrupt, block=False)
             listener.refuse(answer)
 
     def _take_listener(self) -> Listener | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import UnknownTask
+from ..hub.spawner import Spawner
 from ..pool.calls import Listener, PoolCall
 from ..pool.processes import Processes
 from ..tasks.registry import Tasks
@@ -39,6 +40,7 @@ class Runner:
         self.debug = debug
         self.max_running = dict(max_running or {})
         self.turns: dict[str, Turns] = {}  # of tasks that were called
+        self._spawner = Spawner()
 
     def start(self, call: Call, line: bytes, listener: Listener, deadline: float | None = None) -> Running:
         """Run a call that arrived as ``line``, which a task process gets as it is.
@@ -86,7 +88,7 @@ class Runner:
     ) -> Running:
         """Run it now; ``ended`` is called when it does so no more."""
         if not task.process:
-            return GreenletCall(task, args, call, listener, deadline, debug=self.debug, ended=ended)
+            return GreenletCall(task, args, call, listener, deadline, self._spawner, debug=self.debug, ended=ended)
         processes = self.groups.get(task.group or "")
         if processes is None:
             raise UnknownTask(f"{task.name} runs in task processes, and this server has none for it ({task.group})")

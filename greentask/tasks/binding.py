@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ class Binder:
     (``from_``), or goes into ``**kwargs`` unchanged.
     """
 
-    __slots__ = ("_named", "_nameless", "_required", "_signature", "_variadic", "text")
+    __slots__ = ("_fewest", "_most", "_named", "_nameless", "_required", "_signature", "_variadic", "text")
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         try:
@@ -38,6 +39,13 @@ class Binder:
         self._required = {
             p.name for p in parameters if p.kind in (*_POSITIONAL, p.KEYWORD_ONLY) and p.default is p.empty
         }
+        # How many arguments may be passed by position, where that is all there is to know.
+        places = [p for p in parameters if p.kind in _POSITIONAL]
+        by_name_only = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+        self._fewest: int | None = None
+        if self._signature and not by_name_only:
+            self._fewest = sum(p.default is p.empty for p in places)
+        self._most = math.inf if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
 
     def bind(self, args: dict[str, Any] | list[Any] | None) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments to call the function with.
@@ -47,7 +55,7 @@ class Binder:
         if isinstance(args, dict):
             positional: list[Any] = []
             named = self._rename(args) if not _KEYWORDS.isdisjoint(args) else args
-            if self._required <= named.keys() <= self._named:
+            if self._fits(named):
                 return positional, named
             if self._nameless:  # which Python 3.13.0's Signature.bind lets pass where there is a **kwargs
                 raise InvalidArguments(
@@ -55,12 +63,20 @@ class Binder:
                 )
         else:
             positional, named = list(args or ()), {}
+            if self._fewest is not None and self._fewest <= len(positional) <= self._most:
+                return positional, named
         if self._signature is not None:
             try:
                 self._signature.bind(*positional, **named)
             except TypeError as error:
                 raise InvalidArguments(f"{self.text}: {error}") from None
         return positional, named
+
+    def _fits(self, named: dict[str, Any]) -> bool:
+        """Whether it surely does; if not, ``Signature.bind`` looks closer, and slower."""
+        if self._nameless or not (self._variadic or self._named.issuperset(named)):
+            return False
+        return (len(named) == len(self._named) and not self._variadic) or self._required <= named.keys()
 
     def name_positionals(self, args: tuple[Any, ...]) -> dict[str, Any] | None:
         """Positional arguments by their parameters' names; None where one has no name."""

@@ -41,7 +41,8 @@ _MAX_STREAM_WINDOW = 1_000_000
 #: Characters of an id, which every line about its call repeats.
 MAX_ID = 1000
 
-_CALL_MEMBERS = frozenset({"function", "args", "id", "timeout", "progress", "batch", "stream", "enqueue"})
+_PLAIN_MEMBERS = frozenset({"function", "args", "id", "timeout"})
+_CALL_MEMBERS = _PLAIN_MEMBERS | {"progress", "batch", "stream", "enqueue"}
 _REPLY_KINDS = ("result", "error", "progress", "item")
 _NOT_YET = {
     "enqueue": "durable tasks (enqueue) are not available on this server: it has no queue",
@@ -50,7 +51,7 @@ _NOT_YET = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it would take three times as long to make, and there is one for each line
 class Call:
     """A request to run a task. ``timeout`` is in seconds; ``stream`` the window in items, 0 for no stream."""
 
@@ -124,15 +125,17 @@ def _find_id(message: Any) -> Id | None:
 
 
 def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
-    unknown = message.keys() - _CALL_MEMBERS
-    if unknown:
-        for name in sorted(unknown):
-            raise BadRequest(_NOT_YET.get(name, f"unknown member {_show(name)}"))
-    if message.get("enqueue", False) is not False:
-        raise BadRequest(_NOT_YET["enqueue"])
+    is_plain = _PLAIN_MEMBERS.issuperset(message)
+    if not is_plain:
+        _check_members(message)
     function = message.get("function")
     if not isinstance(function, str) or not function:
         raise BadRequest("function must be a non-empty string" if "function" in message else "function is missing")
+    args, timeout = message.get("args"), message.get("timeout")
+    if is_plain:
+        if args is not None:
+            _check_args(args, "args")
+        return Call(function, args, id, timeout if timeout is None else _decode_timeout(timeout))
     batch = None
     if "batch" in message:
         if "args" in message or "stream" in message:
@@ -149,15 +152,14 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
         for name, wanted in (("progress", progress), ("batch", batch is not None), ("stream", bool(stream))):
             if wanted:
                 raise BadRequest(f"{name} needs an id")
-    return Call(
-        function,
-        _check_args(message.get("args"), "args"),
-        id,
-        _decode_timeout(message.get("timeout")),
-        progress,
-        batch,
-        stream,
-    )
+    return Call(function, _check_args(args, "args"), id, _decode_timeout(timeout), progress, batch, stream)
+
+
+def _check_members(message: dict[str, Any]) -> None:
+    for name in sorted(message.keys() - _CALL_MEMBERS):
+        raise BadRequest(_NOT_YET.get(name, f"unknown member {_show(name)}"))
+    if message.get("enqueue", False) is not False:
+        raise BadRequest(_NOT_YET["enqueue"])
 
 
 def _decode_more(message: dict[str, Any]) -> More:
@@ -267,7 +269,7 @@ def line(id: Id | None, body: bytes) -> bytes:
     """A reply's line around a member."""
     if id is None:
         return b"{%b}\n" % body
-    return b'{"id":%b,%b}\n' % (dumps(id), body)
+    return b'{"id":%b,%b}\n' % (b"%d" % id if type(id) is int else dumps(id), body)
 
 
 def item_line(id: Id | None, index: int, body: bytes) -> bytes:

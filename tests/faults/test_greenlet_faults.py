@@ -15,6 +15,7 @@ from gevent import GreenletExit
 from gevent.event import Event
 
 from greentask.errors import Cancelled, CancelRequest, DeadlineExceeded, Interrupt, TimeLimit, WorkerLost
+from greentask.hub import spawner
 from greentask.runner import Runner, Running
 from greentask.runner.greenlets import GreenletCall
 from greentask.tasks.registry import Tasks
@@ -189,12 +190,13 @@ def run(runner: Runner, count: int) -> None:
 def count_objects() -> dict[str, int]:
     """What the runner made, and greenlets of all kinds."""
     gc.collect()
-    gevent.idle()  # greenlets that were let go of end
+    wait_until(lambda: not greenlets())  # those that were let go of end, and what the tasks have started
     gc.collect()
     kinds = (GreenletCall, gevent.Greenlet, Listener)
     return dict(collections.Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds)))
 
 
 def greenlets() -> list[Any]:
-    """Those that have not ended."""
-    return [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
+    """Those that have not ended, but for what waits for the next call to run."""
+    alive = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
+    return [each for each in alive if each.gr_frame is None or each.gr_frame.f_globals is not vars(spawner)]
