@@ -50,9 +50,10 @@ if TYPE_CHECKING:
     from .client import Client, configure, default_client
     from .gateway import Gateway
     from .pool.executor import Pool
-    from .server import Server, TextConnection, TextServer
     from .server.groups import Group
     from .server.limits import Limits
+    from .server.server import Server
+    from .server.text import TextConnection, TextServer
 
 __all__ = [
     "CallError",
@@ -101,9 +102,9 @@ _NEEDS_GEVENT = {
     "Group": "server.groups",
     "Limits": "server.limits",
     "Pool": "pool.executor",
-    "Server": "server",
-    "TextConnection": "server",
-    "TextServer": "server",
+    "Server": "server.server",
+    "TextConnection": "server.text",
+    "TextServer": "server.text",
 }
 
 

@@ -16,7 +16,7 @@ LAYERS = (
     ("cli", "demo"),
     ("contrib",),
     ("(root)",),  # greentask itself, which only hands on the names of what is below
-    ("gateway",),
+    ("gateway", "master"),
     ("queue",),
     ("server", "client"),
     ("runner",),

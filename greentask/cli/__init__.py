@@ -16,6 +16,8 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "serve": "Offer tasks to the network.",
+    "reload": "Let a server load its code anew.",
+    "stop": "Let a server end when its calls are answered.",
     "call": "Run a task on a server and print its result.",
     "tasks": "List what a server offers.",
     "demo": "Send a thousand mails, and see that the service stays quick.",

@@ -1,38 +1,25 @@
 """``greentask serve``."""
 
-# ruff: noqa: E402 - these come before every import that they are for
 from __future__ import annotations
 
-import signal
-
-# Until the server takes signals, Ctrl-C just ends the program. A KeyboardInterrupt may come where nothing can be done
-# with it, in a callback of the import system for one, and is ignored there.
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-from gevent import monkey
-
-monkey.patch_all()
-
-import logging
 import os
+import signal
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import click
-import gevent
 
-from .._version import __version__
 from ..errors import ConfigurationError, GreentaskError
+from ..master.config import ServeConfig
+from ..master.fronts import FrontFailed
+from ..master.inherited import inherited_sockets
+from ..master.logs import configure_logging
+from ..master.master import Master
 from ..pool.processes import DEFAULT_GRACE
-from ..server import Server
-from ..server.groups import Group, parse_bytes, parse_group
-from ..server.limits import MAY_BE_0, Limits
-from ..server.server import DEFAULT_DRAIN, DEFAULT_LISTEN
-from ..tasks.loading import load_apps
-from ..tasks.registry import Tasks
+from ..server.groups import parse_bytes, parse_group
+from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, MAY_BE_0, Limits
+from ..server.listening import parse_mode
 from ..wire.json import DEEPEST
 
 __all__ = ["command"]
@@ -84,11 +71,12 @@ def _name_and_number(text: str) -> tuple[str, int]:
     "--listen",
     "-l",
     multiple=True,
-    default=[DEFAULT_LISTEN],
-    show_default=True,
-    help="Address: host:port or unix:///path; may be given several times.",
+    help=f"Address: host:port or unix:///path; may be given several times.  [default: {DEFAULT_LISTEN}]",
 )
-@click.option("--processes", "-p", type=click.IntRange(1), help="Task processes.  [default: one for each processor]")
+@click.option("--fronts", type=click.IntRange(1), default=1, show_default=True, help="Processes that serve.")
+@click.option(
+    "--processes", "-p", type=click.IntRange(1), help="Task processes in all.  [default: one for each processor]"
+)
 @click.option(
     "--process",
     "in_processes",
@@ -123,7 +111,7 @@ def _name_and_number(text: str) -> tuple[str, int]:
     type=click.FloatRange(0),
     default=DEFAULT_DRAIN,
     show_default=True,
-    help="Seconds that calls in flight have for ending after SIGTERM.",
+    help="Seconds that calls in flight have for ending after SIGTERM, or at a reload.",
 )
 @click.option(
     "--max-running",
@@ -135,81 +123,83 @@ def _name_and_number(text: str) -> tuple[str, int]:
 @click.option("--cancel-abandoned", is_flag=True, help="Cancel calls whose connection broke; else they go on.")
 @_limit_options
 @click.option(
+    "--socket-mode",
+    metavar="OCTAL",
+    callback=lambda _context, _option, given: None if given is None else _parsed(parse_mode, given),
+    help="Permissions of a unix socket's file, such as 660.  [default: what the umask leaves]",
+)
+@click.option("--socket-owner", metavar="USER[:GROUP]", help="Whose that file is.")
+@click.option(
     "--secret-file", metavar="FILE", help="Callers must prove that they know a secret of this file (one a line)."
 )
 @click.option("--insecure", is_flag=True, help="Listen where other machines can call, with no proof of who does.")
+@click.option("--reload", is_flag=True, help="Reload when a source file changes: for development.")
+@click.option(
+    "--reload-dir",
+    "reload_dirs",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder to watch for --reload; may be given several times.  [default: the current one]",
+)
+@click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id there.")
+@click.option("--ready-file", type=click.Path(dir_okay=False), help="Write the addresses there, once it serves.")
+@click.option("--log-file", type=click.Path(dir_okay=False), help="Log there, and not to stderr.")
 @click.option("--debug", is_flag=True, help="Send tracebacks to callers, and log more.")
 def command(
     apps: tuple[str, ...],
     listen: tuple[str, ...],
-    processes: int | None,
-    in_processes: tuple[str, ...],
-    max_memory: int | None,
-    max_tasks: int | None,
-    groups: dict[str, Group],
-    grace: float,
-    drain_timeout: float,
-    max_running: dict[str, int],
-    cancel_abandoned: bool,
-    secret_file: str | None,
-    insecure: bool,
+    reload: bool,
+    reload_dirs: tuple[str, ...],
+    socket_mode: int | None,
+    socket_owner: str | None,
+    pid_file: str | None,
+    ready_file: str | None,
+    log_file: str | None,
     debug: bool,
-    **limits: Any,
+    **options: object,
 ) -> None:
     """Offer the tasks of each APP to the network, until SIGTERM or Ctrl-C.
 
     APP is package.module (all its tasks), package.module:registry, or module:function, which needs no decorator.
     Tasks run in greenlets, those declared process=True in task processes.
 
-    The first signal lets calls in flight end (--drain-timeout), a second one stops at once.
+    The first SIGTERM lets calls in flight end (--drain-timeout), a second one stops at once. SIGHUP loads the code
+    anew, SIGTTIN and SIGTTOU make it one task process more or fewer, SIGUSR1 opens the log file anew.
     Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong usage, 130 Ctrl-C while it started.
     """
-    # Until serve_forever takes over: a signal while it starts ends it, and what it has started ends with it. At once,
-    # and not by an exception, which may be ignored, as above, or caught by what is imported.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until the master takes it
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    tasks = _load(apps, in_processes)
     try:
-        server = Server(
-            tasks,
-            listen,
-            processes=processes,
-            max_memory=max_memory,
-            max_tasks=max_tasks,
-            groups=groups,
-            limits=Limits(**limits),
-            grace=grace,
-            max_running=max_running,
-            cancel_abandoned=cancel_abandoned,
+        configure_logging(debug=debug, file=None if log_file is None else os.path.abspath(log_file))
+        inherited = inherited_sockets()
+        config = ServeConfig(
+            apps=apps,
+            listen=listen or (() if inherited else (DEFAULT_LISTEN,)),
+            log_file=None if log_file is None else os.path.abspath(log_file),
             debug=debug,
-            secret_file=secret_file,
-            insecure=insecure,
+            limits=Limits(**{name: options.pop(name) for name in _LIMITS}),  # type: ignore[arg-type]
+            **options,  # type: ignore[arg-type]
         )
-        server.start()
+        master = Master(
+            config,
+            inherited,
+            socket_mode=socket_mode,
+            socket_owner=socket_owner,
+            pid_file=pid_file,
+            ready_file=ready_file,
+            watch=(reload_dirs or (os.getcwd(),)) if reload else (),
+            say=click.echo,
+        )
+        code = master.run()
+    except FrontFailed as error:
+        if error.trace:
+            click.echo(error.trace.rstrip(), err=True)
+        _fail(f"{error}: see the traceback above" if error.trace else str(error))
     except GreentaskError as error:
         _fail(str(error))
-    where = ", ".join(map(str, server.addresses))
-    count = f"{len(tasks)} task{'s' * (len(tasks) != 1)}"
-    size = sum(group.size for group in server.groups.values())
-    pool = f", {size} task process{'es' * (size != 1)}" * bool(size)
-    ready = f"greentask {__version__} serves {count} on {where} (pid {os.getpid()}{pool})"
-    gevent.spawn(click.echo, ready)  # runs when the server takes signals, too
-    server.serve_forever(drain_timeout)
     for number in (signal.SIGTERM, signal.SIGINT):  # all is done: one that comes now changes nothing any more
         signal.signal(number, signal.SIG_IGN)
-
-
-def _load(apps: tuple[str, ...], in_processes: tuple[str, ...]) -> Tasks:
-    try:
-        return load_apps(apps, in_processes=in_processes)
-    except ConfigurationError as error:
-        _fail(str(error))
-    except Exception:
-        traceback.print_exc()
-        _fail(f"{' '.join(apps)} can't be imported: see the traceback above")
+    sys.exit(code)
 
 
 def _fail(message: str) -> NoReturn:

@@ -295,7 +295,7 @@ class Client:
                     yield event.item
                     taken += 1
                     if taken * 2 >= window:
-                        link.home.run(link.send, encode_more(More(call.id, taken)))
+                        link.home.run(link.send, call.id, encode_more(More(call.id, taken)))
                         taken = 0
                 elif isinstance(event, Ended):
                     event.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from ..errors import (
     CallError,
     ConnectionLost,
     DeadlineExceeded,
+    Draining,
     InvalidMessage,
     LineTooLong,
     Unauthenticated,
@@ -40,6 +42,8 @@ _CHUNK = 64 * 1024  # more would be memory that is mapped anew for each read
 _ANSWER_MARGIN = 0.5
 _LINES_AT_ONCE = 200  # then others get their turn
 _SENT_WITHIN = 1.0  # seconds, on closing
+#: Seconds before each further try of a call that a server refused because it is going away, about.
+_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 class Receiver(Protocol):
@@ -56,16 +60,38 @@ class Receiver(Protocol):
 
 
 class _Sent:
-    __slots__ = ("on_the_wire", "receiver", "timer")
+    __slots__ = ("connection", "data", "receiver", "refusal", "timer", "tries")
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, data: bytes, receiver: Receiver) -> None:
+        self.data = data  # for another try
         self.receiver = receiver
-        self.on_the_wire = False
+        self.connection: _Connection | None = None  # on which it was sent
         self.timer: Any = None
+        self.tries = 0  # that were refused by a server that is going away
+        self.refusal: CallError | None = None
+
+
+class _Connection:
+    """An open connection, read by a greenlet of its own."""
+
+    __slots__ = ("address", "complaint", "outlet", "socket")
+
+    def __init__(self, address: Address, sock: GreenSocket, outlet: Outlet) -> None:
+        self.address = address
+        self.socket = sock
+        self.outlet = outlet
+        self.complaint: str | None = None  # an error about the connection and not about a call
+
+    def close(self) -> None:
+        self.outlet.close()
+        self.socket.close()
 
 
 class Link:
     """Connects at the first call, and again at the next one after the connection was lost.
+
+    A server that is going away (``Draining``) answers what it has begun on the old connection; what it has not begun
+    is sent again on a new one, which another server may answer.
 
     Belongs to its home's thread; every method but ``check_may_wait`` is called there, and none blocks.
     """
@@ -85,19 +111,17 @@ class Link:
         self._max_line = max_line
         self._secrets = secrets  # to be proven first, where there is one
         self._calls: dict[int, _Sent] = {}
-        self._unsent: list[tuple[int, _Sent, bytes]] = []  # until the connection is there
+        self._unsent: list[int] = []  # until the connection is there
         self._greenlet: gevent.Greenlet[..., Any] | None = None  # which connects, and then reads
         self._connected = Event()  # or it failed
-        self._socket: GreenSocket | None = None
-        self._outlet: Outlet | None = None
-        self._complaint: str | None = None  # an error about the connection and not about a call
+        self._open: _Connection | None = None
+        self._leaving: dict[_Connection, gevent.Greenlet[..., Any] | None] = {}  # to servers that are going away
         self._is_left = False
-        self._server: Address | None = None  # which the connection is to
 
     def check_may_wait(self) -> None:
         """Raise ``RuntimeError`` where waiting for a call would keep its answer from being read."""
         current = getcurrent()
-        if current is self.home.hub or current is self._greenlet:
+        if current is self.home.hub or current is self._greenlet or current in self._leaving.values():
             raise RuntimeError(
                 "a callback of the client (or one of gevent's hub) can't wait for a call: no answer would be read "
                 "meanwhile. Use submit there, or wait in a greenlet or thread of your own"
@@ -105,33 +129,39 @@ class Link:
 
     def start(self, id: int, data: bytes, receiver: Receiver, timeout: float | None) -> None:
         """Send a call's line; ``receiver`` hears what comes of it."""
-        sent = self._calls[id] = _Sent(receiver)
+        sent = self._calls[id] = _Sent(data, receiver)
         if timeout is not None:
             sent.timer = self.home.hub.loop.timer(timeout + _ANSWER_MARGIN)
             sent.timer.start(self._out_of_time, id, timeout, update=True)
-        if self._outlet is not None:
-            sent.on_the_wire = True
-            self._outlet.write(data)
+        self._send(id, sent)
+
+    def _send(self, id: int, sent: _Sent) -> None:
+        if self._open is not None:
+            sent.connection = self._open
+            self._open.outlet.write(sent.data)
         else:
-            self._unsent.append((id, sent, data))
+            self._unsent.append(id)
             if self._greenlet is None:
                 self._connected.clear()
                 self._greenlet = gevent.spawn(self._live)
 
     def forget(self, id: int) -> None:
         """Nobody waits any more: cancel the call, and drop what comes."""
-        if self._take(id) is not None:
-            self.send(encode_call(Call("greentask.cancel", {"id": id}, f"cancel-{id}")))
+        sent = self._take(id)
+        if sent is not None:
+            if sent.connection is not None:
+                sent.connection.outlet.write(encode_call(Call("greentask.cancel", {"id": id}, f"cancel-{id}")))
             self._end_if_left()
 
-    def send(self, data: bytes) -> None:
-        """Send a line that is no call, if there is a connection."""
-        if self._outlet is not None:
-            self._outlet.write(data)
+    def send(self, id: int, data: bytes) -> None:
+        """Send a line about a call, if that was sent."""
+        sent = self._calls.get(id)
+        if sent is not None and sent.connection is not None:
+            sent.connection.outlet.write(data)
 
     def flush(self, done: Bell) -> None:
         """Ring when what is to be sent has left."""
-        if self._calls if self._outlet is None else self._outlet.unsent:
+        if self._calls if self._open is None else self._open.outlet.unsent:
             gevent.spawn(self._flush, done)
         else:
             done.ring()
@@ -153,20 +183,12 @@ class Link:
 
     def close(self, why: str | Unauthenticated = "the client was closed") -> None:
         """Close the connection; calls in flight fail with ``ConnectionLost``, or that error."""
-        if self._outlet is not None:
-            self._outlet.close()
-            self._outlet = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        self._greenlet = None
-        self._connected.set()
-        self._unsent.clear()
-        calls, self._calls = self._calls, {}
-        for sent in calls.values():
-            _stop(sent)
-            error = ConnectionLost(why, sent=sent.on_the_wire) if isinstance(why, str) else Unauthenticated(str(why))
-            sent.receiver.ended(None, error)
+        leaving, self._leaving = self._leaving, {}
+        for connection in leaving:
+            connection.close()
+        self._end(self._open, why)
+        for id in list(self._calls):
+            self._fail(id, why)
 
     def abandon(self) -> None:
         """In a forked child: drop our copy of the connection, without a word to the server.
@@ -175,16 +197,16 @@ class Link:
         would do then is done in the parent.
         """
         calls, self._calls, self._greenlet = self._calls, {}, None
-        sock, self._socket = self._socket, None
+        connections = [*self._leaving, *([self._open] if self._open is not None else [])]
+        self._open, self._leaving = None, {}
         if self.home.is_here():
             for sent in calls.values():
                 _stop(sent)
-            if self._outlet is not None:
-                self._outlet.close()
-            if sock is not None:
-                sock.close()
-        elif sock is not None:  # the home's thread, and the hub that the socket belongs to, are not in this process
-            os.close(sock._sock.detach())  # type: ignore[attr-defined]
+            for connection in connections:
+                connection.close()
+        else:
+            for connection in connections:  # the home's thread, and the sockets' hub, are not in this process
+                os.close(connection.socket._sock.detach())  # type: ignore[attr-defined]
 
     def _flush(self, done: Bell | None = None) -> None:
         gevent.with_timeout(_SENT_WITHIN, self._wait_sent, timeout_value=None)
@@ -194,15 +216,15 @@ class Link:
     def _wait_sent(self) -> None:
         if self._calls and self._unsent:
             self._connected.wait()
-        if self._outlet is not None:
-            self._outlet.wait_below(0)
+        if self._open is not None:
+            self._open.outlet.wait_below(0)
 
     # ---- The connection
 
     def _live(self) -> None:
         """The life of a connection: it is opened, read until its end, and closed."""
         why: str | Unauthenticated = "the client's own greenlet was killed"
-        errors = []
+        connection, errors = None, []
         refused = False
         try:
             for address in self._addresses:
@@ -223,86 +245,156 @@ class Link:
                         sock.close()
                     return
                 if sock is not None:
-                    why = self._serve(sock, address, rest)
+                    connection = self._begin(address, sock)
+                    why = self._serve(connection, rest)
                     return
             if refused:
                 why = Unauthenticated(f"no call was sent to {'; '.join(errors)}")
             else:
                 why = f"can't connect to {'; '.join(errors)}; is a server running there?"
         finally:
-            if self._greenlet is getcurrent():
-                self.close(why)
+            if connection is not None or self._greenlet is getcurrent():
+                self._end(connection, why)
 
-    def _serve(self, sock: GreenSocket, address: Address, first: bytes) -> str | Unauthenticated:
-        """Send and hear (``first`` has been heard); returns why that came to its end."""
-
+    def _begin(self, address: Address, sock: GreenSocket) -> _Connection:
         def failed(error: OSError) -> None:
-            if self._socket is sock:
-                self.close(f"the connection to {address} was lost: {error.strerror or error}")
+            self._end(connection, f"the connection to {address} was lost: {error.strerror or error}")
 
-        self._socket = sock
-        self._complaint = None
-        self._server = address
-        self._outlet = Outlet(self.home.hub.loop, sock.fileno(), failed)
+        connection = self._open = _Connection(address, sock, Outlet(self.home.hub.loop, sock.fileno(), failed))
         unsent, self._unsent = self._unsent, []
-        for id, sent, data in unsent:
-            if self._calls.get(id) is sent:  # else it was cancelled before it could be sent
-                sent.on_the_wire = True
-                self._outlet.write(data)
+        for id in unsent:
+            sent = self._calls.get(id)
+            if sent is not None:  # else it was cancelled before it could be sent
+                self._send(id, sent)
         self._connected.set()
+        return connection
+
+    def _serve(self, connection: _Connection, first: bytes) -> str | Unauthenticated:
+        """Hear (``first`` has been heard); returns why that came to its end."""
+        address = connection.address
         try:
-            self._read(sock, first)
+            self._read(connection, first)
         except Unauthenticated as error:
             return error
         except OSError as error:
             return f"the connection to {address} was lost: {error.strerror or error}"
         except InvalidMessage as error:
-            return self._complaint or f"{address} sent what is no reply of a greentask server: {error}"
-        return self._complaint or f"{address} closed the connection before it answered"
+            return connection.complaint or f"{address} sent what is no reply of a greentask server: {error}"
+        return connection.complaint or f"{address} closed the connection before it answered"
 
-    def _read(self, sock: GreenSocket, first: bytes) -> None:
+    def _end(self, connection: _Connection | None, why: str | Unauthenticated) -> None:
+        """Close a connection (None: it could not be opened); its calls fail with ``ConnectionLost``, or that error."""
+        if connection is self._open:
+            self._open = None
+            self._greenlet = None
+            self._connected.set()
+            unsent, self._unsent = self._unsent, []
+            for id in unsent:
+                self._fail(id, why)
+        if connection is not None:
+            self._leaving.pop(connection, None)
+            connection.close()
+            for id in [id for id, sent in self._calls.items() if sent.connection is connection]:
+                self._fail(id, why)
+
+    def _fail(self, id: int, why: str | Unauthenticated) -> None:
+        sent = self._take(id)
+        if sent is None:
+            return
+        error: Exception
+        if sent.refusal is not None and sent.connection is None:
+            error = sent.refusal
+        elif isinstance(why, str):
+            error = ConnectionLost(why, sent=sent.connection is not None)
+        else:
+            error = Unauthenticated(str(why))
+        sent.receiver.ended(None, error)
+
+    def _leave(self, connection: _Connection) -> None:
+        """Its server is going away: what was begun is answered there, and there will be no more."""
+        if connection is self._open:
+            self._leaving[connection] = self._greenlet
+            self._open = self._greenlet = None
+
+    def _try_again(self, id: int, sent: _Sent, refusal: CallError) -> bool:
+        """Send a call again that did not run; False where that was tried often enough."""
+        if sent.tries == len(_PAUSES):
+            return False
+        sent.refusal, sent.connection = refusal, None
+        pause = _PAUSES[sent.tries]
+        sent.tries += 1
+
+        def send() -> None:
+            if self._calls.get(id) is sent:
+                self._send(id, sent)
+
+        if pause:
+            gevent.spawn_later(pause * random.uniform(0.5, 1.5), send)
+        else:
+            send()
+        return True
+
+    def _read(self, connection: _Connection, first: bytes) -> None:
         splitter = LineSplitter(self._max_line)
-        while data := first or sock.recv(_CHUNK):
+        while data := first or connection.socket.recv(_CHUNK):
             first = b""
             try:
                 lines = splitter.feed(data)
             except LineTooLong as error:
                 for text in error.lines:
-                    self._hear(decode_reply(text))
+                    self._hear(decode_reply(text), connection)
                 raise
             for number, text in enumerate(lines, 1):
-                self._hear(decode_reply(text))
+                self._hear(decode_reply(text), connection)
                 if number % _LINES_AT_ONCE == 0:
                     gevent.sleep(0)
             gevent.sleep(0)  # recv doesn't wait while there is something: timers and the others must get their turn
 
-    def _hear(self, reply: Reply) -> None:
+    def _hear(self, reply: Reply, connection: _Connection) -> None:
         if reply.id is None and reply.kind == "error":
             if reply.value.get("type") == Unauthenticated.__name__:
-                raise Unauthenticated(f"{self._server}: {reply.value.get('message')}")
-            self._complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
+                raise Unauthenticated(f"{connection.address}: {reply.value.get('message')}")
+            error = from_wire(reply.value)
+            connection.complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
+            if isinstance(error, Draining):  # it has not read what we sent since, and never will
+                self._leave(connection)
+                for unread, unheard in list(self._calls.items()):
+                    if unheard.connection is connection:
+                        self._refused(unread, unheard, error)
             return
         id = reply.id if type(reply.id) is int else None  # ours are, and neither true nor 1.0 is 1
         # What has an index is about an item of a batch, and ends no call: a client sends no batches.
         sent = None if id is None or reply.index is not None else self._calls.get(id)
-        if id is None or sent is None:
+        if id is None or sent is None or sent.connection is not connection:
             self.dropped += not str(reply.id).startswith("cancel-")
         elif reply.kind == "progress":
             sent.receiver.progress(reply.value if isinstance(reply.value, dict) else {"note": reply.value})
         elif reply.kind == "item":
             sent.receiver.item(reply.value)
-        else:
+        elif reply.kind == "result":
             self._take(id)
-            if reply.kind == "result":
-                sent.receiver.ended(reply.value, None)
+            sent.receiver.ended(reply.value, None)
+            self._end_if_left()
+        else:
+            raised = self._error(reply.value, connection)
+            if isinstance(raised, Draining):
+                self._leave(connection)
+                self._refused(id, sent, raised)
             else:
-                sent.receiver.ended(None, self._error(reply.value))
+                self._take(id)
+                sent.receiver.ended(None, raised)
+                self._end_if_left()
+
+    def _refused(self, id: int, sent: _Sent, refusal: CallError) -> None:
+        if not self._try_again(id, sent, refusal):
+            self._take(id)
+            sent.receiver.ended(None, refusal)
             self._end_if_left()
 
-    def _error(self, described: dict[str, Any]) -> Exception:
+    def _error(self, described: dict[str, Any], connection: _Connection) -> Exception:
         error = from_wire(described)
         if not isinstance(error, CallError) and hasattr(error, "add_note"):  # since Python 3.11
-            error.add_note(f"raised by the task, on {self._server}")
+            error.add_note(f"raised by the task, on {connection.address}")
         return error
 
     # ---- The calls
@@ -317,9 +409,10 @@ class Link:
         sent = self._calls.get(id)
         if sent is not None:
             self.forget(id)
-            where = "from the server" if sent.on_the_wire else "and no connection"
+            was_sent = sent.connection is not None
+            where = "from the server" if was_sent else "and no connection"
             error: CallError = DeadlineExceeded(f"no answer {where} within {timeout:g} s")
-            error.started = None if sent.on_the_wire else False
+            error.started = None if was_sent else False
             sent.receiver.ended(None, error)
 
     def _end_if_left(self) -> None:

@@ -8,7 +8,6 @@ kills every process that it made, and what those left behind, and ends.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import importlib.util
@@ -25,6 +24,7 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 from .child import Handler, serve
+from .linux import become_subreaper, children, die_with_parent, outlive_parent, set_title
 from .setup import Setup, loading, receive_setup
 
 __all__ = ["RECORD", "Record", "main"]
@@ -56,18 +56,19 @@ def main(fd: int) -> None:
         try:
             setup = receive_setup(control)
             # What is imported may wait for ever, and until it is done nobody looks at the socket.
-            _die_with_parent()
+            die_with_parent()
             if _has_ended(control):
                 return
             with loading():
                 handler = _load(setup)
-            _prctl(_PR_SET_PDEATHSIG, 0)  # there is more to do then than to die
+            outlive_parent()  # there is more to do then than to die
         except BaseException:
             text = traceback.format_exc().encode("utf-8", "replace")
             with contextlib.suppress(OSError):  # the pool is gone
                 control.sendall(RECORD.pack(Record.FAILED, 0, 0, len(text)) + text)
             return
-        _become_subreaper()
+        become_subreaper()
+        set_title("template of task processes")
         gc.collect()
         gc.freeze()  # no collection touches these objects again, so their pages stay shared with the processes
         _Template(control, handler).run()
@@ -189,7 +190,8 @@ class _Template:
             os.close(self.wake_write)
             self.control.close()
             other.close()
-            _die_with_parent()
+            die_with_parent()
+            set_title("task process")
             if os.getppid() == parent:
                 serve(channel.detach(), self.handler)
         finally:
@@ -216,36 +218,10 @@ class _Template:
                 os.killpg(pid, signal.SIGKILL)
         # As a subreaper we inherit what the processes had forked, even into other groups: until none is left.
         while True:
-            for pid in _children():
+            for pid in children():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             try:
                 os.waitpid(-1, 0)
             except ChildProcessError:
                 return
-
-
-def _children() -> list[int]:
-    """Our direct children (Linux; elsewhere none, and only the groups are ended)."""
-    pid = os.getpid()
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return [int(word) for word in file.read().split()]
-    except OSError:
-        return []
-
-
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-
-
-def _prctl(option: int, argument: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
-
-
-def _become_subreaper() -> None:
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def _die_with_parent() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -49,6 +49,7 @@ class Acceptor:
         *,
         insecure: bool = False,
         remedy: str = "",
+        sockets: Iterable[GreenSocket] | None = None,
     ) -> None:
         self.limits = limits
         self.open: set[LineConnection] = set()
@@ -56,6 +57,7 @@ class Acceptor:
         self._insecure = insecure
         self._remedy = remedy
         self._serve = serve
+        self._given = None if sockets is None else list(sockets)
         self._sockets: list[GreenSocket] = []
         self._files: list[SocketFile] = []
         self._servers: list[_Listener] = []
@@ -74,8 +76,11 @@ class Acceptor:
 
     def bind(self) -> None:
         """Take the addresses: from now on the kernel queues connections. Raises ``ConfigurationError``."""
-        self._sockets = listen_on(self._listen, insecure=self._insecure, remedy=self._remedy)
-        self._files = socket_files(self._sockets)
+        if self._given is None:
+            self._sockets = listen_on(self._listen, insecure=self._insecure, remedy=self._remedy)
+            self._files = socket_files(self._sockets)
+        else:
+            self._sockets = self._given
 
     def start(self) -> None:
         """Serve."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent import monkey
 from gevent.hub import get_hub
 from gevent.socket import socket as GreenSocket
 
@@ -18,6 +20,8 @@ from .limits import Limits
 from .origin import origin_of
 
 __all__ = ["LineConnection"]
+
+_poll: Callable[[], Any] = monkey.get_original("select", "poll")
 
 _CHUNK = 64 * 1024
 _FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
@@ -34,6 +38,7 @@ class LineConnection:
 
     __slots__ = (
         "_ended",
+        "_is_over",
         "_limits",
         "_line_age",
         "_moved",
@@ -67,6 +72,7 @@ class LineConnection:
         self._reads = False  # waiting for what the peer sends
         self._line_age = 0.0  # seconds that a line has not ended in, while it could have been read
         self._moved = 0  # bytes that had moved when it last grew older
+        self._is_over = False  # the last was said: what arrives now is forgotten
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -120,6 +126,8 @@ class LineConnection:
             self._ended = self.fault is None
             return None
         self.bytes_read += len(data)
+        if self._is_over:
+            return []
         try:
             lines = self._splitter.feed(data)
         except LineTooLong as error:
@@ -180,6 +188,29 @@ class LineConnection:
             self.abort()  # the peer doesn't read
         else:
             self.end_reading()
+
+    def has_input(self) -> bool:
+        """Whether something has arrived that was not read, the peer's end among it."""
+        if self.gone:
+            return True
+        poll = _poll()
+        poll.register(self._socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def end_with(self, last: bytes) -> None:
+        """Send the last line, and close the connection once the peer has read it, or after a while."""
+        if not (self._is_over or self.gone):
+            self._is_over = True
+            self._outlet.write(last)
+            gevent.spawn(self._end)
+
+    def _end(self) -> None:
+        self._outlet.wait_below(0, _FLUSHED_WITHIN)
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # the peer was faster
+        gevent.spawn_later(_LINGERS, self.abort)
 
     def finish(self) -> None:
         """Wait until everything is sent, or the peer is gone or does not read."""

@@ -21,8 +21,10 @@ from gevent.socket import socket as GreenSocket
 from ..errors import ConfigurationError
 from ..wire.address import Address
 
-__all__ = ["SocketFile", "bound_address", "listen_on", "parse_mode", "socket_files"]
+__all__ = ["SECRET_REMEDY", "SocketFile", "bound_address", "listen_on", "parse_mode", "socket_files"]
 
+#: What else opens an address to other machines, for ``listen_on``.
+SECRET_REMEDY = "or have callers prove who they are with --secret-file (secret_file=), "
 _BACKLOG = 1024
 
 

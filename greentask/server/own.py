@@ -27,7 +27,7 @@ def _tasks(session: Session) -> Callable[..., Any]:
 
 
 def _status(session: Session) -> Callable[..., Any]:
-    return session.server.status
+    return session.server.tell_status
 
 
 def _cancel(session: Session) -> Callable[..., Any]:

@@ -6,15 +6,16 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gevent import monkey
 from gevent.event import Event
 from gevent.lock import Semaphore
+from gevent.socket import socket as GreenSocket
 
 from .._version import __version__
-from ..errors import ConfigurationError, UnknownTask
+from ..errors import ConfigurationError, GreentaskError, UnknownTask
 from ..hub.files import Renewed, read_secrets
 from ..hub.signals import stop_at_signals
 from ..pool.processes import DEFAULT_GRACE, Processes
@@ -27,17 +28,13 @@ from .acceptor import Acceptor
 from .connection import LineConnection
 from .groups import Group, ProcessGroups, in_all
 from .guard import Guard
-from .limits import Limits
+from .limits import DEFAULT_DRAIN, DEFAULT_LISTEN, Limits
+from .listening import SECRET_REMEDY
 from .session import Session
 
-__all__ = ["DEFAULT_DRAIN", "DEFAULT_LISTEN", "Server"]
+__all__ = ["Server"]
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_LISTEN = "127.0.0.1:12345"
-#: Seconds that calls have for ending when the server stops.
-DEFAULT_DRAIN = 30.0
-_REMEDY = "or have callers prove who they are with --secret-file (secret_file=), "
 
 
 class Server:
@@ -68,6 +65,10 @@ class Server:
         changed).
     insecure
         Listen on addresses that other machines can reach, where callers don't prove who they are.
+    sockets
+        Sockets that listen there already, one for each address.
+    ask_status
+        Who is asked what ``greentask.status`` answers, in place of this server: one who knows of others like it.
 
     >>> server = Server(Tasks([len]), "127.0.0.1:0")
     >>> server.start(); server.addresses[0].host
@@ -92,6 +93,8 @@ class Server:
         secrets: Iterable[str | bytes] = (),
         secret_file: str | os.PathLike[str] | None = None,
         insecure: bool = False,
+        sockets: Iterable[GreenSocket] | None = None,
+        ask_status: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self.tasks = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
         self.limits = limits or Limits()
@@ -108,11 +111,18 @@ class Server:
         self.runner = Runner(self.tasks, self.groups, debug=debug, max_running=max_running)
         self._guard = _guard(secrets, secret_file, self.limits)
         self._acceptor = Acceptor(
-            listen, self._serve, self.limits, insecure=insecure or self._guard is not None, remedy=_REMEDY
+            listen,
+            self._serve,
+            self.limits,
+            insecure=insecure or self._guard is not None,
+            remedy=SECRET_REMEDY,
+            sockets=sockets,
         )
         self._sessions: set[Session] = set()
+        self._ask_status = ask_status
         self._started_at = time.monotonic()
         self._stopping = False
+        self._patience = 0.0
         self._stopped = Event()
 
     @property
@@ -152,18 +162,22 @@ class Server:
         if not (self.addresses or self._stopping):
             self.start()
         with stop_at_signals(self.stop, drain):
-            self._stopped.wait()
+            self.wait_stopped()
 
-    def stop(self, drain: float = DEFAULT_DRAIN) -> None:
-        """Accept nothing more, answer what is in flight for up to ``drain`` seconds, then end everything."""
+    def stop(self, drain: float = DEFAULT_DRAIN, *, patience: float = 0.0) -> None:
+        """Accept nothing more, answer what is in flight for up to ``drain`` seconds, then end everything.
+
+        Connections that have not asked for anything yet have ``patience`` seconds for their first call.
+        """
         if self.in_flight and drain and not self._stopping:
             logger.info("draining: %d calls have up to %g s for ending", self.in_flight, drain)
         self._stopping = True
+        self._patience = patience
         self._acceptor.close()
         if self._guard is not None:
             self._guard.close()
         for session in list(self._sessions):
-            session.drain()
+            session.drain(patience)
         if not self._acceptor.join(drain):
             logger.warning("stopped with calls unanswered after %g s", drain)
             for session in list(self._sessions):
@@ -171,8 +185,21 @@ class Server:
         self.groups.close()
         self._stopped.set()
 
+    def wait_stopped(self) -> None:
+        """Wait until ``stop`` has ended everything."""
+        self._stopped.wait()
+
+    def tell_status(self) -> dict[str, Any]:
+        """What ``greentask.status`` answers."""
+        if self._ask_status is not None:
+            try:
+                return self._ask_status()
+            except GreentaskError as error:
+                logger.warning("what the other fronts do is not known: %s", error)
+        return self.status()
+
     def status(self) -> dict[str, Any]:
-        """What it is doing, as ``greentask.status`` answers."""
+        """What this server is doing."""
         status: dict[str, Any] = {
             "version": __version__,
             "python": sys.version.partition(" ")[0],
@@ -210,7 +237,7 @@ class Server:
         self._sessions.add(session)
         try:
             if self._stopping:
-                session.drain()
+                session.drain(self._patience)
             session.serve(first)
         finally:
             self._sessions.discard(session)

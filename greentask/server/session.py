@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import gevent
@@ -104,6 +104,10 @@ _CUT_OFF = error_member(
 )
 
 
+_GOING_AWAY = "this server is going away and starts nothing new: call another, or again in a moment"
+_GOODBYE = line(None, error_member(Draining(_GOING_AWAY)))
+
+
 class Session:
     """The calls of one connection. ``serve`` is the life of it."""
 
@@ -117,17 +121,22 @@ class Session:
         self._held = 0  # bytes of answers that wait for their turn
         self._changed = Event()  # set when a call ends, and when the connection breaks
         self._draining = False
+        self._asked = False  # a line has come
+        self._goes_after_this = False  # it drains when the lines that have come are taken
+        self._taking = False
         connection.on_break = self._changed.set
         connection.is_busy = self._is_busy
 
-    def serve(self, first: Iterable[bytes] = ()) -> None:
+    def serve(self, first: Sequence[bytes] = ()) -> None:
         """Read and answer until the peer has shut down its side and has every answer that it is owed.
 
         ``first`` are lines that were read before.
         """
-        self._take_all(first)
+        if first:
+            self._take_all(first)
         while (lines := self.connection.read()) is not None:
-            self._take_all(lines)
+            if lines:
+                self._take_all(lines)
         if self.connection.fault is not None:
             self._begin(None).refuse(self.connection.fault)
         for answer in list(self._by_id.values()):
@@ -136,11 +145,26 @@ class Session:
             self._wait()
         self.connection.finish()
 
-    def drain(self) -> None:
-        """Start no more calls; close the connection after the last answer."""
+    def drain(self, patience: float = 0.0) -> None:
+        """Start no more calls; close the connection after the last answer.
+
+        A peer that hasn't asked for anything yet has come just now, and has ``patience`` seconds for its first call.
+        """
+        if patience and not self._asked:
+            self._goes_after_this = True
+            gevent.spawn_later(patience, self.drain)
+            return
         self._draining = True
-        if not self._in_flight:
-            self.connection.end_reading()
+        self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """Close the connection, when all is answered and nothing has arrived that wants an answer.
+
+        The last line is a ``Draining`` that belongs to no call. What the peer sends until it has read it is forgotten:
+        so for the peer all of its calls that are unanswered then have not run.
+        """
+        if not (self._in_flight or self._taking or self.connection.has_input()):
+            self.connection.end_with(_GOODBYE)
 
     def cancel(self, id: Id) -> bool:
         """Cancel a call of this connection; False where none is in flight under that id."""
@@ -173,8 +197,8 @@ class Session:
             if self._held > self.server.limits.max_unsent:
                 self.connection.abort()
         self._changed.set()
-        if self._draining and not self._in_flight:
-            self.connection.end_reading()
+        if self._draining:
+            self._say_goodbye()
 
     def _send(self, data: bytes) -> None:
         self._in_flight -= 1  # an answer that waits for its turn counts, or there could be any number of them
@@ -193,11 +217,17 @@ class Session:
 
     def _take_all(self, lines: Iterable[bytes]) -> None:
         arrived = time.monotonic()
+        self._asked = self._taking = True
         for number, text in enumerate(lines):
             if number % 64 == 63:
                 gevent.sleep(0)  # whoever sends a thousand lines at once doesn't hold up the others
                 self.connection.wait_until_read()
             self._take(text, arrived)
+        self._taking = False
+        if self._goes_after_this:
+            self.drain()
+        elif self._draining:
+            self._say_goodbye()
 
     def _take(self, text: bytes, arrived: float) -> None:
         try:
@@ -255,7 +285,7 @@ class Session:
             answer.done(dumps(call_own(self, call)))
             return
         if self._draining:
-            raise Draining("this server is going away and starts nothing new: call another, or again in a moment")
+            raise Draining(_GOING_AWAY)
         if server.in_flight > server.limits.max_calls:
             raise Overloaded(
                 f"{server.limits.max_calls} calls are in flight on this server, and it takes no more (max_calls): "

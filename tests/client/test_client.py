@@ -428,14 +428,14 @@ def test_a_server_that_hangs_is_not_waited_for() -> None:
             told.append(caught.value)
 
         threads = [threading.Thread(target=give_up, args=(way,)) for way in ways]
-        server.signal(signal.SIGSTOP)
+        server.signal_all(signal.SIGSTOP)
         try:
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join(20)
         finally:
-            server.signal(signal.SIGCONT)
+            server.signal_all(signal.SIGCONT)
         assert [error.started for error in told if isinstance(error, DeadlineExceeded)] == [None] * 5, "nobody knows"
         assert client.using(timeout=20).call("add", 2) == 2, "what comes late is nobody else's"
 

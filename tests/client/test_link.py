@@ -296,7 +296,7 @@ def test_the_next_call_connects_again() -> None:
     with peer(answer_once) as server, Client(server.address) as client:
         for number in range(5):
             assert client.call("f", number) == [number]
-            wait_until(lambda: client._core.link()._outlet is None, "the end is noticed")
+            wait_until(lambda: client._core.link()._open is None, "the end is noticed")
         assert len(server.connections) == 5
 
 
@@ -340,9 +340,9 @@ def test_unix_sockets_work(tmp_path: Path) -> None:
     address = f"unix://{tmp_path}/socket"
     with serving(listen=[address]) as server, Client(address) as client:
         assert client.call("add", 1, 2) == 3
-        server.signal(9)
+        server.signal_all(9)
         server.wait()
-        wait_until(lambda: client._core.link()._outlet is None, "the end is noticed")
+        wait_until(lambda: client._core.link()._open is None, "the end is noticed")
         with pytest.raises(ConnectionLost, match="Connection refused"):
             client.call("add", 1, 2)
 
@@ -468,7 +468,7 @@ def test_closing_while_it_connects_leaves_no_connection_behind() -> None:
         assert isinstance(error, ConnectionLost)
         assert error.sent is False
         wait_until(lambda: connecting.dead, "it has given up")
-        assert link._socket is None
+        assert link._open is None
         assert second.connections == []
 
 

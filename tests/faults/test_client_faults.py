@@ -71,7 +71,7 @@ def test_n10_the_kernel_is_told_to_ask_after_a_peer_that_is_silent() -> None:
     """Pulling a cable takes a machine with two; what notices it is these."""
     with peer(echoing) as server, Client(server.address) as client:
         client.call("f")
-        sock = client._core.link()._socket
+        sock = client._core.link()._open.socket
         assert sock is not None
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
@@ -112,7 +112,7 @@ with serving() as server:
     address = server.address
     callers = [gevent.spawn(caller, number) for number in range(CLIENTS)]
     wait_until(lambda: all(since), "every client has an answer")
-    server.signal(how)
+    server.signal_all(how)
     server.wait()
     since[:] = [0] * CLIENTS
 with serving(listen=[address]) as server:
@@ -134,7 +134,7 @@ def test_n11_a_call_that_was_in_flight_when_the_server_died_says_that_it_was_sen
     with serving() as server, Client(server.address) as client:
         in_flight = [client.submit("nap", 30) for _ in range(5)]
         assert client.call("add", 1) == 1
-        server.signal(signal.SIGKILL)
+        server.signal_all(signal.SIGKILL)
         errors = [future.exception(20) for future in in_flight]
         assert [error.sent for error in errors if isinstance(error, ConnectionLost)] == [True] * 5
         server.wait()
@@ -180,7 +180,7 @@ def test_n12_when_one_dies_the_next_call_goes_to_another() -> None:
             client = Client([first.address, second.address])
             assert client.call("f", 1) == 1
             assert (len(first.connections), len(second.connections)) == (1, 0)
-        wait_until(lambda: client._core.link()._outlet is None, "the end is noticed")
+        wait_until(lambda: client._core.link()._open is None, "the end is noticed")
         assert client.call("f", 2) == 2
         assert len(second.connections) == 1
         client.close()

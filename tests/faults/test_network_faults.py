@@ -561,7 +561,7 @@ def test_o4_what_can_not_be_listened_on_is_one_line_with_the_remedy_and_exit_cod
         assert (code, said.count("\n")) == (1, 1)
         assert "stop it, or choose another path with --listen" in said
         assert other.call("add", 1, 2) == 3
-        other.signal(signal.SIGKILL)
+        other.signal_all(signal.SIGKILL)
         other.wait()
     with serving("--max-line", "1000", "--max-unsent", str(MB), listen=[address]) as other:
         assert other.call("add", 1, 2) == 3, "what a dead server left is no obstacle"
@@ -661,10 +661,10 @@ def test_o7_ctrl_c_twice_under_load_ends_it_within_2_s_and_leaves_nothing_behind
         peer.send({"id": "left running", "function": "mark", "args": ["/dev/null", 60]})
         wait_until(lambda: server.status()["in_flight"] == 7, "all are in flight")
         began = time.monotonic()
-        os.killpg(server.pid, signal.SIGINT)
+        os.killpg(server.process.pid, signal.SIGINT)
         wait_until(lambda: peer.ask({"id": "?", "function": "greentask.status"})["result"]["draining"], "it drains")
         while server.process.poll() is None and time.monotonic() - began < 2.0:
-            os.killpg(server.pid, signal.SIGINT)
+            os.killpg(server.process.pid, signal.SIGINT)
             time.sleep(0.1)  # two in a row may be taken for one
         assert server.wait(0) == 0
         wait_until(lambda: not list(started_with(mark)), "nothing is left", patience=2.0)

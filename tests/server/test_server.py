@@ -15,7 +15,7 @@ import pytest
 
 from greentask import Client, InvalidArguments, InvalidMessage, Limits
 from support.programs import environment
-from support.servers import LineClient, RunningServer, connect, serving, wait_until
+from support.servers import LineClient, RunningServer, connect, is_goodbye, serving, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_server_killed_with_sigkill_leaves_no_process_behind() -> None:
         pids = [process.pid for process in server.below()]
         assert len(pids) == 4, "a template, two task processes, and what one of them left running"
         assert sleeper in pids
-        server.signal(signal.SIGKILL)
+        server.signal_all(signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL
         wait_until(lambda: not alive(pids), "they have ended", patience=3.0)
 
@@ -232,9 +232,10 @@ def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_with_0(
         )
         wait_until(lambda: server.status()["in_flight"] == 4, "all are in flight")
         server.signal(signal.SIGTERM)
-        assert idle.line() is None, "a connection without calls is closed"
+        assert [is_goodbye(line) for line in idle.hear_rest()] == [True], "a connection without calls is closed"
         peer.send({"id": "new", "function": "add", "args": [1]}, {"id": "status", "function": "greentask.status"})
-        refused, status, *answers = peer.hear_rest()
+        refused, status, *answers, last = peer.hear_rest()
+        assert is_goodbye(last)
         assert refused["id"] == "new"
         assert set(refused["error"]) == {"type", "message"}
         assert refused["error"]["type"] == "Draining"
@@ -258,7 +259,9 @@ def test_a_stream_goes_on_while_the_server_drains() -> None:
         wait_until(lambda: peer.call("greentask.status")["draining"], "it drains")
         assert peer.ask({"id": 2, "function": "add", "args": [1]})["error"]["type"] == "Draining"
         peer.send({"more": 1, "items": 5})
-        assert peer.hear_rest() == [{"id": 1, "item": 2}, {"id": 1, "item": 3}, {"id": 1, "result": {"items": 4}}]
+        *lines, last = peer.hear_rest()
+        assert lines == [{"id": 1, "item": 2}, {"id": 1, "item": 3}, {"id": 1, "result": {"items": 4}}]
+        assert is_goodbye(last)
         assert server.wait() == 0
 
 
@@ -295,8 +298,10 @@ def test_ctrl_c_in_a_terminal_answers_what_is_in_flight() -> None:
     with serving(new_session=True) as server, server.connect() as peer:
         peer.send({"id": 1, "function": "nap_in_process", "args": [0.4]}, {"id": 2, "function": "spin", "args": [0.4]})
         wait_until(lambda: server.status()["processes"]["busy"] == 2, "both run")
-        os.killpg(server.pid, signal.SIGINT)
-        assert {reply["id"]: "result" in reply for reply in peer.hear_rest()} == {1: True, 2: True}
+        os.killpg(server.process.pid, signal.SIGINT)
+        *replies, last = peer.hear_rest()
+        assert {reply["id"]: "result" in reply for reply in replies} == {1: True, 2: True}
+        assert is_goodbye(last)
         assert server.wait() == 0
         assert "Traceback" not in server.output()
 

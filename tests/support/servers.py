@@ -25,7 +25,7 @@ import psutil
 
 from support.programs import environment
 
-__all__ = ["LineClient", "RunningServer", "connect", "serving", "wait_until"]
+__all__ = ["LineClient", "RunningServer", "connect", "is_goodbye", "serving", "wait_until"]
 
 PATIENCE = 20.0  # seconds in which what must happen has happened
 _READY = re.compile(r"^greentask \S+ serves .* on (?P<addresses>\S.*) \(pid \d+", re.MULTILINE)
@@ -40,6 +40,11 @@ def wait_until(condition: Callable[[], T], what: str = "the condition", patience
         assert time.monotonic() < give_up, f"{what} did not come true in {patience:g} s"
         time.sleep(0.005)
     return value
+
+
+def is_goodbye(message: dict[str, Any]) -> bool:
+    """Whether it is the last line of a server that is going away."""
+    return set(message) == {"error"} and message["error"]["type"] == "Draining"
 
 
 # ---- The client
@@ -155,7 +160,12 @@ class RunningServer:
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        """The process id of its (first) front, which serves."""
+        return self.fronts()[0].pid
+
+    def fronts(self) -> list[psutil.Process]:
+        """The processes that serve, in the order of their start."""
+        return sorted(psutil.Process(self.process.pid).children(), key=psutil.Process.create_time)
 
     @property
     def address(self) -> str:
@@ -187,23 +197,29 @@ class RunningServer:
         return status
 
     def signal(self, number: int) -> None:
+        """Signal it, as an operator would: the master."""
         self.process.send_signal(number)
+
+    def signal_all(self, number: int) -> None:
+        """Signal the master and the fronts: a machine that dies, or one that is stopped."""
+        for process in (self.process, *self.fronts()):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def wait(self, patience: float = PATIENCE) -> int:
         """Its exit code, when it has ended."""
         return self.process.wait(patience)
 
     def below(self) -> list[psutil.Process]:
-        """The processes that it has started, and those that these have."""
+        """The processes that its (first) front has started, and those that these have."""
         return psutil.Process(self.pid).children(recursive=True)
 
     def is_at_rest(self) -> bool:
         """Whether it does nothing for a while."""
-        process = psutil.Process(self.pid)
-        before = process.cpu_times()
+        processes = [psutil.Process(self.process.pid), *self.fronts()]
+        before = [process.cpu_times()[:2] for process in processes]
         time.sleep(0.1)
-        after = process.cpu_times()
-        return bool((before.user, before.system) == (after.user, after.system))
+        return before == [process.cpu_times()[:2] for process in processes]
 
     def memory(self) -> int:
         """Its resident memory in bytes, without that of its task processes."""

@@ -1,0 +1,68 @@
+"""What the commands that tell a server's master something share: which one, and how it is reached."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..master.admin import connect
+from ..master.channel import Channel, ChannelError
+from .connection import Where, connected, server_options
+
+__all__ = ["Which", "master_of", "master_options"]
+
+
+@dataclass(frozen=True)
+class Which:
+    """The master: by its process id, or by its server's address."""
+
+    pid: int | None
+    pid_file: str | None
+    where: Where
+
+
+def master_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--pid``, ``--pid-file`` and ``--server``, which the command gets as ``which``."""
+
+    @server_options
+    @click.option("--pid", type=click.IntRange(1), help="Its process id.")
+    @click.option("--pid-file", type=click.Path(exists=True, dir_okay=False), help="Where its process id is.")
+    @functools.wraps(command)
+    def collected(*args: Any, pid: int | None, pid_file: str | None, where: Where, **options: Any) -> Any:
+        return command(*args, which=Which(pid, pid_file, where), **options)
+
+    return collected
+
+
+@contextmanager
+def master_of(which: Which) -> Iterator[Channel]:
+    """A channel to the master; where it can't do what it is told, the program ends with a line on stderr and 1."""
+    pid = which.pid
+    if which.pid_file is not None:
+        text = Path(which.pid_file).read_text().strip()
+        if not text.isdigit():
+            raise click.BadParameter(f"there is no process id in {which.pid_file}", param_hint="--pid-file")
+        pid = int(text)
+    if pid is None:
+        with connected(which.where) as client:
+            pid = client.call("greentask.status").get("master", {}).get("pid")
+        if pid is None:
+            raise click.BadParameter(f"{which.where.server} was not started by greentask serve", param_hint="--server")
+    try:
+        channel = connect(pid)
+        try:
+            yield channel
+        finally:
+            channel.close()
+    except ChannelError as error:
+        if error.trace:
+            click.echo(error.trace.rstrip(), err=True)
+        click.echo(f"greentask: {error}", err=True)
+        sys.exit(1)

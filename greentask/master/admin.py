@@ -1,0 +1,76 @@
+"""How ``greentask reload`` and its like reach a master: an abstract Unix socket that bears its process id.
+
+There is no file to be left behind. The kernel says who is at the other end: only the master's own user may ask, and
+root.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gevent.server import StreamServer
+from gevent.socket import socket as GreenSocket
+
+from .channel import Channel, ChannelError
+
+__all__ = ["AdminServer", "connect"]
+
+logger = logging.getLogger(__name__)
+
+_CREDENTIALS = struct.Struct("3i")  # process, user, group (unix(7), SO_PEERCRED)
+
+
+def _name(pid: int) -> str:
+    return f"\0greentask-master-{pid}"
+
+
+def _peer(sock: GreenSocket) -> tuple[int, int]:
+    """The process and the user at the other end."""
+    pid, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, user
+
+
+class AdminServer:
+    """Answers the questions of those who may ask, from ``start`` to ``close``."""
+
+    def __init__(self, handlers: Mapping[str, Callable[..., Any]]) -> None:
+        self._handlers = handlers
+        self._server: StreamServer | None = None
+
+    def start(self) -> None:
+        sock = GreenSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(_name(os.getpid()))
+        sock.listen(16)
+        self._server = StreamServer(sock, self._serve)
+        self._server.start()
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def _serve(self, sock: GreenSocket, _address: Any) -> None:
+        pid, user = _peer(sock)
+        if user not in (0, os.getuid()):
+            logger.warning("process %d of user %d wanted to tell this server what to do, and may not", pid, user)
+            return
+        Channel(sock, self._handlers).wait_closed()
+
+
+def connect(pid: int) -> Channel:
+    """A channel to the master that has this process id. Raises ``ChannelError``."""
+    sock = GreenSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(_name(pid))
+    except OSError:
+        sock.close()
+        raise ChannelError(f"process {pid} is no greentask server on this machine") from None
+    user = _peer(sock)[1]
+    if os.getuid() not in (0, user) and user != 0:
+        sock.close()
+        raise ChannelError(f"process {pid} is not yours but user {user}'s: ask as that user")
+    return Channel(sock, {})

@@ -1,0 +1,146 @@
+"""A front: the process that serves. Started by the master, which owns the listening sockets and tells it what to do.
+
+It imports the user's code, and so comes and goes with that code: for a reload the master starts another one, and tells
+this one to drain. When the master is gone, it drains as well. The standard library is patched before anything else is
+imported: see how the master starts it.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.socket import socket as GreenSocket
+
+from ..errors import ConfigurationError, GreentaskError
+from ..pool.linux import die_with_parent, outlive_parent, set_title
+from ..server.server import Server
+from ..tasks.loading import load_apps
+from ..tasks.registry import Tasks
+from .channel import Channel
+from .config import ServeConfig
+from .logs import configure_logging, reopen_logs
+
+__all__ = ["main"]
+
+logger = logging.getLogger(__name__)
+
+
+def main(fd: int) -> None:
+    """Serve until the master says that it is over, or is gone: what the master's command line calls."""
+    die_with_parent()  # what is imported may take for ever, and until then nobody listens to the master
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    # For Ctrl-C the terminal tells everybody; it is the master's to say what that means. A handler and not SIG_IGN,
+    # which programs that a task starts would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with socket.socket(fileno=fd) as control:
+        front = _Front(control)
+        front.run()
+
+
+class _Front:
+    def __init__(self, control: socket.socket) -> None:
+        self._server: Server | None = None
+        self._config: ServeConfig | None = None
+        self._begun: AsyncResult[None] = AsyncResult()
+        self._fds: list[int] = []
+        handlers: dict[str, Callable[..., Any]] = {
+            "begin": self._hear_begin,
+            "drain": self._drain,
+            "resize": self._resize,
+            "status": self._status,
+            "reopen": reopen_logs,
+        }
+        control.set_inheritable(False)
+        self._channel = Channel(GreenSocket(fileno=control.detach()), handlers, self._master_is_gone)
+
+    def run(self) -> None:
+        self._begun.get()
+        config = self._config
+        assert config is not None
+        configure_logging(debug=config.debug, file=config.log_file)
+        sockets = [GreenSocket(fileno=fd) for fd in self._fds]
+        for sock in sockets:
+            os.set_inheritable(sock.fileno(), False)
+        try:
+            tasks = load_apps(config.apps, in_processes=config.in_processes)
+            self._server = server = self._make_server(tasks, config, sockets)
+            server.start()
+        except GreentaskError as error:
+            self._fail(str(error))
+        except Exception:
+            self._fail(f"{' '.join(config.apps)} can't be imported", traceback.format_exc())
+        outlive_parent()
+        set_title(f"front, {' '.join(config.apps)}")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        gevent.signal_handler(signal.SIGTERM, self._drain, config.drain_timeout)
+        gevent.signal_handler(signal.SIGUSR1, reopen_logs)
+        gc.collect()
+        gc.freeze()  # what is imported stays: no collection needs to look at it again
+        processes = sum(group.size for group in server.groups.values())
+        self._channel.tell("ready", tasks=len(tasks), processes=processes)
+        server.wait_stopped()
+
+    def _make_server(self, tasks: Tasks, config: ServeConfig, sockets: list[GreenSocket]) -> Server:
+        return Server(
+            tasks,
+            config.listen,
+            sockets=sockets,
+            processes=config.processes,
+            max_memory=config.max_memory,
+            max_tasks=config.max_tasks,
+            groups=config.groups,
+            limits=config.limits,
+            grace=config.grace,
+            max_running=config.max_running,
+            cancel_abandoned=config.cancel_abandoned,
+            debug=config.debug,
+            secret_file=config.secret_file,
+            insecure=config.insecure,
+            ask_status=self._ask_status,
+        )
+
+    def _fail(self, why: str, trace: str = "") -> None:
+        """It can't serve; the master tells why."""
+        self._channel.tell("failed", why=why, trace=trace)
+        self._channel.flush(1.0)
+        os._exit(1)  # what was imported may have started threads that never end
+
+    def _ask_status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self._channel.ask("status", within=2.0)
+        return status
+
+    # ---- What the master says
+
+    def _hear_begin(self, config: dict[str, Any], fds: list[int]) -> None:
+        self._config, self._fds = ServeConfig.from_json(config), fds
+        self._begun.set(None)
+
+    def _drain(self, timeout: float, patience: float = 0.0) -> None:
+        if self._server is not None:
+            self._server.stop(timeout, patience=patience)
+
+    def _resize(self, processes: int) -> None:
+        if self._server is not None and self._server.processes is not None:
+            self._server.processes.resize(processes)
+
+    def _status(self) -> dict[str, Any]:
+        if self._server is None:
+            raise ConfigurationError("it has not started yet")
+        return self._server.status()
+
+    def _master_is_gone(self) -> None:
+        if self._server is None or self._config is None:
+            os._exit(1)
+        logger.warning("the master is gone: this front answers what is in flight, and ends")
+        self._server.stop(self._config.drain_timeout)

@@ -1,0 +1,140 @@
+"""A front as the master sees it: the process, the channel to it, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing import util
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.socket import socketpair
+from gevent.subprocess import DEVNULL, Popen
+
+from ..errors import GreentaskError
+from .channel import Channel
+from .config import ServeConfig
+
+__all__ = ["Front", "FrontFailed"]
+
+_ROOT = str(Path(__file__).parents[2])
+_REST_WITHIN = 0.5  # seconds in which what it said before its end has been read
+_LATE = 3.0  # seconds past the time for draining after which a front is killed
+
+
+class FrontFailed(GreentaskError):
+    """A front could not start; the message says why, ``trace`` has the traceback of what it imports."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
+class Front:
+    """One front process. Belongs to the master's hub.
+
+    ``ended`` is called once, when the process is gone.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        config: ServeConfig,
+        fds: Iterable[int],
+        ask_status: Callable[[], dict[str, Any]],
+        ended: Callable[[Front], object],
+    ) -> None:
+        self.number = number
+        self.started_at = time.monotonic()
+        self.ready: AsyncResult[dict[str, int]] = AsyncResult()  # how many tasks and processes it has
+        self.is_draining = False
+        self.status: int | None = None  # its exit status, once it has ended
+        self._ended = ended
+        fds = list(fds)
+        ours, theirs = socketpair()
+        with theirs:
+            fd = theirs.fileno()
+            program = (
+                "from gevent import monkey; monkey.patch_all(); "
+                f"import sys; sys.path.append({_ROOT!r}); from greentask.master.front import main; main({fd})"
+            )
+            # -W, -X, -O … of this interpreter, as multiprocessing hands them on.
+            flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+            self._process = Popen([sys.executable, *flags, "-c", program], pass_fds=[fd, *fds], stdin=DEVNULL)
+        self.pid: int = self._process.pid
+        handlers: dict[str, Callable[..., Any]] = {
+            "ready": self._hear_ready,
+            "failed": self._hear_failed,
+            "status": ask_status,
+        }
+        self._channel = Channel(ours, handlers)
+        self._channel.tell("begin", config=config.for_front(number).to_json(), fds=fds)
+        gevent.spawn(self._wait)
+
+    def wait_ready(self) -> dict[str, int]:
+        """Wait until it serves. Raises ``FrontFailed``."""
+        ready = self.ready.get()
+        assert ready is not None
+        return ready
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves, or has served."""
+        return bool(self.ready.successful())
+
+    @property
+    def how_it_ended(self) -> str:
+        """Its exit, in words."""
+        if self.status is None:
+            return "is running"
+        if self.status >= 0:
+            return f"exited with code {self.status}"
+        return f"was killed by signal {-self.status} ({signal.Signals(-self.status).name})"
+
+    def drain(self, timeout: float, patience: float = 0.0) -> None:
+        """Let it answer what is in flight for up to ``timeout`` seconds, and end.
+
+        Connections that have just come have ``patience`` seconds for their first call.
+        """
+        self.is_draining = True
+        if not self.is_ready:
+            self.kill()
+            return
+        self._channel.tell("drain", timeout=timeout, patience=patience)
+        gevent.spawn_later(timeout + patience + _LATE, self.kill)
+
+    def resize(self, processes: int) -> None:
+        """Have so many task processes in it."""
+        self._channel.tell("resize", processes=processes)
+
+    def tell(self, what: str) -> None:
+        """Tell it something that it doesn't answer."""
+        self._channel.tell(what)
+
+    def ask(self, what: str, *, within: float, **args: Any) -> Any:
+        """Ask it. Raises ``ChannelError``, also where no answer comes ``within`` so many seconds."""
+        return self._channel.ask(what, within=within, **args)
+
+    def kill(self) -> None:
+        """End it at once; its task processes end with it."""
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _hear_ready(self, tasks: int, processes: int) -> None:
+        self.ready.set({"tasks": tasks, "processes": processes})
+
+    def _hear_failed(self, why: str, trace: str) -> None:
+        self.ready.set_exception(FrontFailed(why, trace))
+
+    def _wait(self) -> None:
+        self.status = self._process.wait()
+        self._channel.wait_closed(_REST_WITHIN)
+        self._channel.close()
+        if not self.ready.ready():
+            self.ready.set_exception(FrontFailed(f"a front (process {self.pid}) {self.how_it_ended} while it started"))
+        self._ended(self)
