@@ -100,6 +100,10 @@ class Acceptor:
             sock.close()
         self._sockets.clear()
 
+    def is_serving(self, greenlet: object) -> bool:
+        """Whether this is the greenlet of a connection."""
+        return any(one is greenlet for one in self._greenlets)
+
     def join(self, timeout: float) -> bool:
         """Wait until every connection is closed; after ``timeout`` seconds cut off what is left, and say False."""
         ended: bool = self._greenlets.join(timeout)

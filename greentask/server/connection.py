@@ -48,6 +48,7 @@ class LineConnection:
         "_socket",
         "_splitter",
         "bytes_read",
+        "error",
         "fault",
         "gone",
         "idle",
@@ -60,6 +61,7 @@ class LineConnection:
         self.peer = _name(peer)
         self._peer = peer
         self.gone = False  # nobody reads any more what we write
+        self.error: OSError | None = None  # by which it broke
         self.fault: CallError | None = None  # the peer's, for which nothing more is read
         self.on_break: Callable[[], object] | None = None  # called when it is found out that it is gone
         self.is_busy: Callable[[], bool] | None = None  # whether it has something to wait for, and isn't idle
@@ -82,6 +84,30 @@ class LineConnection:
     def origin(self) -> str:
         """What it shares with other connections of the same peer."""
         return origin_of(self._socket, self._peer)
+
+    @property
+    def remote(self) -> tuple[str, int]:
+        """The peer's IP address and port; nothing and 0 for a unix socket."""
+        return self._peer[:2] if isinstance(self._peer, tuple) else ("", 0)
+
+    @property
+    def local(self) -> str:
+        """Our own address, named as the peer's, or a unix socket's path; empty once it is closed."""
+        try:
+            own = self._socket.getsockname()
+        except OSError:
+            return ""
+        return _name(own) if isinstance(own, tuple) else str(own)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the peer has not taken."""
+        return self._outlet.unsent
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that the peer has taken."""
+        return self._outlet.written
 
     @property
     def pending(self) -> int:
@@ -118,7 +144,7 @@ class LineConnection:
         except OSError as error:
             if error.errno == errno.EBADF and not self.gone:
                 return []  # end_reading has woken us, and what has arrived before comes with the next call
-            self.abort()
+            self.abort(error)
             return None
         finally:
             self._reads = False
@@ -142,12 +168,20 @@ class LineConnection:
         if self.is_behind:
             self._outlet.wait_below(self._limits.max_unsent // 8)
 
+    def flush(self, timeout: float | None = None) -> bool:
+        """Let other greenlets run until the peer has taken everything; False if not within so many seconds."""
+        return self._outlet.wait_below(0, timeout)
+
+    def keep_empty_lines(self) -> None:
+        """Let ``read`` return empty lines, too."""
+        self._splitter.keeps_empty = True
+
     def send(self, *data: bytes) -> None:
         """Send behind what was sent before. Cuts a peer off that doesn't read."""
         if not self.gone:
             self._outlet.write(*data)
             if self._outlet.unsent > self._limits.max_unsent:
-                self.abort()
+                self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read what it was sent (max_unsent)"))
 
     def end_reading(self) -> None:
         """Make ``read`` come to its end, after what has arrived already."""
@@ -185,7 +219,7 @@ class LineConnection:
         """Close a connection on which nothing happens. What has arrived meanwhile is still read."""
         self.idle = 0.0
         if self._outlet.unsent:
-            self.abort()  # the peer doesn't read
+            self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it reads nothing (idle_timeout)"))
         else:
             self.end_reading()
 
@@ -216,7 +250,7 @@ class LineConnection:
         """Wait until everything is sent, or the peer is gone or does not read."""
         if self.gone:
             return
-        self._outlet.wait_below(0, _FLUSHED_WITHIN)
+        self.flush(_FLUSHED_WITHIN)
         if not self._ended:
             # A socket that is closed before what has arrived was read resets the connection, and the peer might never
             # see its last answers. So tell it that they are the last, and forget what it sends until it stops.
@@ -226,8 +260,10 @@ class LineConnection:
             except OSError:
                 pass  # the peer was faster
 
-    def abort(self) -> None:
-        """Give the peer up at once."""
+    def abort(self, error: OSError | None = None) -> None:
+        """Give the peer up at once, for this error where it has none yet."""
+        if not self.gone:
+            self.error = error
         self.gone = True
         self._outlet.close()
         try:
@@ -247,8 +283,8 @@ class LineConnection:
         while self._socket.recv(_CHUNK):
             gevent.sleep(0)
 
-    def _failed(self, _error: OSError) -> None:
-        self.abort()
+    def _failed(self, error: OSError) -> None:
+        self.abort(error)
 
 
 def _name(peer: Any) -> str:

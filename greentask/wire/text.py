@@ -1,6 +1,6 @@
 """Text framing: lines of bytes ended by a newline, whatever pieces they arrive in.
 
-A ``\\r`` before the newline is dropped, an empty line is ignored (as Workerman's ``Text://`` does).
+A ``\\r`` before the newline is dropped. An empty line is ignored, unless it is asked for.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ DEFAULT_MAX_LINE = 16 * 1024 * 1024
 class LineSplitter:
     """Cuts a stream of bytes into lines; holds at most ``max_line`` bytes of an unfinished one.
 
+    With ``keeps_empty`` set, empty lines are lines as well.
+
     >>> splitter = LineSplitter()
     >>> splitter.feed(b'{"a":1}\\r\\n{"b"'), splitter.feed(b":2}\\n")
     ([b'{"a":1}'], [b'{"b":2}'])
     """
 
-    __slots__ = ("_held", "max_line")
+    __slots__ = ("_held", "keeps_empty", "max_line")
 
     def __init__(self, max_line: int = DEFAULT_MAX_LINE) -> None:
         self.max_line = max_line
+        self.keeps_empty = False
         self._held = bytearray()  # one, for a list of pieces would cost many times their size when they are small
 
     @property
@@ -51,7 +54,7 @@ class LineSplitter:
                 line = line[:-1]
             if len(line) > self.max_line:
                 raise self._too_long(lines)
-            if line:
+            if line or self.keeps_empty:
                 lines.append(line)
         self._hold(data[end + 1 :], lines)
         return lines

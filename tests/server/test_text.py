@@ -1,9 +1,12 @@
 """`TextServer`, in this process: lines in and out over real sockets, which gevent's hub serves meanwhile."""
 
 import logging
+import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -12,7 +15,8 @@ import pytest
 from gevent.event import Event
 
 from greentask import Limits, TextConnection, TextServer
-from greentask.errors import ConfigurationError
+from greentask.errors import ConfigurationError, DeadlineExceeded, LineTooLong
+from support.programs import ROOT, program
 from support.servers import PATIENCE, LineClient
 from support.text_servers import connect, echo, listening, wait_until
 
@@ -21,9 +25,15 @@ from support.text_servers import connect, echo, listening, wait_until
 
 def test_lines_come_in_and_go_out() -> None:
     with listening(lambda connection, line: connection.send("hello " + line)) as server, connect(server) as peer:
-        peer.send_bytes(b"world\nagain\r\n\n\r\n")
+        peer.send_bytes(b"world\nagain\r\nhalf")
         peer.end_sending()
         assert (peer.line(), peer.line(), peer.line()) == (b"hello world", b"hello again", None)
+
+
+def test_an_empty_line_is_a_line() -> None:
+    with listening(lambda connection, line: connection.send(f"[{line}]")) as server, connect(server) as peer:
+        peer.send_bytes(b"\n\r\n\n x \n")
+        assert [peer.line() for _ in range(4)] == [b"[]", b"[]", b"[]", b"[ x ]"]
 
 
 def test_a_line_may_come_in_any_pieces() -> None:
@@ -278,15 +288,29 @@ def test_a_line_that_is_too_long_closes_the_connection_after_what_came_before(en
 
 def test_a_peer_that_never_reads_is_cut_off() -> None:
     closed: list[TextConnection] = []
+    errors: list[Exception] = []
 
     def answer(connection: TextConnection, line: str) -> None:
-        connection.send("x" * 100_000)
+        while connection.send("x" * 100_000):
+            pass
 
     limits = Limits(max_unsent=1_000_000)
-    with listening(answer, limits=limits, on_close=closed.append) as server, connect(server) as peer:
-        peer.send_bytes(b"more\n" * 200)
+    told: dict[str, Any] = {"on_close": closed.append, "on_error": lambda _, error: errors.append(error)}
+    with listening(answer, limits=limits, **told) as server, connect(server) as peer:
+        peer.send_bytes(b"more\n")
         wait_until(lambda: closed, "it is cut off")
         assert not closed[0].is_open
+    (error,) = errors
+    assert isinstance(error, ConnectionError)
+    assert "max_unsent" in str(error)
+
+
+def test_lines_of_a_peer_that_reads_slowly_wait_and_it_is_not_cut_off() -> None:
+    limits = Limits(max_unsent=1_000_000)
+    with listening(lambda one, _: one.send("x" * 100_000), limits=limits) as server, connect(server) as peer:
+        peer.send_bytes(b"more\n" * 200)
+        wait_until(lambda: [one for one in server.connections.values() if one.is_full], "its buffer is full")
+        assert [len(peer.line() or b"") for _ in range(200)] == [100_000] * 200
 
 
 def test_connections_past_the_limit_wait() -> None:
@@ -303,6 +327,359 @@ def test_connections_past_the_limit_wait() -> None:
         one.close()
         two.socket.settimeout(PATIENCE)
         assert two.line() == b"2"
+
+
+# ---- What a connection tells, and takes
+
+
+def the_one(server: TextServer) -> TextConnection:
+    wait_until(lambda: len(server.connections) == 1, "it is connected")
+    return next(iter(server.connections.values()))
+
+
+def test_a_connection_says_who_it_is() -> None:
+    with listening(echo) as server:
+        ids = []
+        for _ in range(3):
+            with connect(server) as peer:
+                connection = the_one(server)
+                ids.append(connection.id)
+                host, port = peer.socket.getsockname()
+                assert (connection.remote_host, connection.remote_port) == (host, port)
+                assert connection.peer == f"{host}:{port}"
+                assert connection.local == f"127.0.0.1:{server.addresses[0].port}"
+                assert repr(connection) == f"<TextConnection {connection.id} from {host}:{port}>"
+                assert connection.server is server
+            wait_until(lambda: not server.connections, "it has gone")
+            assert connection.local == ""
+        assert ids == [1, 2, 3]
+
+
+def test_a_connection_of_a_unix_socket_has_no_address(tmp_path: Path) -> None:
+    path = f"{tmp_path}/socket"
+    with listening(echo, f"unix://{path}") as server:
+        sock = gevent.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(path)
+        with LineClient(sock):
+            connection = the_one(server)
+            assert (connection.remote_host, connection.remote_port) == ("", 0)
+            assert (connection.peer, connection.local) == ("unix socket", path)
+
+
+def test_a_connection_counts_lines_and_bytes() -> None:
+    with listening(echo) as server, connect(server) as peer:
+        connection = the_one(server)
+        peer.send_bytes("tâche\r\nab\nhalf".encode())
+        assert (peer.line(), peer.line()) == ("tâche".encode(), b"ab")
+        assert (connection.lines_read, connection.lines_sent) == (2, 2)
+        assert (connection.bytes_read, connection.bytes_written) == (15, 10)
+        assert (connection.pending, connection.unsent) == (4, 0)
+
+
+def test_a_connection_keeps_what_you_want_to_know_of_it() -> None:
+    def answer(connection: TextConnection, line: str) -> None:
+        if line.startswith("I am "):
+            connection.context.name = line[5:]
+        connection.send(f"you are {getattr(connection.context, 'name', 'nobody')}")
+
+    with listening(answer) as server, connect(server) as ann, connect(server) as bob:
+        ann.send_bytes(b"hello\nI am Ann\n")
+        bob.send_bytes(b"I am Bob\n")
+        ann.send_bytes(b"who?\n")
+        assert [ann.line() for _ in range(3)] == [b"you are nobody", b"you are Ann", b"you are Ann"]
+        assert bob.line() == b"you are Bob"
+
+
+def test_a_connection_may_have_functions_of_its_own() -> None:
+    log: list[str] = []
+
+    def first(connection: TextConnection, line: str) -> None:
+        connection.on_message = lambda connection, line: connection.send("then " + line)
+        connection.on_close = lambda _: log.append("its own")
+        connection.send("first " + line)
+
+    with listening(first, on_close=lambda _: log.append("the server's")) as server:
+        with connect(server) as peer:
+            peer.send_bytes(b"1\n2\n")
+            assert (peer.line(), peer.line()) == (b"first 1", b"then 2")
+        wait_until(lambda: log, "it has gone")
+    assert log == ["its own"]
+
+
+def test_send_says_whether_it_can_arrive() -> None:
+    with listening(echo) as server, connect(server) as peer:
+        connection = the_one(server)
+        assert connection.send("yes")
+        connection.close("bye")
+        assert not connection.send("no more after that")
+        assert (peer.line(), peer.line(), peer.line()) == (b"yes", b"bye", None)
+        wait_until(lambda: not connection.is_open, "it is closed")
+        assert not connection.send("no")
+        assert connection.lines_sent == 2
+
+
+def test_destroy_forgets_what_was_not_sent() -> None:
+    gone: list[TextConnection] = []
+    with listening(echo, on_close=gone.append) as server, connect(server) as peer:
+        connection = the_one(server)
+        connection.send("x" * 50_000_000)
+        connection.destroy()
+        assert (connection.is_open, connection.unsent) == (False, 0)
+        wait_until(lambda: gone, "it is closed")
+        with suppress(ConnectionError):
+            assert peer.line() is None
+
+
+def test_broadcast_reaches_everybody_else() -> None:
+    def say(connection: TextConnection, line: str) -> None:
+        count = connection.server.broadcast(line, without=connection)
+        connection.send(f"heard by {count}")
+
+    with listening(say) as server, connect(server) as one, connect(server) as two, connect(server) as three:
+        wait_until(lambda: len(server.connections) == 3, "all are connected")
+        one.send_bytes(b"hello\n")
+        assert [peer.line() for peer in (one, two, three)] == [b"heard by 2", b"hello", b"hello"]
+        assert server.broadcast(b"for all") == 3
+        assert [peer.line() for peer in (one, two, three)] == [b"for all"] * 3
+        with pytest.raises(ValueError, match="newline"):
+            server.broadcast("two\nlines")
+
+
+# ---- The pace
+
+
+def test_a_paused_connection_is_not_heard_until_it_is_resumed() -> None:
+    heard: list[str] = []
+
+    def answer(connection: TextConnection, line: str) -> None:
+        heard.append(line)
+        if line == "pause":
+            connection.pause()
+
+    with listening(answer) as server, connect(server) as peer, connect(server) as other:
+        peer.send_bytes(b"pause\none\ntwo\n")
+        wait_until(lambda: heard, "the first is heard")
+        other.send_bytes(b"other\n")
+        wait_until(lambda: len(heard) > 1, "others go on")
+        assert heard == ["pause", "other"]
+        (paused,) = [one for one in server.connections.values() if one.is_paused]
+        paused.send("still written to")
+        assert peer.line() == b"still written to"
+        paused.resume()
+        wait_until(lambda: len(heard) == 4, "it goes on")
+        assert heard[2:] == ["one", "two"]
+        assert not paused.is_paused
+
+
+def test_a_pause_from_elsewhere_holds_what_has_not_arrived_too() -> None:
+    heard: list[str] = []
+    with listening(lambda _, line: heard.append(line)) as server, connect(server) as peer:
+        connection = the_one(server)
+        connection.pause()
+        connection.pause()
+        peer.send_bytes(b"one\n")
+        gevent.sleep(0.05)
+        assert heard == []
+        connection.resume()
+        connection.resume()
+        wait_until(lambda: heard == ["one"], "it goes on")
+
+
+@pytest.mark.parametrize("end", [TextConnection.close, TextConnection.destroy])
+def test_a_paused_connection_can_be_closed(end: Callable[[TextConnection], None]) -> None:
+    gone: list[TextConnection] = []
+    heard: list[str] = []
+    with (
+        listening(lambda _, line: heard.append(line), on_close=gone.append, on_connect=TextConnection.pause) as server,
+        connect(server) as peer,
+    ):
+        peer.send_bytes(b"one\n")
+        connection = the_one(server)
+        wait_until(lambda: connection.bytes_read, "it has arrived")
+        end(connection)
+        wait_until(lambda: gone, "it is closed")
+        connection.pause()
+        assert not connection.is_paused
+    assert heard == []
+
+
+def test_a_full_buffer_and_an_empty_one_are_told() -> None:
+    log: list[str] = []
+
+    def feed(connection: TextConnection, line: str) -> None:
+        """What a sender with callbacks does: stop when it is full, go on when it is empty."""
+        while len(log) < 6 and not connection.is_full:
+            connection.send("x" * 99_999)
+
+    def empty(connection: TextConnection) -> None:
+        log.append("empty")
+        assert connection.unsent == 0
+        feed(connection, "")
+
+    limits = Limits(max_unsent=4_000_000)
+    functions: dict[str, Any] = {"on_buffer_full": lambda _: log.append("full"), "on_buffer_drain": empty}
+    with listening(feed, limits=limits, **functions) as server, connect(server, receive_buffer=4096) as peer:
+        peer.send_bytes(b"go\n")
+        connection = the_one(server)
+        wait_until(lambda: log, "it is full")
+        assert connection.is_full
+        assert connection.unsent > 0
+        while len(log) < 6:
+            assert len(peer.line() or b"") == 99_999
+        assert log == ["full", "empty"] * 3
+
+
+def test_flush_lets_a_sender_wait_for_a_slow_reader() -> None:
+    def send_much(connection: TextConnection, line: str) -> None:
+        for number in range(200):
+            connection.send("x" * 100_000)
+            if connection.is_full:
+                most.append(connection.unsent)
+                if not connection.flush(0.01):
+                    waited.append(number)
+                assert connection.flush()
+        connection.send("done")
+
+    most: list[int] = []
+    waited: list[int] = []
+    limits = Limits(max_unsent=1_000_000)
+    with listening(send_much, limits=limits) as server, connect(server, receive_buffer=4096) as peer:
+        peer.send_bytes(b"go\n")
+        wait_until(lambda: waited, "it waits for its reader")
+        for _ in range(200):
+            assert len(peer.line() or b"") == 100_000
+        assert peer.line() == b"done"
+    assert max(most) < 400_000
+
+
+def test_flush_ends_when_the_peer_is_gone() -> None:
+    ends: list[bool] = []
+
+    def send_much(connection: TextConnection, line: str) -> None:
+        connection.send("x" * 50_000_000)
+        ends.append(connection.flush())
+
+    with listening(send_much) as server, connect(server) as peer:
+        peer.send_bytes(b"go\n")
+        wait_until(lambda: server.connections and the_one(server).unsent, "it is being sent")
+        peer.reset()
+        wait_until(lambda: ends, "it has ended")
+    assert ends == [False]
+
+
+def test_a_connection_can_be_piped_into_another_at_that_ones_pace() -> None:
+    def meet(connection: TextConnection) -> None:
+        if len(server.connections) == 2:
+            (other,) = [one for one in server.connections.values() if one is not connection]
+            other.pipe(connection)
+
+    gone: list[TextConnection] = []
+    limits = Limits(max_unsent=400_000)
+    with (
+        listening(echo, on_connect=meet, on_close=gone.append, limits=limits) as server,
+        connect(server) as source,
+    ):
+        the_one(server)
+        with connect(server, receive_buffer=4096) as reader:
+            wait_until(lambda: len(server.connections) == 2, "they have met")
+            first, second = server.connections.values()
+            count = 1000
+            sending = gevent.spawn(
+                source.send_bytes, b"".join(b"%06d" % n + b"x" * 9_994 + b"\n" for n in range(count))
+            )
+            wait_until(lambda: second.is_full, "its reader is slow")
+            gevent.sleep(0.05)
+            assert second.unsent < 200_000
+            assert first.lines_read < count
+            lines = [reader.line() or b"" for _ in range(count)]
+            assert [int(line[:6]) for line in lines] == list(range(count))
+            sending.get(timeout=PATIENCE)
+            source.end_sending()
+            assert reader.line() is None, "it is closed when the other one ends"
+        wait_until(lambda: len(gone) == 2, "both have gone, and that is told")
+
+
+def test_a_pipe_ends_when_its_reader_has_gone() -> None:
+    with listening(echo) as server, connect(server) as source:
+        first = the_one(server)
+        with connect(server):
+            wait_until(lambda: len(server.connections) == 2, "both are connected")
+            first.pipe(server.connections[2])
+        wait_until(lambda: len(server.connections) == 1, "it has gone")
+        source.send_bytes(b"for nobody\n")
+        assert source.line() is None
+
+
+# ---- Errors that are told
+
+
+def test_what_a_function_raises_is_told_to_on_error_and_closes(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[Any] = []
+    error = ValueError("a defect")
+
+    def fail(connection: TextConnection, line: str) -> None:
+        connection.send("before")
+        raise error
+
+    def told(connection: TextConnection, error: Exception) -> None:
+        log.append(error)
+        connection.send("sorry")
+
+    with listening(fail, on_error=told, on_close=lambda _: log.append("gone")) as server, connect(server) as peer:
+        peer.send_bytes(b"1\n2\n")
+        assert (peer.line(), peer.line(), peer.line()) == (b"before", b"sorry", None)
+    assert log == [error, "gone"]
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("where", ["on_connect", "on_close", "on_buffer_full"])
+def test_what_any_function_raises_is_told(where: str) -> None:
+    errors: list[Exception] = []
+
+    def fail(_: TextConnection) -> None:
+        raise ValueError(where)
+
+    functions: dict[str, Any] = {where: fail, "on_error": lambda _, error: errors.append(error)}
+    limits = Limits(max_unsent=4_000_000)
+    with listening(lambda one, _: one.send("x" * 3_000_000), limits=limits, **functions) as server:
+        with connect(server) as peer:
+            peer.send_bytes(b"go\n")
+            peer.end_sending()
+            while peer.line():
+                pass
+        wait_until(lambda: not server.connections, "it is closed")
+    assert [str(error) for error in errors] == [where]
+
+
+def test_an_on_error_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a defect")
+
+    with listening(fail, on_error=fail) as server, connect(server) as peer:
+        peer.send_bytes(b"1\n")
+        assert peer.line() is None
+    assert len(caplog.records) == 1
+
+
+def test_what_a_peer_did_is_told_too() -> None:
+    errors: list[Exception] = []
+    limits = Limits(max_line=1000, line_timeout=0.1)
+    with listening(echo, on_error=lambda _, error: errors.append(error), limits=limits) as server:
+        with connect(server) as peer:
+            peer.send_bytes(b"x" * 2000)
+            assert peer.line() is None
+        with connect(server) as peer:
+            peer.send_bytes(b"half")
+            assert peer.line() is None
+        with connect(server) as peer:
+            the_one(server)
+            peer.reset()
+            wait_until(lambda: not server.connections, "it is gone")
+        with connect(server) as peer:
+            peer.send_bytes(b"hello\n")
+            assert peer.line() == b"hello"
+        wait_until(lambda: not server.connections, "it is gone")
+    assert [type(error) for error in errors] == [LineTooLong, DeadlineExceeded, ConnectionResetError]
 
 
 # ---- Life of the server
@@ -381,6 +758,98 @@ def test_serve_forever_ends_with_stop() -> None:
         assert peer.line() == b"hello"
         server.stop()
     serving.get(timeout=PATIENCE)
+
+
+def test_start_and_stop_are_told() -> None:
+    log: list[Any] = []
+
+    def started(server: TextServer) -> None:
+        log.append(str(server.addresses[0]))
+
+    server = TextServer(
+        "127.0.0.1:0",
+        echo,
+        on_start=started,
+        on_connect=lambda _: log.append("came"),
+        on_close=lambda _: log.append("went"),
+        on_stop=lambda server: log.append(len(server.connections)),
+    )
+    server.start()
+    address = str(server.addresses[0])
+    with connect(server):
+        wait_until(lambda: server.connections, "it is connected")
+        server.stop()
+    server.stop()
+    assert log == [address, "came", "went", 0]
+
+
+def test_a_server_that_can_not_start_listens_nowhere(tmp_path: Path) -> None:
+    def fail(_: TextServer) -> None:
+        raise ValueError("a defect")
+
+    server = TextServer(f"unix://{tmp_path}/socket", echo, on_start=fail)
+    with pytest.raises(ValueError, match="a defect"):
+        server.start()
+    assert server.addresses == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["on_message", "on_connect", "on_close", "on_error"])
+def test_stop_in_one_of_the_functions_does_not_wait_for_itself(where: str) -> None:
+    def stop(connection: TextConnection, *_: object) -> None:
+        began = time.monotonic()
+        connection.server.stop()
+        assert time.monotonic() - began < 1
+        connection.send("as you wish")
+
+    def fail(connection: TextConnection, line: str) -> None:
+        raise ValueError("a defect")
+
+    functions: dict[str, Any] = {} if where == "on_message" else {where: stop}
+    handler = stop if where == "on_message" else fail if where == "on_error" else echo
+    server = TextServer("127.0.0.1:0", handler, **functions)
+    serving = gevent.spawn(server.serve_forever)
+    wait_until(lambda: server.addresses, "it listens")
+    began = time.monotonic()
+    with connect(server) as peer:
+        peer.send_bytes(b"stop\n")
+        peer.end_sending()
+        while (line := peer.line()) is not None:
+            assert line in (b"as you wish", b"stop")
+        serving.get(timeout=PATIENCE)
+    assert time.monotonic() - began < 5
+
+
+def test_serve_forever_goes_on_where_start_has_begun_and_ends_where_stop_has_ended() -> None:
+    server = TextServer("127.0.0.1:0", echo)
+    server.start()
+    (address,) = server.addresses
+    serving = gevent.spawn(server.serve_forever)
+    gevent.sleep(0)
+    assert server.addresses == [address]
+    server.stop()
+    serving.get(timeout=PATIENCE)
+    server.serve_forever()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it(number: int) -> None:
+    source = """if True:
+        from greentask import TextServer
+        server = TextServer("127.0.0.1:0", lambda connection, line: connection.send(line),
+            on_start=lambda server: print(server.addresses[0].port, flush=True),
+            on_stop=lambda server: print("stopped", flush=True))
+        server.serve_forever()
+    """
+    with program("-c", source, stop_with=number, PYTHONPATH=str(ROOT)) as (line, started):
+        with LineClient(socket.create_connection(("127.0.0.1", int(line)))) as peer:
+            peer.send_bytes(b"hello\n")
+            assert peer.line() == b"hello"
+            started.send_signal(number)
+            assert peer.line() is None
+        assert started.stdout is not None
+        assert started.stdout.read() == "stopped\n"
+        assert started.wait(PATIENCE) == 0
 
 
 def test_it_listens_where_it_is_told(tmp_path: Any) -> None:

@@ -1,5 +1,6 @@
 """A `TextServer` in this process, and clients whose waiting lets it run."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,11 +27,20 @@ def listening(on_message: Handler, address: str = "Text://127.0.0.1:0", **option
         server.stop(1.0)
 
 
-def connect(server: TextServer, patience: float = PATIENCE, *, source: str = "") -> LineClient:
-    """As the clients of the other tests, but its waiting lets the server run. `source`: the address that it has."""
+def connect(
+    server: TextServer, patience: float = PATIENCE, *, source: str = "127.0.0.1", receive_buffer: int | None = None
+) -> LineClient:
+    """As the clients of the other tests, but its waiting lets the server run.
+
+    `source` is the address that it has. A small `receive_buffer` (bytes) makes a slow reader.
+    """
     address = server.addresses[0]
-    where = (address.host, address.port)
-    return LineClient(gevent.socket.create_connection(where, source_address=(source, 0)), patience)
+    sock = gevent.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.bind((source, 0))
+    sock.connect((address.host, address.port))
+    return LineClient(sock, patience)
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:

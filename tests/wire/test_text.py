@@ -160,3 +160,11 @@ def test_a_line_in_tiny_pieces_takes_no_more_memory_than_its_length() -> None:
         tracemalloc.stop()
     assert splitter.pending == 100_000
     assert held < 150_000
+
+
+@given(streams_in_pieces())
+def test_empty_lines_are_kept_where_that_is_asked_for(pieces: list[bytes]) -> None:
+    splitter = LineSplitter()
+    splitter.keeps_empty = True
+    lines, _ = feed(splitter, pieces)
+    assert lines == [line.removesuffix(b"\r") for line in b"".join(pieces).split(b"\n")[:-1]]
