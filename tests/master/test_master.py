@@ -73,6 +73,7 @@ def test_who_connects_while_there_is_no_front_waits_for_the_next_one(server: Run
         assert peer.call("front") != front
 
 
+@pytest.mark.slow
 def test_one_that_dies_young_again_and_again_is_started_after_longer_and_longer_pauses(tmp_path: Path) -> None:
     with serving(apps=["mine"], cwd=write_module(tmp_path, 1).parent) as server:
         front = server.pid
@@ -172,7 +173,7 @@ def reload_under_calls(server: RunningServer, folder: Path, reloads: int, thread
         with Client(server.address) as client:
             while not over.is_set():
                 try:
-                    client.call("mark", str(marks / f"{thread}-{count}"))
+                    client.call("mark" if count % 2 else "mark_in_process", str(marks / f"{thread}-{count}"))
                 except Exception as error:
                     wrong.append(error)
                 count += 1

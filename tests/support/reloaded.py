@@ -32,6 +32,10 @@ def write_module(folder: Path, version: int) -> Path:
                 return {version}
 
             @task(process=True)
+            def mark_in_process(path):
+                return mark(path)
+
+            @task(process=True)
             def process():
                 return os.getpid()
             """
