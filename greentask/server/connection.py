@@ -6,7 +6,7 @@ import errno
 import select
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
@@ -27,6 +27,16 @@ _CHUNK = 64 * 1024
 _FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
 _LINGERS = 2.0  # seconds that a peer has for finishing what nobody reads
 _LINE_RATE = 64 * 1024  # bytes a second: for each of them a line has a second more, so that a long one may be slow
+
+
+class Owner(Protocol):
+    """Who knows more about a connection than that it carries lines."""
+
+    def is_busy(self) -> bool:
+        """Whether it has something to wait for, and isn't idle."""
+
+    def went_idle(self) -> None:
+        """Close it, and let the peer know."""
 
 
 class LineConnection:
@@ -52,8 +62,8 @@ class LineConnection:
         "fault",
         "gone",
         "idle",
-        "is_busy",
         "on_break",
+        "owner",
         "peer",
     )
 
@@ -64,7 +74,7 @@ class LineConnection:
         self.error: OSError | None = None  # by which it broke
         self.fault: CallError | None = None  # the peer's, for which nothing more is read
         self.on_break: Callable[[], object] | None = None  # called when it is found out that it is gone
-        self.is_busy: Callable[[], bool] | None = None  # whether it has something to wait for, and isn't idle
+        self.owner: Owner | None = None
         self.idle = 0.0  # seconds without a byte in either direction
         self.bytes_read = 0
         self._socket = sock
@@ -194,7 +204,7 @@ class LineConnection:
         """Time has passed: end what is over a limit. True where that was a line that took too long."""
         limits, moved = self._limits, self.bytes_read + self._outlet.written
         waits = self._reads or self.is_behind
-        if moved != self._moved or not waits or (self.is_busy is not None and self.is_busy()):
+        if moved != self._moved or not waits or (self.owner is not None and self.owner.is_busy()):
             self._moved = moved
             self.idle = 0.0
         else:
@@ -220,6 +230,8 @@ class LineConnection:
         self.idle = 0.0
         if self._outlet.unsent:
             self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it reads nothing (idle_timeout)"))
+        elif self.owner is not None:
+            self.owner.went_idle()
         else:
             self.end_reading()
 

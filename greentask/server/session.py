@@ -106,10 +106,13 @@ _CUT_OFF = error_member(
 
 _GOING_AWAY = "this server is going away and starts nothing new: call another, or again in a moment"
 _GOODBYE = line(None, error_member(Draining(_GOING_AWAY)))
+_IDLE_GOODBYE = line(None, error_member(Draining("this connection was idle and is closed: open another for a call")))
 
 
 class Session:
     """The calls of one connection. ``serve`` is the life of it."""
+
+    _goodbye = _GOODBYE
 
     def __init__(self, server: Server, connection: LineConnection) -> None:
         self.server = server
@@ -125,7 +128,7 @@ class Session:
         self._goes_after_this = False  # it drains when the lines that have come are taken
         self._taking = False
         connection.on_break = self._changed.set
-        connection.is_busy = self._is_busy
+        connection.owner = self
 
     def serve(self, first: Sequence[bytes] = ()) -> None:
         """Read and answer until the peer has shut down its side and has every answer that it is owed.
@@ -157,6 +160,11 @@ class Session:
         self._draining = True
         self._say_goodbye()
 
+    def went_idle(self) -> None:
+        """Close the connection, for it has been idle; a call that comes just now is told that it did not run."""
+        self._goodbye = _IDLE_GOODBYE
+        self.drain()
+
     def _say_goodbye(self) -> None:
         """Close the connection, when all is answered and nothing has arrived that wants an answer.
 
@@ -164,7 +172,11 @@ class Session:
         so for the peer all of its calls that are unanswered then have not run.
         """
         if not (self._in_flight or self._taking or self.connection.has_input()):
-            self.connection.end_with(_GOODBYE)
+            self.connection.end_with(self._goodbye)
+
+    def is_busy(self) -> bool:
+        """Whether a call is in flight."""
+        return self._in_flight > 0
 
     def cancel(self, id: Id) -> bool:
         """Cancel a call of this connection; False where none is in flight under that id."""
@@ -203,9 +215,6 @@ class Session:
     def _send(self, data: bytes) -> None:
         self._in_flight -= 1  # an answer that waits for its turn counts, or there could be any number of them
         self.connection.send(data)
-
-    def _is_busy(self) -> bool:
-        return self._in_flight > 0
 
     def _wait(self) -> None:
         """Wait until a call has ended."""

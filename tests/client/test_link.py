@@ -479,6 +479,14 @@ def test_a_connection_that_the_server_has_closed_for_being_idle_costs_no_call() 
             wait_until(lambda: server.status()["connections"] == 0, "it is closed")
 
 
+@pytest.mark.slow
+def test_a_call_at_the_moment_in_which_an_idle_connection_is_closed_runs_once() -> None:
+    with serving("--idle-timeout", "0.05") as server, Client(server.address) as client:
+        for number in range(100):
+            assert client.call("add", number, 1) == number + 1
+            time.sleep(0.1 + number % 20 * 0.005)  # it is closed 0.1 to 0.2 s after the last call
+
+
 def test_a_client_that_is_forgotten_closes_its_connection() -> None:
     with peer(echoing) as server:
         for number in range(20):
