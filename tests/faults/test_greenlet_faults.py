@@ -3,6 +3,7 @@
 import collections
 import gc
 import itertools
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -73,7 +74,7 @@ class Odd(BaseException):
         WorkerLost("another's"),
         Cancelled("another's"),
     ],
-    ids=repr,
+    ids=lambda raised: re.sub(r" at 0x\w+", "", repr(raised)),
 )
 def test_g2_raises_anything(raised: BaseException, capfd: pytest.CaptureFixture[str]) -> None:
     def task() -> None:

@@ -289,7 +289,7 @@ def test_p11_recursion_without_end() -> None:
         assert isinstance(ask(pool, tasks.recurse).error(), RecursionError)
         error = ask(pool, tasks.give, "deep").error()
         assert isinstance(error, InvalidResult)
-        assert "nested deeper than 200" in str(error)
+        assert "nested deeper than 500" in str(error)
         assert ask(pool, tasks.pid).result() == pid
 
 

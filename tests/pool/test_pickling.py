@@ -112,7 +112,9 @@ def test_what_is_cut_off_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [work.add, pow, partial(work.add, 1), work.Picky, str.upper, "abc".count], ids=lambda f: repr(f)[:30]
+    "function",
+    [work.add, pow, partial(work.add, 1), work.Picky, str.upper, "abc".count],
+    ids=["function", "builtin", "partial", "class", "method", "bound method"],
 )
 def test_any_function_that_can_be_pickled_is_found_again(function: Callable[..., Any]) -> None:
     for _ in range(2):  # the second time it is known

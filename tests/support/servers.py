@@ -201,10 +201,13 @@ class RunningServer:
         self.process.send_signal(number)
 
     def signal_all(self, number: int) -> None:
-        """Signal the master and the fronts: a machine that dies, or one that is stopped."""
-        for process in (self.process, *self.fronts()):
+        """Signal the master and the fronts, as where a machine dies, or is stopped; after SIGKILL they are gone."""
+        fronts = self.fronts()
+        for process in (self.process, *fronts):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
+        if number == signal.SIGKILL:
+            psutil.wait_procs(fronts, PATIENCE)
 
     def wait(self, patience: float = PATIENCE) -> int:
         """Its exit code, when it has ended."""
