@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import greentask as package
 from support.parts import require
 from support.programs import ROOT, environment, greentask, program
 from support.proofs import OTHER, SECRET, secret_file
+from support.servers import LineClient
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -141,6 +143,66 @@ def test_a_server_of_one_s_own_runs(tmp_path: Path) -> None:
 def test_the_error_tree_of_the_document_is_the_tree() -> None:
     for name in re.findall(r"── (\w+)", (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")):
         assert issubclass(getattr(package, name), package.GreentaskError), name
+
+
+# ---- docs/textserver.md
+
+
+def dialog(source: str, tmp_path: Path, *spoken: str) -> list[str]:
+    """Run a server's program; what it says to a peer that says this and hangs up."""
+    assert source.count("5678") == 1
+    port = free_port()
+    (tmp_path / "lines.py").write_text(source.replace("5678", str(port)), encoding="utf-8")
+    with subprocess.Popen([sys.executable, "lines.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
+        while True:
+            try:
+                peer = LineClient(socket.create_connection(("127.0.0.1", port)))
+                break
+            except ConnectionRefusedError:
+                assert server.poll() is None, server.stderr and server.stderr.read()
+                time.sleep(0.01)
+        with peer:
+            peer.send_bytes("".join(line + "\n" for line in spoken).encode())
+            peer.end_sending()
+            heard = []
+            while (line := peer.line()) is not None:
+                heard.append(line.decode())
+        server.terminate()
+        assert (server.wait(20), server.stderr and server.stderr.read()) == (0, "")
+    return heard
+
+
+def test_the_first_text_server_of_the_document_runs(tmp_path: Path) -> None:
+    assert dialog(blocks("docs/textserver.md", "python")[0], tmp_path, "world") == ["hello world"]
+
+
+def test_a_loop_that_sends_much_runs(tmp_path: Path) -> None:
+    first, loop = blocks("docs/textserver.md", "python")[:2]
+    source = re.sub(r"def on_message.*?\n\n\n", lambda _: loop + "\n\n", first, flags=re.DOTALL)
+    (tmp_path / "catalogue").write_text("x" * 99 + "\n" + "y" * 99, encoding="utf-8")
+    assert dialog(source, tmp_path, "much") == ["x" * 99, "y" * 99]
+
+
+def test_a_timer_that_repeats_runs() -> None:
+    timer = blocks("docs/textserver.md", "python")[2].replace("10,", "0.01,").replace("timer.kill()", "")
+    wait = "gevent.sleep(0.1); timer.kill(); assert len(said) > 2, said"
+    source = f"import gevent\nclass server: broadcast = lambda line: said.append(line)\nsaid = []\n{timer}\n{wait}"
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=60)
+
+
+def test_the_worker_that_has_moved_to_python_runs(tmp_path: Path) -> None:
+    moved = blocks("docs/textserver.md", "python")[3]
+    assert dialog(moved, tmp_path, "Ann", "is anybody here?", "quit") == ["your name?", "hello Ann", "bye"]
+
+
+def test_the_names_of_the_tables_are_those_of_a_text_server() -> None:
+    text = (ROOT / "docs" / "textserver.md").read_text(encoding="utf-8")
+    tables = dict(re.findall(r"^## Side by side: (.*?)\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL))
+    server = package.TextServer("127.0.0.1:0", print)
+    for title, thing in (("the server", dir(server)), ("a connection", dir(package.TextConnection))):
+        ours = "\n".join(line.rsplit(" | ", 1)[-1] for line in tables[title].splitlines())
+        unnamed = [name for name in thing if not name.startswith("_") and not re.search(rf"\b{name}\b", ours)]
+        assert unnamed == [], title
 
 
 # ---- docs/protocol.md, docs/operations.md
