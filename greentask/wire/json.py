@@ -8,6 +8,7 @@ string and copies what an object's ``__json__`` says into the line as it is.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -30,6 +31,9 @@ DEEPEST = 500
 #: How many digits an integer may have: what Python reads and writes unless it is told otherwise. A program may have
 #: lifted that limit; a stranger's line of digits would then keep the server busy for minutes.
 MAX_DIGITS = 4300
+
+#: What is said of a string that can't be written as UTF-8.
+LONE_SURROGATE = "not JSON: a lone surrogate is not a character"
 
 # Half of a pair that stands for one character, or a lone one.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -121,20 +125,32 @@ def loads(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidMessage(f"not UTF-8: byte {text[error.start]:#04x} at {error.start}") from None
     try:
-        value = _read(decoded) if len(text) <= MAX_DIGITS or _python_bounds_digits() else _decode_bounded(decoded)
-    except RecursionError:
-        raise InvalidMessage(f"nested deeper than {max_depth}") from None
-    except json.JSONDecodeError as error:
-        hint = " (a byte order mark)" if decoded.startswith("\ufeff") else ""
-        raise InvalidMessage(f"not JSON: {_shorten(str(error))}{hint}") from None
-    except ValueError:
-        raise InvalidMessage(_too_long(sys.get_int_max_str_digits())) from None
-    if decoded.count("[") + decoded.count("{") > max_depth and _is_deeper(value, max_depth):
+        value = read(decoded)
+    except (RecursionError, ValueError) as error:
+        raise explain(error, max_depth, text) from None
+    if is_deeper(decoded, value, max_depth):
         raise Unfit(f"nested deeper than {max_depth}", value)
-    # The first is the quicker search.
-    if "\\u" in decoded and _SURROGATE.search(decoded) and _has_lone_surrogate(value):
-        raise Unfit("not JSON: a lone surrogate is not a character", value)
+    if has_lone_surrogate(decoded, value):
+        raise Unfit(LONE_SURROGATE, value)
     return value
+
+
+def read(text: str) -> Any:
+    """The value of a JSON text, whatever its depth, and with surrogates as they are.
+
+    Raises ``InvalidMessage``, or what ``explain`` is for.
+    """
+    return _read(text) if len(text) <= MAX_DIGITS or _python_bounds_digits() else _decode_bounded(text)
+
+
+def explain(error: Exception, max_depth: int, text: bytes, place: str = "") -> InvalidMessage:
+    """What to say of an error of ``read``; ``place`` is where it is, if not where it says itself."""
+    if isinstance(error, RecursionError):
+        return InvalidMessage(f"nested deeper than {max_depth}")
+    if not isinstance(error, json.JSONDecodeError):
+        return InvalidMessage(_too_long(sys.get_int_max_str_digits()))
+    hint = " (a byte order mark)" if text.startswith(codecs.BOM_UTF8) else ""
+    return InvalidMessage(f"not JSON: {_shorten(f'{error.msg}: {place}' if place else str(error))}{hint}")
 
 
 def _read(text: str) -> Any:
@@ -184,7 +200,7 @@ def dumps(value: Any, max_depth: int = DEEPEST) -> bytes:
     except Exception as error:  # whatever a dict's subclass raises, too
         found = find_fault(value, "result", max_depth)
         raise InvalidResult(found or f"JSON can't carry it: {_shorten(str(error))}") from None
-    if text.count("[") + text.count("{") > max_depth and _is_deeper(value, max_depth):
+    if is_deeper(text, value, max_depth):
         # Nobody could read it.
         raise InvalidResult(find_fault(value, "result", max_depth) or f"nested deeper than {max_depth}")
     # 1 and "1" are two keys here and one there; and not every reader takes what a Python without a limit writes.
@@ -228,6 +244,12 @@ def _keys_are_strings(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> bo
     return True
 
 
+def has_lone_surrogate(text: str, value: Any) -> bool:
+    """Whether there is half of a character in a value that was read of that text."""
+    # The first is the quicker search.
+    return "\\u" in text and _SURROGATE.search(text) is not None and _has_lone_surrogate(value)
+
+
 def _has_lone_surrogate(value: Any) -> bool:
     waiting = [value]
     while waiting:
@@ -241,6 +263,11 @@ def _has_lone_surrogate(value: Any) -> bool:
         elif isinstance(item, list):
             waiting.extend(item)
     return False
+
+
+def is_deeper(text: str, value: Any, limit: int) -> bool:
+    """Whether a value, with that text, is nested deeper than ``limit``."""
+    return text.count("[") + text.count("{") > limit and _is_deeper(value, limit)
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
