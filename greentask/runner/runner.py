@@ -42,6 +42,10 @@ class Runner:
         self.turns: dict[str, Turns] = {}  # of tasks that were called
         self._spawner = Spawner()
 
+    def is_carried(self, function: str) -> bool:
+        """Whether its calls go to a process as their lines came, so that nobody needs their arguments here."""
+        return function in self.tasks and bool(self.tasks.get(function).process)
+
     def start(self, call: Call, line: bytes, listener: Listener, deadline: float | None = None) -> Running:
         """Run a call that arrived as ``line``, which a task process gets as it is.
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import InvalidResult
+from ..pool.frames import Body, size_of
 from ..wire.json import DEEPEST, MAX_DEPTH
 from ..wire.text import DEFAULT_MAX_LINE
 
@@ -79,10 +80,11 @@ class Limits:
         if self.max_depth > DEEPEST:
             raise ValueError(f"max_depth must be at most {DEEPEST}, which every parser survives, not {self.max_depth}")
 
-    def check_result(self, result: bytes) -> None:
+    def check_result(self, result: Body) -> None:
         """Raise ``InvalidResult`` for a result that would have its peer cut off, with all of its other calls."""
-        if len(result) > self.max_unsent:
+        size = size_of(result)
+        if size > self.max_unsent:
             raise InvalidResult(
-                f"the result takes {len(result)} bytes, more than max_unsent ({self.max_unsent}): return less at once, "
+                f"the result takes {size} bytes, more than max_unsent ({self.max_unsent}): return less at once, "
                 "or raise max_unsent"
             )

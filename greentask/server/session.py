@@ -9,16 +9,29 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
 
 from ..errors import CallError, Cancelled, Draining, InvalidResult, Overloaded, refusal
-from ..pool.frames import Body, whole
+from ..hub.steps import run_in_turns
+from ..pool.frames import Body
 from ..runner import Running
 from ..wire.json import dumps
-from ..wire.message import BadRequest, Call, Id, More, decode_request, error_member, line, member
+from ..wire.message import (
+    BadRequest,
+    Call,
+    Id,
+    More,
+    decode_request,
+    decode_request_in_steps,
+    error_member,
+    line,
+    line_around,
+    member,
+)
+from ..wire.steps import LARGE, take_apart
 from .batch import Batch
 from .connection import LineConnection
 from .failures import log_failure
@@ -29,19 +42,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Session"]
 
+#: As many of the longest lines may be in flight on one connection; where they are large, the next one waits.
+_MOST_LINES = 4
+
 
 class Answer:
     """The ``Listener`` of one call. Where the call has no id, ``body`` waits here for its turn."""
 
-    __slots__ = ("_credit", "_cut_off", "body", "function", "id", "is_stream", "running", "session")
+    __slots__ = ("_credit", "_cut_off", "body", "bulk", "function", "id", "is_stream", "running", "session", "size")
 
     def __init__(self, session: Session, id: Id | None) -> None:
         self.session = session
         self.id = id
         self.function = ""
-        self.body: bytes | None = None
+        self.body: tuple[bytes, ...] | None = None
         self.running: Running | Batch | None = None
         self.is_stream = False
+        self.size = 0  # bytes of its line, where it is large
+        self.bulk: list[Any] = []  # what came in it
         self._credit = 0  # items of the stream that its reader still takes
         self._cut_off = False
 
@@ -51,13 +69,17 @@ class Answer:
         self._credit = window
 
     def done(self, result: Body) -> None:
-        result = whole(result)
         try:
             self.session.server.limits.check_result(result)
         except InvalidResult as error:
             self.refuse(error)
+            return
+        if self._cut_off:
+            self.session.finish(self, _CUT_OFF)
+        elif isinstance(result, bytes):
+            self.session.finish(self, member("result", result))
         else:
-            self.session.finish(self, _CUT_OFF if self._cut_off else member("result", result))
+            self.session.finish(self, member("result", b""), *result)  # nobody copies what is large
 
     def failed(self, error: bytes) -> None:
         log_failure(self.function, error)
@@ -122,6 +144,7 @@ class Session:
         self._in_flight = 0
         self._streams = 0  # in flight
         self._held = 0  # bytes of answers that wait for their turn
+        self._size = 0  # bytes of large lines whose calls are in flight
         self._changed = Event()  # set when a call ends, and when the connection breaks
         self._draining = False
         self._asked = False  # a line has come
@@ -192,29 +215,36 @@ class Session:
             if answer.running is not None:
                 answer.running.cancel()
 
-    def finish(self, answer: Answer, body: bytes) -> None:
-        """A call has ended."""
+    def finish(self, answer: Answer, *body: bytes) -> None:
+        """A call has ended; the pieces of its line's body."""
         self.server.in_flight -= 1
         self._streams -= answer.is_stream
+        if answer.size:
+            self._size -= answer.size
+            gevent.spawn(run_in_turns, take_apart(answer.bulk))
         if answer.id is not None:
             del self._by_id[answer.id]
-            self._send(line(answer.id, body))
+            self._send(answer.id, body)
         else:
             answer.body = body
-            self._held += len(body)
+            self._held += sum(map(len, body))
             while self._in_order and (ready := self._in_order[0].body) is not None:
                 self._in_order.popleft()
-                self._held -= len(ready)
-                self._send(line(None, ready))
+                self._held -= sum(map(len, ready))
+                self._send(None, ready)
             if self._held > self.server.limits.max_unsent:
                 self.connection.abort()
         self._changed.set()
         if self._draining:
             self._say_goodbye()
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, id: Id | None, body: tuple[bytes, ...]) -> None:
         self._in_flight -= 1  # an answer that waits for its turn counts, or there could be any number of them
-        self.connection.send(data)
+        if len(body) == 1:
+            self.connection.send(line(id, body[0]))
+        else:
+            begin, end = line_around(id)
+            self.connection.send(begin, *body, end)
 
     def _wait(self) -> None:
         """Wait until a call has ended."""
@@ -239,8 +269,9 @@ class Session:
             self._say_goodbye()
 
     def _take(self, text: bytes, arrived: float) -> None:
+        is_large = len(text) > LARGE
         try:
-            request = decode_request(text, self.server.limits.max_depth)
+            request = self._decode_in_turns(text) if is_large else decode_request(text, self.server.limits.max_depth)
         except CallError as error:
             self._has_room()
             self._begin(getattr(error, "id", None)).refuse(error)
@@ -259,6 +290,10 @@ class Session:
             return
         answer = self._begin(request.id)
         answer.function = request.function
+        if is_large:
+            answer.size = len(text)
+            self._size += len(text)
+            answer.bulk = [value for value in (request.args, *(request.batch or ())) if value]
         try:
             if not has_room:
                 raise Overloaded(
@@ -269,10 +304,17 @@ class Session:
         except CallError as error:
             answer.refuse(error)
 
+    def _decode_in_turns(self, text: bytes) -> Call | More:
+        return run_in_turns(decode_request_in_steps(text, self.server.limits.max_depth, self.server.runner.is_carried))
+
     def _has_room(self) -> bool:
         """Wait until another call may be in flight; False where that could take for ever."""
         limits = self.server.limits
-        while self._in_flight >= limits.max_in_flight or self._held > limits.max_unsent // 4:
+        while (
+            self._in_flight >= limits.max_in_flight
+            or self._held > limits.max_unsent // 4
+            or self._size > _MOST_LINES * limits.max_line
+        ):
             if self._streams:  # the lines that let them go on may be behind this one
                 return False
             self._wait()

@@ -8,11 +8,13 @@ never decoded and encoded again on its way out.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, Unauthenticated, refusal
 from .json import DEEPEST, MAX_DEPTH, Unfit, dumps, find_fault, loads
+from .steps import loads_in_steps
 
 __all__ = [
     "DEFAULT_STREAM_WINDOW",
@@ -23,11 +25,13 @@ __all__ = [
     "Reply",
     "decode_reply",
     "decode_request",
+    "decode_request_in_steps",
     "encode_call",
     "encode_more",
     "error_member",
     "item_line",
     "line",
+    "line_around",
     "member",
 ]
 
@@ -100,6 +104,24 @@ def decode_request(text: bytes, max_depth: int = MAX_DEPTH) -> Call | More:
         message = loads(text, max_depth)
     except Unfit as error:
         raise BadRequest(str(error), _find_id(error.value)) from None
+    return _decode(message)
+
+
+def decode_request_in_steps(
+    text: bytes, max_depth: int, is_carried: Callable[[str], bool]
+) -> Generator[None, None, Call | More]:
+    """The same for a large line, in steps between which others may run.
+
+    Where ``is_carried`` says so of its function, the call's arguments are checked, and may be left out of it.
+    """
+    try:
+        message = yield from loads_in_steps(text, max_depth, is_carried)
+    except Unfit as error:
+        raise BadRequest(str(error), _find_id(error.value)) from None
+    return _decode(message)
+
+
+def _decode(message: Any) -> Call | More:
     if not isinstance(message, dict):
         raise BadRequest(f"a message is an object, not {_kind(message)}")
     id = message.get("id")
@@ -270,6 +292,11 @@ def line(id: Id | None, body: bytes) -> bytes:
     if id is None:
         return b"{%b}\n" % body
     return b'{"id":%b,%b}\n' % (b"%d" % id if type(id) is int else dumps(id), body)
+
+
+def line_around(id: Id | None) -> tuple[bytes, bytes]:
+    """What is before and behind the member in its line, where the member is too large to be copied."""
+    return (b"{" if id is None else b'{"id":%b,' % dumps(id)), b"}\n"
 
 
 def item_line(id: Id | None, index: int, body: bytes) -> bytes:

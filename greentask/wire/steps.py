@@ -13,18 +13,23 @@ import codecs
 import json
 import re
 import secrets
+import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from ..errors import InvalidMessage
 from .json import LONE_SURROGATE, MAX_DEPTH, Unfit, explain, has_lone_surrogate, is_deeper, read
 
-__all__ = ["loads_in_steps"]
+__all__ = ["LARGE", "loads_in_steps", "take_apart"]
 
 Steps = Generator[None, None, Any]
 
+#: Bytes from which a text is large.
+LARGE = 64 * 1024
 #: Characters that are read in one step.
-WINDOW = 64 * 1024
+WINDOW = 32 * 1024
+# Items that are let go of in one step.
+_FEW = 2_000
 
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _TO_LAST_COMMA = re.compile(rf'(?:[^"]*{_STRING})*[^"]*,', re.DOTALL)
@@ -185,11 +190,7 @@ class _Value:
 
     def _brackets(self, text: str) -> tuple[str, str]:
         """Those in ``text`` that close what is open, and those that open what stays so."""
-        left, levels = _NO_BRACKETS.sub("", text), 0
-        while len(left) > len(left := left.replace("[]", "").replace("{}", "")):
-            levels += 1
-            if levels > self._max_depth:
-                raise Unfit(f"nested deeper than {self._max_depth}", self._root)
+        left = _unmatched(_NO_BRACKETS.sub("", text))
         opened = left.lstrip("]}")
         closed = left[: len(left) - len(opened)]
         expected = "".join("]" if type(each) is list else "}" for each in reversed(self._stack))
@@ -227,6 +228,21 @@ class _Value:
 _CLOSING = str.maketrans("[{", "]}")
 
 
+def _unmatched(brackets: str) -> str:
+    for _ in range(20):  # levels
+        before = len(brackets)
+        brackets = brackets.replace("[]", "").replace("{}", "")
+        if len(brackets) == before:
+            return brackets
+    left: list[str] = []  # there are many levels: one bracket after the other
+    for bracket in brackets:
+        if left and left[-1].translate(_CLOSING) == bracket and left[-1] != bracket:
+            left.pop()
+        else:
+            left.append(bracket)
+    return "".join(left)
+
+
 def _last(container: dict[str, Any] | list[Any]) -> Any:
     return container[-1] if isinstance(container, list) else next(reversed(container.values()))
 
@@ -253,3 +269,45 @@ def _replace(value: Any, name: str, string: str) -> Any:
                     item[key] = string
             waiting += [inner for inner in item.values() if isinstance(inner, (dict, list))]
     return value
+
+
+def take_apart(values: list[Any]) -> Steps:
+    """Let go of large values: Python does so with all that is in a value in one go. Takes them out of the list.
+
+    What somebody else refers to as well is left as it is.
+    """
+    count = 0
+    while values:
+        value = values.pop()
+        if sys.getrefcount(value) > 2:
+            continue
+        while value:
+            if isinstance(value, list):
+                some = value[-_FEW:]
+                del value[-_FEW:]
+            else:
+                some = [value.popitem()[1] for _ in range(min(_FEW, len(value)))]
+            while some:
+                item = some.pop()
+                count += 1
+                if type(item) is dict or type(item) is list:
+                    size = _count_items(item)
+                    count += size
+                    if size > _FEW:
+                        values.append(item)
+                item = None
+            if count > _FEW:
+                count = 0
+                yield
+
+
+def _count_items(value: Any) -> int:
+    """All that is in it, or more than a few."""
+    count, waiting = 0, [value]
+    for item in waiting:
+        count += len(item)
+        if count > _FEW:
+            break
+        inside = item.values() if isinstance(item, dict) else item
+        waiting += [inner for inner in inside if type(inner) is dict or type(inner) is list]
+    return count

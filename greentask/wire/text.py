@@ -44,12 +44,17 @@ class LineSplitter:
         if end < 0:
             self._hold(data, [])
             return []
-        whole = data[:end]
         if self._held:
-            whole = b"".join((self._held, whole))
+            first = data.index(b"\n")
+            self._held += data[:first]
+            whole = [bytes(self._held)]  # copied once, for it may be large
             self._held = bytearray()
+            if first < end:
+                whole += data[first + 1 : end].split(b"\n")
+        else:
+            whole = data[:end].split(b"\n")
         lines: list[bytes] = []
-        for line in whole.split(b"\n"):
+        for line in whole:
             if line.endswith(b"\r"):
                 line = line[:-1]
             if len(line) > self.max_line:

@@ -1,6 +1,8 @@
 """Reading a large text step by step comes to what reading it in one go does."""
 
+import itertools
 import json
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from greentask.errors import InvalidMessage
 from greentask.wire.json import Unfit, loads
-from greentask.wire.steps import WINDOW, loads_in_steps
+from greentask.wire.steps import WINDOW, loads_in_steps, take_apart
 
 
 def read(text: bytes, window: int = WINDOW, is_carried: Callable[[str], bool] | None = None) -> tuple[Any, int]:
@@ -193,3 +195,38 @@ def test_each_step_is_short() -> None:
     read_value, steps = read(text)
     assert read_value == value
     assert steps >= len(text) // WINDOW
+
+
+def test_taking_apart_lets_go_of_everything_step_by_step() -> None:
+    class Leaf:
+        pass
+
+    alive = weakref.WeakSet[Leaf]()
+
+    def leaf() -> Leaf:
+        made = Leaf()
+        alive.add(made)
+        return made
+
+    value = {
+        "a": [[leaf()] for _ in range(10_000)],
+        "b": {str(n): {"c": [leaf()] * 3} for n in range(10_000)},
+        "d": leaf(),
+    }
+    values: list[Any] = [[value]]
+    del value
+    left = [len(alive)]
+    for _ in take_apart(values):
+        left.append(len(alive))
+    assert not alive
+    assert not values
+    assert max(before - after for before, after in itertools.pairwise(left)) <= 6_000
+
+
+def test_taking_apart_leaves_alone_what_others_have() -> None:
+    mine = [1, [2, 3]]
+    theirs = {"a": list(range(10_000))}
+    for _ in take_apart([[mine, theirs, [4]], mine]):
+        pass
+    assert mine == [1, [2, 3]]
+    assert theirs == {"a": list(range(10_000))}
