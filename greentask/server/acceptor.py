@@ -37,8 +37,11 @@ _SLICE = 100  # connections that grow older before other greenlets have a turn
 class Acceptor:
     """Runs ``serve(connection)`` in a greenlet for each connection, and closes it after that.
 
-    ``open`` holds the connections that are being served. While there are any, one greenlet lets all of them grow
-    older, every two seconds, or every tenth of the shortest time limit: by so much later a limit may be noticed.
+    ``open`` holds the connections that are being served, ``refused`` counts those past the limit of their address,
+    ``late`` those that were closed for a line that took too long.
+
+    While there are any, one greenlet lets all of them grow older, every two seconds, or every tenth of the shortest
+    time limit: by so much later a limit may be noticed.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Acceptor:
     ) -> None:
         self.limits = limits
         self.open: set[LineConnection] = set()
+        self.refused = 0
+        self.late = 0
         self._listen = parse_addresses(listen)
         self._insecure = insecure
         self._remedy = remedy
@@ -118,6 +123,7 @@ class Acceptor:
         origin = origin_of(sock, peer) if most and ip_of(peer) else None
         if origin is not None and self._origins[origin] >= most:
             sock.close()
+            self.refused += 1
             told = "connections from %s are refused: it has %d, and more are not taken (max_connections_per_address)"
             self._warn(told, origin, most)
             return
@@ -146,6 +152,7 @@ class Acceptor:
                     gevent.sleep(0)
                 late += not connection.gone and connection.grow_older(self._turn)
             if late:
+                self.late += late
                 self._warn("%d connections are closed, for a line of theirs took too long (line_timeout)", late)
             self._make_room()
         self._ageing = None

@@ -214,7 +214,11 @@ class Server:
                 turns.name: {"max_running": turns.most, "running": turns.running, "waiting": turns.waiting}
                 for turns in self.runner.turns.values()
             },
-            "refused": {"unauthenticated": self._guard.refused if self._guard is not None else 0},
+            "refused": {
+                "unauthenticated": self._guard.refused if self._guard is not None else 0,
+                "too_many_from_address": self._acceptor.refused,
+                "line_timeout": self._acceptor.late,
+            },
         }
         if self.groups:
             status["groups"] = self.groups.status()

@@ -239,6 +239,7 @@ def meet_slow_peers(server: RunningServer, count: int) -> None:
             assert "line_timeout" in reply["error"]["message"]
         for peer in slow:
             peer.close()
+    assert server.status()["refused"]["line_timeout"] == count
     assert server.output().count("line_timeout") == 1, "it is told once, and not for each"
     assert "Traceback" not in server.output()
 
@@ -294,6 +295,7 @@ def test_n5_connections_of_one_address_are_limited_where_that_is_wanted() -> Non
             assert three.line() is None
         assert (one.call("add", 1, 2), two.call("add", 3, 4)) == (3, 7)
         assert "127.0.0.1 are refused" in server.output()
+        assert one.call("greentask.status")["refused"]["too_many_from_address"] == 1
 
 
 # ---- N6: a peer that never reads
