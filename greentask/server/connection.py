@@ -24,6 +24,7 @@ __all__ = ["LineConnection"]
 _poll: Callable[[], Any] = monkey.get_original("select", "poll")
 
 _CHUNK = 64 * 1024
+_A_TURN = 1e-9  # seconds; any time at all lets the loop turn
 _FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
 _LINGERS = 2.0  # seconds that a peer has for finishing what nobody reads
 _LINE_RATE = 64 * 1024  # bytes a second: for each of them a line has a second more, so that a long one may be slow
@@ -48,6 +49,7 @@ class LineConnection:
 
     __slots__ = (
         "_ended",
+        "_has_much",
         "_is_over",
         "_limits",
         "_line_age",
@@ -81,6 +83,7 @@ class LineConnection:
         self._limits = limits
         self._splitter = LineSplitter(limits.max_line)
         self._ended = False  # nothing more can arrive
+        self._has_much = False  # more has come than is read at once
         self._reads = False  # waiting for what the peer sends
         self._line_age = 0.0  # seconds that a line has not ended in, while it could have been read
         self._moved = 0  # bytes that had moved when it last grew older
@@ -145,7 +148,10 @@ class LineConnection:
         too long or took too long (``fault``).
         """
         self.wait_until_read()
-        gevent.sleep(0)  # where more has arrived, reading doesn't wait, and a peer that never pauses would hold the hub
+        # Where more has arrived, reading doesn't wait, and a peer that never pauses would hold the hub. One that sends
+        # much waits for a whole turn of the loop, which sleep(0) is not: or its lines were taken faster than they are
+        # worked off, and its answers came in a heap.
+        gevent.sleep(_A_TURN if self._has_much else 0)
         if self.fault is not None:
             return None
         self._reads = True
@@ -162,6 +168,7 @@ class LineConnection:
             self._ended = self.fault is None
             return None
         self.bytes_read += len(data)
+        self._has_much = len(data) == _CHUNK
         if self._is_over:
             return []
         try:
