@@ -53,6 +53,8 @@ class Acceptor:
         insecure: bool = False,
         remedy: str = "",
         sockets: Iterable[GreenSocket] | None = None,
+        socket_mode: int | None = None,
+        socket_owner: str | None = None,
     ) -> None:
         self.limits = limits
         self.open: set[LineConnection] = set()
@@ -61,6 +63,8 @@ class Acceptor:
         self._listen = parse_addresses(listen)
         self._insecure = insecure
         self._remedy = remedy
+        self._socket_mode = socket_mode
+        self._socket_owner = socket_owner
         self._serve = serve
         self._given = None if sockets is None else list(sockets)
         self._sockets: list[GreenSocket] = []
@@ -82,7 +86,13 @@ class Acceptor:
     def bind(self) -> None:
         """Take the addresses: from now on the kernel queues connections. Raises ``ConfigurationError``."""
         if self._given is None:
-            self._sockets = listen_on(self._listen, insecure=self._insecure, remedy=self._remedy)
+            self._sockets = listen_on(
+                self._listen,
+                insecure=self._insecure,
+                remedy=self._remedy,
+                socket_mode=self._socket_mode,
+                socket_owner=self._socket_owner,
+            )
             self._files = socket_files(self._sockets)
         else:
             self._sockets = self._given
@@ -144,18 +154,20 @@ class Acceptor:
             connection.close()
 
     def _let_age(self) -> None:
-        while self.open:
-            gevent.sleep(self._turn)
-            late = 0
-            for number, connection in enumerate(list(self.open)):
-                if number % _SLICE == _SLICE - 1:
-                    gevent.sleep(0)
-                late += not connection.gone and connection.grow_older(self._turn)
-            if late:
-                self.late += late
-                self._warn("%d connections are closed, for a line of theirs took too long (line_timeout)", late)
-            self._make_room()
-        self._ageing = None
+        try:
+            while self.open:
+                gevent.sleep(self._turn)
+                late = 0
+                for number, connection in enumerate(list(self.open)):
+                    if number % _SLICE == _SLICE - 1:
+                        gevent.sleep(0)
+                    late += not connection.gone and connection.grow_older(self._turn)
+                if late:
+                    self.late += late
+                    self._warn("%d connections are closed, for a line of theirs took too long (line_timeout)", late)
+                self._make_room()
+        finally:
+            self._ageing = None
 
     def _make_room(self) -> None:
         """Where others wait for a place, let those go that have been idle for longest, a tenth of all at most."""

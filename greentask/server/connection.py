@@ -25,6 +25,12 @@ _poll: Callable[[], Any] = monkey.get_original("select", "poll")
 
 _CHUNK = 64 * 1024
 _A_TURN = 1e-9  # seconds; any time at all lets the loop turn
+#: A peer whose machine or network is gone is noticed after two minutes, where the kernel's own way takes two hours.
+_KEEPALIVE = [
+    (getattr(socket, name), value)
+    for name, value in {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}.items()
+    if hasattr(socket, name)
+]
 _FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
 _LINGERS = 2.0  # seconds that a peer has for finishing what nobody reads
 _LINE_RATE = 64 * 1024  # bytes a second: for each of them a line has a second more, so that a long one may be slow
@@ -91,6 +97,8 @@ class LineConnection:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self._outlet = Outlet(get_hub().loop, sock.fileno(), self._failed)
 
     @property
@@ -201,7 +209,9 @@ class LineConnection:
                 self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read what it was sent (max_unsent)"))
 
     def end_reading(self) -> None:
-        """Make ``read`` come to its end, after what has arrived already."""
+        """Make ``read`` come to its end, after what has arrived already, also where it waits for a peer to catch up."""
+        if self.is_behind:
+            gevent.spawn(self._catch_up)
         try:
             self._socket.shutdown(socket.SHUT_RD)
         except OSError:
@@ -297,6 +307,10 @@ class LineConnection:
         self.gone = True
         self._outlet.close()
         self._socket.close()
+
+    def _catch_up(self) -> None:
+        if not self.flush(_FLUSHED_WITHIN):
+            self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read its last answers"))
 
     def _forget_the_rest(self) -> None:
         while self._socket.recv(_CHUNK):

@@ -278,6 +278,8 @@ class TextServer:
         See ``Limits``.
     insecure
         Listen on addresses that other machines can reach.
+    socket_mode, socket_owner
+        Permissions of a unix socket's file (``0o660``), and whose it is: ``user``, ``user:group`` or ``:group``.
 
     ``connections`` has the open ones by their id: make a list of them before a loop that waits.
 
@@ -303,6 +305,8 @@ class TextServer:
         on_stop: Callable[[TextServer], object] | None = None,
         limits: Limits | None = None,
         insecure: bool = False,
+        socket_mode: int | None = None,
+        socket_owner: str | None = None,
     ) -> None:
         self.on_message = on_message
         self.on_connect = on_connect
@@ -317,7 +321,14 @@ class TextServer:
         self._started = False
         self._is_on = False  # on_start has been called, and on_stop has not
         self._stopped = Event()
-        self._acceptor = Acceptor(address, self._serve, limits or Limits(), insecure=insecure)
+        self._acceptor = Acceptor(
+            address,
+            self._serve,
+            limits or Limits(),
+            insecure=insecure,
+            socket_mode=socket_mode,
+            socket_owner=socket_owner,
+        )
 
     @property
     def addresses(self) -> list[Address]:

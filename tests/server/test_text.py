@@ -1,8 +1,11 @@
 """`TextServer`, in this process: lines in and out over real sockets, which gevent's hub serves meanwhile."""
 
 import logging
+import os
 import signal
 import socket
+import stat
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +19,7 @@ from gevent.event import Event
 
 from greentask import Limits, TextConnection, TextServer
 from greentask.errors import ConfigurationError, DeadlineExceeded, LineTooLong
+from greentask.server import connection as connection_module
 from support.programs import ROOT, program
 from support.servers import PATIENCE, LineClient
 from support.text_servers import connect, echo, listening, wait_until
@@ -126,6 +130,16 @@ def test_a_connection_can_be_written_to_from_elsewhere() -> None:
         assert (one.line(), other.line()) == (b"for all", b"for all")
 
 
+def test_another_thread_can_have_a_line_sent() -> None:
+    with listening(echo) as server, connect(server) as peer:
+        connection = the_one(server)
+        loop = gevent.get_hub().loop
+        thread = threading.Thread(target=loop.run_callback_threadsafe, args=(connection.send, "from a thread"))
+        thread.start()
+        assert peer.line() == b"from a thread"
+        thread.join()
+
+
 def test_a_megabyte_comes_and_goes() -> None:
     with listening(echo) as server, connect(server) as peer:
         data = b"x" * 1_000_000
@@ -209,6 +223,21 @@ def test_close_from_elsewhere_ends_a_connection_that_is_silent() -> None:
         connections[0].close()
         assert (peer.line(), peer.line()) == (b"bye", None)
         wait_until(lambda: not connections[0].is_open, "it is closed")
+
+
+def test_a_peer_that_does_not_read_can_not_keep_a_closed_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_FLUSHED_WITHIN", 0.1)
+    limits = Limits(max_unsent=60_000_000)
+    gone: list[TextConnection] = []
+    with (
+        listening(lambda one, _: one.send("x" * 30_000_000), limits=limits, on_close=gone.append) as server,
+        connect(server) as peer,
+    ):
+        peer.send_bytes(b"1\n2\n")
+        wait_until(lambda: server.connections and the_one(server).is_full, "it does not read")
+        gevent.sleep(0.02)
+        the_one(server).close()
+        wait_until(lambda: gone and not gone[0].is_open, "it is closed")
 
 
 def test_a_peer_that_is_closed_in_on_connect_is_not_heard() -> None:
@@ -364,6 +393,17 @@ def test_a_connection_of_a_unix_socket_has_no_address(tmp_path: Path) -> None:
             connection = the_one(server)
             assert (connection.remote_host, connection.remote_port) == ("", 0)
             assert (connection.peer, connection.local) == ("unix socket", path)
+
+
+def test_a_peer_whose_machine_is_gone_is_noticed_within_minutes() -> None:
+    with listening(echo) as server, connect(server):
+        sock = the_one(server)._lines._socket
+        idle, every, times = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert idle + every * times == 120
 
 
 def test_a_connection_counts_lines_and_bytes() -> None:
@@ -862,6 +902,12 @@ def test_it_listens_where_it_is_told(tmp_path: Any) -> None:
             peer.send_bytes(b"hello\n")
             assert peer.line() == b"hello"
     assert list(tmp_path.iterdir()) == [], "a clean stop leaves no file of a socket behind"
+
+
+def test_the_file_of_its_socket_has_the_mode_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with listening(echo, f"unix://{path}", socket_mode=0o620, socket_owner=f":{os.getegid()}"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o620
 
 
 def test_it_refuses_to_be_reached_from_elsewhere() -> None:
