@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import math
 import os
 import sys
 import time
@@ -14,19 +15,22 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from ..errors import LineTooLong
+from ..errors import LineTooLong, out_of_time
 from ..hub.bell import Bell
 from ..hub.files import Renewed, read_secrets
 from ..hub.home import allocate_lock, find_home
+from ..tasks.context import current
 from ..tasks.remote import ProgressCallback
 from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments, zip_arguments
 from ..wire.address import Address, parse_addresses
 from ..wire.message import DEFAULT_STREAM_WINDOW, Call, More, encode_call, encode_more
 from ..wire.proof import Secrets
 from ..wire.text import DEFAULT_MAX_LINE
-from .link import Link, Receiver
+from .balance import Balance
+from .link import LinkOptions
 from .mailbox import Mailbox
 from .receivers import CallFuture, Ended, EventReceiver, Item, Progress, WaitingGreenlet
+from .router import Receiver, Router
 
 __all__ = ["Client", "Target"]
 
@@ -37,22 +41,32 @@ Target = str | Task[..., Any]
 
 
 class Client:
-    """One connection to a server, shared by all greenlets and threads that use the client.
+    """Connections to one or more servers, shared by all greenlets and threads that use the client.
 
     address
-        Where the server is; several (comma separated, or a list) are tried in turn when connecting.
+        Where the server is; of several (comma separated, or a list) each call goes to the one with the fewest calls
+        that it has not answered, and to one that can't be reached only when it is back.
     timeout
         Seconds that a call may take unless it says otherwise; None: as long as it takes.
     connect_timeout
         Seconds for one attempt at connecting.
     max_line
         Bytes of one line, in either direction.
+    weights
+        How much each server can do, as against the others: one with 2 gets twice the calls of one with 1.
+    dead_after
+        Seconds of silence after which a connection is given up; a silent server is asked for a sign of life before.
+    idle_after
+        Seconds without a call after which a connection is closed.
     secret, secret_file
         The secret that client and server prove to each other when it connects, or the file in whose first line it is
         (which is read anew when it has changed). Without either it calls only servers that ask for no proof, with
         one only servers that do.
 
-    It connects at the first call. In a forked child it connects anew. Not used, it costs nothing. At the program's end
+    It connects at the first call, opens another connection where hundreds of calls are in flight on one, and connects
+    anew when a connection was lost. A call that certainly did not run (its server could not be reached, goes away, or
+    has too much to do) goes to another server by itself. In a task, a call has no more time than is left to that task.
+    In a forked child it connects anew. Not used, it costs nothing. At the program's end
     what was submitted is still sent, but not waited for.
 
     >>> client = Client("127.0.0.1:12345")
@@ -67,13 +81,21 @@ class Client:
         timeout: float | None = None,
         connect_timeout: float = 5.0,
         max_line: int = DEFAULT_MAX_LINE,
+        weights: Iterable[float] | None = None,
+        dead_after: float = 15.0,
+        idle_after: float = 60.0,
         secret: str | bytes | None = None,
         secret_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self.addresses = parse_addresses(address)
         self._timeout = _check_timeout(timeout)
         self._progress: ProgressCallback | None = None
-        self._core = _Core(self.addresses, connect_timeout, max_line, _secrets(secret, secret_file))
+        self._idempotent = False
+        for name, seconds in (("dead_after", dead_after), ("idle_after", idle_after)):
+            if not 0 < seconds < math.inf:
+                raise ValueError(f"{name} is in seconds above 0, not {seconds!r}")
+        options = LinkOptions(connect_timeout, max_line, dead_after, idle_after, _secrets(secret, secret_file))
+        self._core = _Core(self.addresses, None if weights is None else tuple(weights), options)
 
     def __repr__(self) -> str:
         return f"<Client of {', '.join(map(str, self.addresses))}>"
@@ -93,8 +115,17 @@ class Client:
         """
         self._core.close()
 
-    def using(self, *, timeout: float | None = None, progress: ProgressCallback | None = None) -> Client:
-        """This client (and its connection), with a timeout in seconds or a progress callback for its calls.
+    def using(
+        self,
+        *,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+        idempotent: bool | None = None,
+    ) -> Client:
+        """This client (and its connections), with a timeout in seconds or a progress callback for its calls.
+
+        ``idempotent`` calls do no harm when they run twice: one whose connection or task process was lost is sent
+        again. At most a tenth of all calls are, with ten in reserve, or a struggling server would get still more to do.
 
         ``progress`` gets ``{"done": …, "total": …, "note": …}``: with ``call`` in the caller's greenlet or thread, with
         ``submit`` in the thread of the I/O, where it must be quick and must not block.
@@ -105,6 +136,7 @@ class Client:
         other.addresses = self.addresses
         other._timeout = self._timeout if timeout is None else _check_timeout(timeout)
         other._progress = self._progress if progress is None else progress
+        other._idempotent = self._idempotent if idempotent is None else idempotent
         other._core = self._core
         return other
 
@@ -163,16 +195,16 @@ class Client:
         call = Call(function, args, self._core.next_id(), timeout, progress is not None)
         if progress is not None:
             return self._call_reporting(call, progress)
-        link = self._core.link()
-        if not link.home.is_here():
+        router = self._core.router()
+        if not router.home.is_here():
             return self._wait(self._submit(call, None))
-        link.check_may_wait()
+        router.check_may_wait()
         receiver = WaitingGreenlet()
-        self._start(link, call, receiver)
+        self._start(router, call, receiver)
         try:
             return receiver.wait()
         except BaseException:
-            _forget(link, call)  # of no effect where it has ended
+            _forget(router, call)  # of no effect where it has ended
             raise
 
     def submit_args(
@@ -226,9 +258,14 @@ class Client:
         self, timeout: float | None, progress: ProgressCallback | None
     ) -> tuple[float | None, ProgressCallback | None]:
         timeout = self._timeout if timeout is None else _check_timeout(timeout)
+        left = current().remaining()  # of the task that makes this call
+        if left is not None and (timeout is None or left < timeout):
+            if left <= 0:
+                raise out_of_time(started=False)
+            timeout = left
         return timeout, self._progress if progress is None else progress
 
-    def _start(self, link: Link, call: Call, receiver: Receiver) -> None:
+    def _start(self, router: Router, call: Call, receiver: Receiver) -> None:
         data = encode_call(call)
         if len(data) > self._core.max_line:
             raise LineTooLong(
@@ -236,13 +273,13 @@ class Client:
                 "send less at once, or raise max_line here and on the server"
             )
         assert isinstance(call.id, int)
-        link.home.run(link.start, call.id, data, receiver, call.timeout)
+        router.home.run(router.start, call.id, data, receiver, call.timeout, self._idempotent)
 
     def _submit(self, call: Call, progress: ProgressCallback | None) -> CallFuture:
-        link = self._core.link()
+        router = self._core.router()
         assert isinstance(call.id, int)
-        future = CallFuture(link, call.id, progress)
-        self._start(link, call, future)
+        future = CallFuture(router, call.id, progress)
+        self._start(router, call, future)
         return future
 
     def _try_submit(
@@ -268,9 +305,9 @@ class Client:
             raise
 
     def _call_reporting(self, call: Call, progress: ProgressCallback) -> Any:
-        link, receiver = self._core.link(), EventReceiver()
-        link.check_may_wait()
-        self._start(link, call, receiver)
+        router, receiver = self._core.router(), EventReceiver()
+        router.check_may_wait()
+        self._start(router, call, receiver)
         try:
             while True:
                 event = receiver.mailbox.take()
@@ -279,13 +316,13 @@ class Client:
                 elif isinstance(event, Ended):
                     return event.result()
         except BaseException:
-            _forget(link, call)
+            _forget(router, call)
             raise
 
     def _stream(self, call: Call, window: int) -> Iterator[Any]:
-        link, receiver = self._core.link(), EventReceiver(streams=True)
-        link.check_may_wait()
-        self._start(link, call, receiver)
+        router, receiver = self._core.router(), EventReceiver(streams=True)
+        router.check_may_wait()
+        self._start(router, call, receiver)
         assert call.id is not None
         taken = 0
         try:
@@ -295,34 +332,34 @@ class Client:
                     yield event.item
                     taken += 1
                     if taken * 2 >= window:
-                        link.home.run(link.send, call.id, encode_more(More(call.id, taken)))
+                        router.home.run(router.send, call.id, encode_more(More(call.id, taken)))
                         taken = 0
                 elif isinstance(event, Ended):
                     event.result()
                     return
         finally:
-            _forget(link, call)
+            _forget(router, call)
 
 
 class _Core:
-    """What a client and those made by its ``using`` share: the link, remade in a forked child.
+    """What a client and those made by its ``using`` share: the router, remade in a forked child.
 
-    The lock guards against two threads making the link at once. A client that is forgotten without ``close`` leaves its
-    link, which ends with the last of its calls.
+    The lock guards against two threads making the router at once. A client that is forgotten without ``close`` leaves
+    its router, which ends with the last of its calls.
     """
 
     def __init__(
         self,
         addresses: tuple[Address, ...],
-        connect_timeout: float,
-        max_line: int,
-        secrets: Callable[[], Secrets] | None,
+        weights: tuple[float, ...] | None,
+        options: LinkOptions,
     ) -> None:
-        self.max_line = max_line
-        self._secrets = secrets
+        Balance(addresses, weights)  # or it raises
+        self.max_line = options.max_line
+        self._options = options
         self._addresses = addresses
-        self._connect_timeout = connect_timeout
-        self._link: Link | None = None
+        self._weights = weights
+        self._router: Router | None = None
         self._lock = allocate_lock()
         self._ids = itertools.count(1)
         _cores.add(self)
@@ -330,44 +367,47 @@ class _Core:
     def next_id(self) -> int:
         return next(self._ids)
 
-    def link(self) -> Link:
-        link = self._link
-        if link is None or link.home.has_ended:
+    def router(self) -> Router:
+        router = self._router
+        if router is None or router.home.has_ended:
             with self._lock:
-                link = self._link
-                if link is None or link.home.has_ended:
-                    link = self._link = Link(
-                        find_home(), self._addresses, self._connect_timeout, self.max_line, self._secrets
-                    )
-        return link
+                router = self._router
+                if router is None or router.home.has_ended:
+                    balance = Balance(self._addresses, self._weights)
+                    router = self._router = Router(find_home(), balance, self._options)
+        return router
 
     def close(self) -> None:
-        link = self._link
-        if link is not None and not link.home.has_ended:
+        router = self._router
+        if router is not None and not router.home.has_ended:
             closed = Bell()
-            link.home.run(link.finish, closed)
+            router.home.run(router.finish, closed)
             if not closed.wait(_CLOSED_WITHIN):
-                link.home.run(link.close)
+                router.home.run(router.close)
 
     def flush(self) -> Bell | None:
         """Send what is to be sent; the bell rings when it has left. None where nothing can be waiting."""
-        link = self._link
-        if link is None or link.home.has_ended:
+        router = self._router
+        if router is None or router.home.has_ended:
             return None
         done = Bell()
-        link.home.run(link.flush, done)
+        router.home.run(router.flush, done)
         return done
 
     def __del__(self) -> None:
-        link = self._link
-        if link is not None and not (link.home.has_ended or sys.is_finalizing()) and link.home.hub.loop is not None:
-            link.home.post(link.leave)  # not here and now: garbage is collected anywhere
+        router = self._router
+        if (
+            router is not None
+            and not (router.home.has_ended or sys.is_finalizing())
+            and router.home.hub.loop is not None
+        ):
+            router.home.post(router.leave)  # not here and now: garbage is collected anywhere
 
     def forked(self) -> None:
         self._lock = allocate_lock()
-        link, self._link = self._link, None
-        if link is not None:
-            link.abandon()
+        router, self._router = self._router, None
+        if router is not None:
+            router.abandon()
 
 
 _cores: weakref.WeakSet[_Core] = weakref.WeakSet()
@@ -391,8 +431,8 @@ os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)
 
 
-def _forget(link: Link, call: Call) -> None:
-    link.home.run(link.forget, call.id)
+def _forget(router: Router, call: Call) -> None:
+    router.home.run(router.forget, call.id)
 
 
 def _in_order(submit: Iterator[Future[Any]], window: int) -> Iterator[Future[Any]]:

@@ -1,430 +1,220 @@
-"""One connection to a server, with any number of calls on it."""
+"""One connection to a server: opened, read, watched and closed. Which calls go over it is the router's business."""
 
 from __future__ import annotations
 
 import os
-import random
 import socket
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import gevent
 from gevent import getcurrent, monkey
-from gevent.event import Event
 from gevent.socket import getaddrinfo
 from gevent.socket import socket as GreenSocket
 
-from ..errors import (
-    CallError,
-    ConnectionLost,
-    DeadlineExceeded,
-    Draining,
-    InvalidMessage,
-    LineTooLong,
-    Unauthenticated,
-    from_wire,
-)
-from ..hub.bell import Bell
+from ..errors import InvalidMessage, LineTooLong, Unauthenticated
 from ..hub.home import Home
 from ..hub.outlet import Outlet
 from ..wire.address import Address
 from ..wire.message import Call, Reply, decode_reply, encode_call
 from ..wire.proof import Secrets
 from ..wire.text import LineSplitter
+from .balance import Target
 from .proving import prove
 
-__all__ = ["Link", "Receiver"]
+__all__ = ["Link", "LinkEvents", "LinkOptions"]
 
 _blocking_getaddrinfo: Any = monkey.get_original("socket", "getaddrinfo")
 
 _CHUNK = 64 * 1024  # more would be memory that is mapped anew for each read
-#: Seconds that a server has, past a call's timeout, for telling whether the task had begun.
-_ANSWER_MARGIN = 0.5
 _LINES_AT_ONCE = 200  # then others get their turn
-_SENT_WITHIN = 1.0  # seconds, on closing
-#: Seconds before each further try of a call that a server refused because it is going away, about.
-_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+_PING_ID = "ping"
+_PING = encode_call(Call("greentask.ping", None, _PING_ID))
+_LOOKS = 3  # at a connection's signs of life, in the time after which it is taken for dead
 
 
-class Receiver(Protocol):
-    """Who waits for a call. Told in the home's thread, where nothing may block."""
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """How a client's connections are made and watched; times in seconds."""
 
-    def ended(self, value: Any, error: BaseException | None) -> None:
-        """Its result, or its error. Told once."""
-
-    def progress(self, report: dict[str, Any]) -> None:
-        """It is so far."""
-
-    def item(self, item: Any) -> None:
-        """It streams one more item."""
+    connect_timeout: float
+    max_line: int
+    dead_after: float
+    idle_after: float
+    secrets: Callable[[], Secrets] | None = None
 
 
-class _Sent:
-    __slots__ = ("connection", "data", "receiver", "refusal", "timer", "tries")
+class LinkEvents(Protocol):
+    """What a link tells its router, in the home's thread."""
 
-    def __init__(self, data: bytes, receiver: Receiver) -> None:
-        self.data = data  # for another try
-        self.receiver = receiver
-        self.connection: _Connection | None = None  # on which it was sent
-        self.timer: Any = None
-        self.tries = 0  # that were refused by a server that is going away
-        self.refusal: CallError | None = None
+    def link_opened(self, link: Link) -> None:
+        """It can be written to."""
 
+    def link_heard(self, link: Link, reply: Reply) -> None:
+        """A line has come."""
 
-class _Connection:
-    """An open connection, read by a greenlet of its own."""
-
-    __slots__ = ("address", "complaint", "outlet", "socket")
-
-    def __init__(self, address: Address, sock: GreenSocket, outlet: Outlet) -> None:
-        self.address = address
-        self.socket = sock
-        self.outlet = outlet
-        self.complaint: str | None = None  # an error about the connection and not about a call
-
-    def close(self) -> None:
-        self.outlet.close()
-        self.socket.close()
+    def link_ended(self, link: Link, why: str | Unauthenticated) -> None:
+        """It could not be opened, or is closed. Told once, and not where ``close`` was called."""
 
 
 class Link:
-    """Connects at the first call, and again at the next one after the connection was lost.
+    """Belongs to its home's thread; no method blocks. A greenlet of its own opens it at once, and reads it."""
 
-    A server that is going away (``Draining``) answers what it has begun on the old connection; what it has not begun
-    is sent again on a new one, which another server may answer.
+    def __init__(self, home: Home, target: Target, options: LinkOptions, events: LinkEvents) -> None:
+        self.target = target
+        self.in_flight = 0  # calls that were given to it, and have not ended
+        self.is_leaving = False  # its server goes away: it gets no more calls
+        self.complaint: str | None = None  # an error about the connection and not about a call
+        self._home = home
+        self._options = options
+        self._events = events
+        self._socket: GreenSocket | None = None
+        self._outlet: Outlet | None = None
+        self._watch: Any = None  # the timer that looks for signs of life
+        self._heard_at = self._busy_at = 0.0
+        self._greenlet: gevent.Greenlet[..., Any] | None = gevent.spawn(self._live)
 
-    Belongs to its home's thread; every method but ``check_may_wait`` is called there, and none blocks.
-    """
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be written to."""
+        return self._outlet is not None
 
-    def __init__(
-        self,
-        home: Home,
-        addresses: tuple[Address, ...],
-        connect_timeout: float,
-        max_line: int,
-        secrets: Callable[[], Secrets] | None = None,
-    ) -> None:
-        self.home = home
-        self.dropped = 0  # lines that nobody waited for
-        self._addresses = addresses
-        self._connect_timeout = connect_timeout
-        self._max_line = max_line
-        self._secrets = secrets  # to be proven first, where there is one
-        self._calls: dict[int, _Sent] = {}
-        self._unsent: list[int] = []  # until the connection is there
-        self._greenlet: gevent.Greenlet[..., Any] | None = None  # which connects, and then reads
-        self._connected = Event()  # or it failed
-        self._open: _Connection | None = None
-        self._leaving: dict[_Connection, gevent.Greenlet[..., Any] | None] = {}  # to servers that are going away
-        self._is_left = False
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and have not left."""
+        return 0 if self._outlet is None else self._outlet.unsent
 
-    def check_may_wait(self) -> None:
-        """Raise ``RuntimeError`` where waiting for a call would keep its answer from being read."""
-        current = getcurrent()
-        if current is self.home.hub or current is self._greenlet or current in self._leaving.values():
-            raise RuntimeError(
-                "a callback of the client (or one of gevent's hub) can't wait for a call: no answer would be read "
-                "meanwhile. Use submit there, or wait in a greenlet or thread of your own"
-            )
+    def is_read_by(self, greenlet: object) -> bool:
+        """Whether that is the greenlet that reads it."""
+        return greenlet is self._greenlet
 
-    def start(self, id: int, data: bytes, receiver: Receiver, timeout: float | None) -> None:
-        """Send a call's line; ``receiver`` hears what comes of it."""
-        sent = self._calls[id] = _Sent(data, receiver)
-        if timeout is not None:
-            sent.timer = self.home.hub.loop.timer(timeout + _ANSWER_MARGIN)
-            sent.timer.start(self._out_of_time, id, timeout, update=True)
-        self._send(id, sent)
+    def write(self, data: bytes) -> None:
+        """Send lines, if it is open. What is written in one turn of the loop leaves together."""
+        if self._outlet is not None:
+            self._outlet.write(data)
 
-    def _send(self, id: int, sent: _Sent) -> None:
-        if self._open is not None:
-            sent.connection = self._open
-            self._open.outlet.write(sent.data)
-        else:
-            self._unsent.append(id)
-            if self._greenlet is None:
-                self._connected.clear()
-                self._greenlet = gevent.spawn(self._live)
+    def wait_sent(self) -> None:
+        """Let other greenlets run until everything has left."""
+        if self._outlet is not None:
+            self._outlet.wait_below(0)
 
-    def forget(self, id: int) -> None:
-        """Nobody waits any more: cancel the call, and drop what comes."""
-        sent = self._take(id)
-        if sent is not None:
-            if sent.connection is not None:
-                sent.connection.outlet.write(encode_call(Call("greentask.cancel", {"id": id}, f"cancel-{id}")))
-            self._end_if_left()
-
-    def send(self, id: int, data: bytes) -> None:
-        """Send a line about a call, if that was sent."""
-        sent = self._calls.get(id)
-        if sent is not None and sent.connection is not None:
-            sent.connection.outlet.write(data)
-
-    def flush(self, done: Bell) -> None:
-        """Ring when what is to be sent has left."""
-        if self._calls if self._open is None else self._open.outlet.unsent:
-            gevent.spawn(self._flush, done)
-        else:
-            done.ring()
-
-    def finish(self, closed: Bell) -> None:
-        """Close the connection when what is to be sent has left; then ring ``closed``."""
-
-        def run() -> None:
-            self._flush()
-            self.close()
-            closed.ring()
-
-        gevent.spawn(run)
-
-    def leave(self) -> None:
-        """There will be no more calls: close the connection when none is in flight."""
-        self._is_left = True
-        self._end_if_left()
-
-    def close(self, why: str | Unauthenticated = "the client was closed") -> None:
-        """Close the connection; calls in flight fail with ``ConnectionLost``, or that error."""
-        leaving, self._leaving = self._leaving, {}
-        for connection in leaving:
-            connection.close()
-        self._end(self._open, why)
-        for id in list(self._calls):
-            self._fail(id, why)
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._greenlet = None
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch.close()
+            self._watch = None
+        if self._outlet is not None:
+            self._outlet.close()
+            self._outlet = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def abandon(self) -> None:
-        """In a forked child: drop our copy of the connection, without a word to the server.
+        """In a forked child: drop our copy of the connection, without a word to the server."""
+        if self._home.is_here():
+            self.close()
+        elif self._socket is not None:  # the home's thread, and the hub that the socket belongs to, are not here
+            os.close(self._socket._sock.detach())  # type: ignore[attr-defined]
+            self._socket = None
 
-        The parent's greenlets that wait for calls are here as well, in a patched program. They go on waiting: what they
-        would do then is done in the parent.
-        """
-        calls, self._calls, self._greenlet = self._calls, {}, None
-        connections = [*self._leaving, *([self._open] if self._open is not None else [])]
-        self._open, self._leaving = None, {}
-        if self.home.is_here():
-            for sent in calls.values():
-                _stop(sent)
-            for connection in connections:
-                connection.close()
-        else:
-            for connection in connections:  # the home's thread, and the sockets' hub, are not in this process
-                os.close(connection.socket._sock.detach())  # type: ignore[attr-defined]
-
-    def _flush(self, done: Bell | None = None) -> None:
-        gevent.with_timeout(_SENT_WITHIN, self._wait_sent, timeout_value=None)
-        if done is not None:
-            done.ring()
-
-    def _wait_sent(self) -> None:
-        if self._calls and self._unsent:
-            self._connected.wait()
-        if self._open is not None:
-            self._open.outlet.wait_below(0)
-
-    # ---- The connection
+    # ---- Its life
 
     def _live(self) -> None:
-        """The life of a connection: it is opened, read until its end, and closed."""
         why: str | Unauthenticated = "the client's own greenlet was killed"
-        connection, errors = None, []
-        refused = False
         try:
-            for address in self._addresses:
-                sock = None
-                rest = b""
-                try:
-                    sock = _open(address, self._connect_timeout)
-                    if self._secrets is not None:
-                        rest = prove(sock, self._secrets(), self._connect_timeout)
-                except (OSError, UnicodeError, Unauthenticated) as error:  # a UnicodeError: no name can be like that
-                    errors.append(f"{address}: {getattr(error, 'strerror', None) or error}")
-                    refused = refused or isinstance(error, Unauthenticated)
-                    if sock is not None:
-                        sock.close()
-                        sock = None
-                if self._greenlet is not getcurrent():  # it was closed meanwhile
-                    if sock is not None:
-                        sock.close()
-                    return
-                if sock is not None:
-                    connection = self._begin(address, sock)
-                    why = self._serve(connection, rest)
-                    return
-            if refused:
-                why = Unauthenticated(f"no call was sent to {'; '.join(errors)}")
-            else:
-                why = f"can't connect to {'; '.join(errors)}; is a server running there?"
+            why = self._open_and_read()
         finally:
-            if connection is not None or self._greenlet is getcurrent():
-                self._end(connection, why)
+            self._end(why)
 
-    def _begin(self, address: Address, sock: GreenSocket) -> _Connection:
-        def failed(error: OSError) -> None:
-            self._end(connection, f"the connection to {address} was lost: {error.strerror or error}")
+    def _end(self, why: str | Unauthenticated) -> None:
+        if self._greenlet is not None:
+            self.close()
+            self._events.link_ended(self, why)
 
-        connection = self._open = _Connection(address, sock, Outlet(self.home.hub.loop, sock.fileno(), failed))
-        unsent, self._unsent = self._unsent, []
-        for id in unsent:
-            sent = self._calls.get(id)
-            if sent is not None:  # else it was cancelled before it could be sent
-                self._send(id, sent)
-        self._connected.set()
-        return connection
-
-    def _serve(self, connection: _Connection, first: bytes) -> str | Unauthenticated:
-        """Hear (``first`` has been heard); returns why that came to its end."""
-        address = connection.address
+    def _open_and_read(self) -> str | Unauthenticated:
+        address, options = self.target.address, self._options
+        rest = b""
+        sock = None
         try:
-            self._read(connection, first)
+            sock = _open(address, options.connect_timeout)
+            if options.secrets is not None:
+                rest = prove(sock, options.secrets(), options.connect_timeout)
+        except (OSError, UnicodeError, Unauthenticated) as error:  # a UnicodeError: no name can be like that
+            if sock is not None:
+                sock.close()
+            if isinstance(error, Unauthenticated):
+                return Unauthenticated(f"no call was sent to {address}: {error}")
+            return f"can't connect to {address}: {getattr(error, 'strerror', None) or error}"
+        if self._greenlet is not getcurrent():  # it was closed meanwhile
+            sock.close()
+            return ""
+        self._begin(sock)
+        try:
+            self._read(sock, rest)
         except Unauthenticated as error:
             return error
         except OSError as error:
             return f"the connection to {address} was lost: {error.strerror or error}"
         except InvalidMessage as error:
-            return connection.complaint or f"{address} sent what is no reply of a greentask server: {error}"
-        return connection.complaint or f"{address} closed the connection before it answered"
+            return self.complaint or f"{address} sent what is no reply of a greentask server: {error}"
+        return self.complaint or f"{address} closed the connection before it answered"
 
-    def _end(self, connection: _Connection | None, why: str | Unauthenticated) -> None:
-        """Close a connection (None: it could not be opened); its calls fail with ``ConnectionLost``, or that error."""
-        if connection is self._open:
-            self._open = None
-            self._greenlet = None
-            self._connected.set()
-            unsent, self._unsent = self._unsent, []
-            for id in unsent:
-                self._fail(id, why)
-        if connection is not None:
-            self._leaving.pop(connection, None)
-            connection.close()
-            for id in [id for id, sent in self._calls.items() if sent.connection is connection]:
-                self._fail(id, why)
+    def _begin(self, sock: GreenSocket) -> None:
+        def failed(error: OSError) -> None:
+            self._end(f"the connection to {self.target.address} was lost: {error.strerror or error}")
 
-    def _fail(self, id: int, why: str | Unauthenticated) -> None:
-        sent = self._take(id)
-        if sent is None:
-            return
-        error: Exception
-        if sent.refusal is not None and sent.connection is None:
-            error = sent.refusal
-        elif isinstance(why, str):
-            error = ConnectionLost(why, sent=sent.connection is not None)
-        else:
-            error = Unauthenticated(str(why))
-        sent.receiver.ended(None, error)
+        loop = self._home.hub.loop
+        self._socket = sock
+        self._outlet = Outlet(loop, sock.fileno(), failed)
+        self._heard_at = self._busy_at = time.monotonic()
+        interval = self._options.dead_after / _LOOKS
+        self._watch = loop.timer(interval, interval, ref=False)
+        self._watch.start(self._look_for_life)
+        self._events.link_opened(self)
 
-    def _leave(self, connection: _Connection) -> None:
-        """Its server is going away: what was begun is answered there, and there will be no more."""
-        if connection is self._open:
-            self._leaving[connection] = self._greenlet
-            self._open = self._greenlet = None
-
-    def _try_again(self, id: int, sent: _Sent, refusal: CallError) -> bool:
-        """Send a call again that did not run; False where that was tried often enough."""
-        if sent.tries == len(_PAUSES):
-            return False
-        sent.refusal, sent.connection = refusal, None
-        pause = _PAUSES[sent.tries]
-        sent.tries += 1
-
-        def send() -> None:
-            if self._calls.get(id) is sent:
-                self._send(id, sent)
-
-        if pause:
-            gevent.spawn_later(pause * random.uniform(0.5, 1.5), send)
-        else:
-            send()
-        return True
-
-    def _read(self, connection: _Connection, first: bytes) -> None:
-        splitter = LineSplitter(self._max_line)
-        while data := first or connection.socket.recv(_CHUNK):
+    def _read(self, sock: GreenSocket, first: bytes) -> None:
+        splitter = LineSplitter(self._options.max_line)
+        while data := first or sock.recv(_CHUNK):
             first = b""
+            self._heard_at = time.monotonic()
             try:
                 lines = splitter.feed(data)
             except LineTooLong as error:
                 for text in error.lines:
-                    self._hear(decode_reply(text), connection)
+                    self._hear(decode_reply(text))
                 raise
             for number, text in enumerate(lines, 1):
-                self._hear(decode_reply(text), connection)
+                self._hear(decode_reply(text))
                 if number % _LINES_AT_ONCE == 0:
                     gevent.sleep(0)
             gevent.sleep(0)  # recv doesn't wait while there is something: timers and the others must get their turn
 
-    def _hear(self, reply: Reply, connection: _Connection) -> None:
+    def _hear(self, reply: Reply) -> None:
         if reply.id is None and reply.kind == "error":
             if reply.value.get("type") == Unauthenticated.__name__:
-                raise Unauthenticated(f"{connection.address}: {reply.value.get('message')}")
-            error = from_wire(reply.value)
-            connection.complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
-            if isinstance(error, Draining):  # it has not read what we sent since, and never will
-                self._leave(connection)
-                for unread, unheard in list(self._calls.items()):
-                    if unheard.connection is connection:
-                        self._refused(unread, unheard, error)
+                raise Unauthenticated(f"{self.target.address}: {reply.value.get('message')}")
+            self.complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
+        if reply.id != _PING_ID:
+            self._events.link_heard(self, reply)
+
+    def _look_for_life(self) -> None:
+        """Ask after a server that is silent; give up one that doesn't answer, and a connection that nobody uses."""
+        now, options = time.monotonic(), self._options
+        if self.in_flight:
+            self._busy_at = now
+        elif now - self._busy_at >= options.idle_after:
+            self._end("")
             return
-        id = reply.id if type(reply.id) is int else None  # ours are, and neither true nor 1.0 is 1
-        # What has an index is about an item of a batch, and ends no call: a client sends no batches.
-        sent = None if id is None or reply.index is not None else self._calls.get(id)
-        if id is None or sent is None or sent.connection is not connection:
-            self.dropped += not str(reply.id).startswith("cancel-")
-        elif reply.kind == "progress":
-            sent.receiver.progress(reply.value if isinstance(reply.value, dict) else {"note": reply.value})
-        elif reply.kind == "item":
-            sent.receiver.item(reply.value)
-        elif reply.kind == "result":
-            self._take(id)
-            sent.receiver.ended(reply.value, None)
-            self._end_if_left()
-        else:
-            raised = self._error(reply.value, connection)
-            if isinstance(raised, Draining):
-                self._leave(connection)
-                self._refused(id, sent, raised)
-            else:
-                self._take(id)
-                sent.receiver.ended(None, raised)
-                self._end_if_left()
-
-    def _refused(self, id: int, sent: _Sent, refusal: CallError) -> None:
-        if not self._try_again(id, sent, refusal):
-            self._take(id)
-            sent.receiver.ended(None, refusal)
-            self._end_if_left()
-
-    def _error(self, described: dict[str, Any], connection: _Connection) -> Exception:
-        error = from_wire(described)
-        if not isinstance(error, CallError) and hasattr(error, "add_note"):  # since Python 3.11
-            error.add_note(f"raised by the task, on {connection.address}")
-        return error
-
-    # ---- The calls
-
-    def _take(self, id: int) -> _Sent | None:
-        sent = self._calls.pop(id, None)
-        if sent is not None:
-            _stop(sent)
-        return sent
-
-    def _out_of_time(self, id: int, timeout: float) -> None:
-        sent = self._calls.get(id)
-        if sent is not None:
-            self.forget(id)
-            was_sent = sent.connection is not None
-            where = "from the server" if was_sent else "and no connection"
-            error: CallError = DeadlineExceeded(f"no answer {where} within {timeout:g} s")
-            error.started = None if was_sent else False
-            sent.receiver.ended(None, error)
-
-    def _end_if_left(self) -> None:
-        if self._is_left and not self._calls:
-            self.finish(Bell())
-
-
-def _stop(sent: _Sent) -> None:
-    if sent.timer is not None:
-        sent.timer.stop()
-        sent.timer.close()
-        sent.timer = None
+        silent = now - self._heard_at
+        if silent >= options.dead_after:
+            self._end(f"{self.target.address} gave no sign of life for {silent:.1f} s")
+        elif silent >= options.dead_after / _LOOKS / 2:
+            self.write(_PING)
 
 
 def _open(address: Address, timeout: float) -> GreenSocket:

@@ -452,7 +452,7 @@ def test_an_answer_that_comes_when_nobody_waits_is_dropped_and_counted() -> None
         with pytest.raises(DeadlineExceeded):
             client.using(timeout=0.1).call("echo", "first")
         assert client.call("echo", "second") == "second"
-        assert client._core.link().dropped == 1
+        assert client._core.router().dropped == 1
 
 
 # ---- Progress
@@ -541,7 +541,7 @@ def test_cancelling_the_future_cancels_the_task(client: Client, tmp_path: Path) 
         future.result()
     wait_until(lambda: lines_of(file) == ["started", "CancelRequest"], "the task sees its end")
     assert client.call("add", 1) == 1
-    assert client._core.link().dropped == 1, "the answer to the call; that to the cancellation is expected"
+    assert client._core.router().dropped == 1, "the answer to the call; that to the cancellation is expected"
 
 
 def test_cancelling_ends_a_task_in_a_process(client: Client, tmp_path: Path) -> None:

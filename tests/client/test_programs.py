@@ -15,7 +15,7 @@ BOTH = pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"
 
 # Tests that hold in any kind of program.
 SOME = ("test_map.py", "test_stream.py")
-OTHERS = ("test_client.py", "test_link.py", "test_mailbox.py", "test_default.py")
+OTHERS = ("test_client.py", "test_router.py", "test_mailbox.py", "test_default.py")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ if first == "thread":
     pool.apply(client.call, ("add", 1))
 else:
     client.call("add", 1)
-print(client._core.link().home.is_here())
+print(client._core.router().home.is_here())
 threads = [pool.spawn(work, number) for number in range(6)]
 greenlets = [gevent.spawn(work, number) for number in range(6, 9)]
 print(sorted(found.get(timeout=50).split(":")[0] for found in [*threads, *greenlets]))

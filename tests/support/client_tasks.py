@@ -1,10 +1,13 @@
 """Tasks that tell what the tests of the client need to know; served beside support.server_tasks."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-from greentask import task
+from greentask import Client, current, task
 
 _at_once: dict[str, int] = {}
 _most: dict[str, int] = {}
@@ -70,3 +73,38 @@ def total(first: int, *rest: int) -> int:
 @task
 def lose(key: str) -> None:
     raise KeyError(key)
+
+
+@task
+def server_pid() -> int:
+    return os.getpid()
+
+
+@task(process=True)
+def die_once(path: str) -> str:
+    """Kill this process, unless a file says that it did that before."""
+    if os.path.exists(path):
+        return "alive"
+    Path(path).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+@task
+def remaining() -> float | None:
+    return current().remaining()
+
+
+@task
+def ask_remaining(address: str) -> float | None:
+    """What another task, called from here, has left of its time."""
+    with Client(address) as client:
+        left: float | None = client.call("remaining")
+    return left
+
+
+@task
+def call_nap(address: str, seconds: float) -> float:
+    with Client(address) as client:
+        slept: float = client.call("nap", seconds)
+    return slept

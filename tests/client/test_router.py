@@ -1,4 +1,4 @@
-"""``Link``: one connection; servers that answer what wasn't asked, break off, aren't there; closing, coming back."""
+"""``Router``: servers that answer what wasn't asked, break off, aren't there; closing, coming back."""
 
 import contextlib
 import gc
@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from greentask import Client, ConnectionLost, DeadlineExceeded, TaskError, Unauthenticated
-from greentask.client.link import Link
+from greentask.client.balance import Balance
 from greentask.client.receivers import CallFuture, EventReceiver, Item, Progress
+from greentask.client.router import LinkOptions, Router
 from greentask.hub.bell import Bell
 from greentask.hub.home import find_home
 from greentask.wire.address import parse_addresses
@@ -23,22 +24,22 @@ from greentask.wire.text import DEFAULT_MAX_LINE
 from support.peers import Peer, deaf, echoing, peer, silent
 from support.servers import LineClient, RunningServer, serving, wait_until
 
-# ---- A link by itself
+# ---- A router by itself
 
 
-def link_to(server: Peer, max_line: int = DEFAULT_MAX_LINE) -> Link:
-    return Link(find_home(), parse_addresses(server.address), 5.0, max_line)
+def router_to(server: Peer, max_line: int = DEFAULT_MAX_LINE) -> Router:
+    return Router(find_home(), Balance(parse_addresses(server.address)), LinkOptions(5.0, max_line, 15.0, 60.0))
 
 
-def ask(link: Link, id: int, timeout: float | None = None) -> CallFuture:
-    future = CallFuture(link, id)
-    link.home.run(link.start, id, encode_call(Call("f", None, id)), future, timeout)
+def ask(router: Router, id: int, timeout: float | None = None) -> CallFuture:
+    future = CallFuture(router, id)
+    router.home.run(router.start, id, encode_call(Call("f", None, id)), future, timeout)
     return future
 
 
-def close(link: Link) -> None:
+def close(router: Router) -> None:
     closed = Bell()
-    link.home.run(link.finish, closed)
+    router.home.run(router.finish, closed)
     assert closed.wait(20)
 
 
@@ -68,11 +69,11 @@ def test_a_line_that_nobody_waits_for_is_dropped_and_counted(stray: dict[str, An
         silent(connection)
 
     with peer(answer) as server:
-        link = link_to(server)
-        assert ask(link, 1).result(20) == "mine"
-        assert ask(link, 2).result(20) == "mine too"
-        assert link.dropped == 3
-        close(link)
+        router = router_to(server)
+        assert ask(router, 1).result(20) == "mine"
+        assert ask(router, 2).result(20) == "mine too"
+        assert router.dropped == 3
+        close(router)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +97,8 @@ def test_a_line_whose_id_can_be_nobodys_is_given_to_nobody(stray: dict[str, Any]
         silent(connection)
 
     with peer(answer) as server:
-        link = link_to(server)
-        error = ask(link, 1).exception(20)
+        router = router_to(server)
+        error = ask(router, 1).exception(20)
         assert isinstance(error, ConnectionLost)
         assert "no reply of a greentask server" in str(error)
 
@@ -110,12 +111,12 @@ def test_a_second_answer_is_dropped_and_counted() -> None:
         silent(connection)
 
     with peer(answer) as server:
-        link = link_to(server)
-        first, other = ask(link, 1), ask(link, 2)
+        router = router_to(server)
+        first, other = ask(router, 1), ask(router, 2)
         assert other.result(20) == "other"
         assert first.result(20) == "first"
-        assert link.dropped == 4
-        close(link)
+        assert router.dropped == 4
+        close(router)
 
 
 def test_answers_in_any_order_find_their_calls() -> None:
@@ -125,11 +126,11 @@ def test_answers_in_any_order_find_their_calls() -> None:
         silent(connection)
 
     with peer(answer) as server:
-        link = link_to(server)
-        futures = [ask(link, id) for id in range(1, 51)]
+        router = router_to(server)
+        futures = [ask(router, id) for id in range(1, 51)]
         assert [future.result(20) for future in futures] == [id * 10 for id in range(1, 51)]
-        assert link.dropped == 0
-        close(link)
+        assert router.dropped == 0
+        close(router)
 
 
 def test_what_is_heard_of_a_call_reaches_its_receiver() -> None:
@@ -140,8 +141,8 @@ def test_what_is_heard_of_a_call_reaches_its_receiver() -> None:
         silent(connection)
 
     with peer(answer) as server:
-        link, receiver = link_to(server), EventReceiver(streams=True)
-        link.home.run(link.start, 1, encode_call(Call("f", None, 1)), receiver, None)
+        router, receiver = router_to(server), EventReceiver(streams=True)
+        router.home.run(router.start, 1, encode_call(Call("f", None, 1)), receiver, None)
         first, second, third, last = (receiver.mailbox.take() for _ in range(4))
         assert isinstance(first, Progress)
         assert isinstance(second, Item)
@@ -149,7 +150,7 @@ def test_what_is_heard_of_a_call_reaches_its_receiver() -> None:
         assert (first.report, second.item, third.report) == ({"done": 1}, [1], {"note": "half"})
         with pytest.raises(TaskError, match="Odd: so it is"):
             last.result()  # type: ignore[union-attr]
-        close(link)
+        close(router)
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 7])
@@ -162,9 +163,9 @@ def test_a_line_may_come_in_pieces(pieces: int) -> None:
         silent(connection)
 
     with peer(answer) as server:
-        link = link_to(server)
-        assert ask(link, 1).result(20) == "é"
-        close(link)
+        router = router_to(server)
+        assert ask(router, 1).result(20) == "é"
+        close(router)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +189,8 @@ def test_what_is_no_reply_ends_the_connection_saying_so(garbage: bytes, part: st
         silent(connection)
 
     with peer(answer) as server:
-        link = link_to(server, max_line=2000 if b"x" in garbage else DEFAULT_MAX_LINE)
-        first, second = ask(link, 1), ask(link, 2)
+        router = router_to(server, max_line=2000 if b"x" in garbage else DEFAULT_MAX_LINE)
+        first, second = ask(router, 1), ask(router, 2)
         error = second.exception(20)
         assert isinstance(error, ConnectionLost)
         assert "no reply of a greentask server" in str(error)
@@ -205,8 +206,8 @@ def test_whole_lines_before_one_that_is_too_long_count() -> None:
         silent(connection)
 
     with peer(answer) as server:
-        link = link_to(server, max_line=50)
-        first, second = ask(link, 1), ask(link, 2)
+        router = router_to(server, max_line=50)
+        first, second = ask(router, 1), ask(router, 2)
         assert isinstance(second.exception(20), ConnectionLost)
         assert first.result(20) == "whole"
 
@@ -218,8 +219,8 @@ def test_a_connection_that_ends_before_the_answer_is_lost(line: bytes) -> None:
         connection.send_bytes(line)
 
     with peer(answer) as server:
-        link = link_to(server)
-        error = ask(link, 1).exception(20)
+        router = router_to(server)
+        error = ask(router, 1).exception(20)
         assert isinstance(error, ConnectionLost)
         assert str(error) == f"tcp://{server.address} closed the connection before it answered"
         assert error.sent is True
@@ -231,8 +232,8 @@ def test_a_connection_that_is_reset_is_lost() -> None:
         connection.reset()
 
     with peer(answer) as server:
-        link = link_to(server)
-        error = ask(link, 1).exception(20)
+        router = router_to(server)
+        error = ask(router, 1).exception(20)
         assert isinstance(error, ConnectionLost)
         assert "Connection reset" in str(error)
         assert error.sent is True
@@ -244,8 +245,8 @@ def test_an_error_about_the_connection_is_told_when_it_ends() -> None:
         connection.send({"error": {"type": "Overloaded", "message": "not today"}})
 
     with peer(refuse) as server:
-        link = link_to(server)
-        error = ask(link, 1).exception(20)
+        router = router_to(server)
+        error = ask(router, 1).exception(20)
         assert isinstance(error, ConnectionLost)
         assert str(error) == "Overloaded: not today"
 
@@ -257,8 +258,8 @@ def test_a_server_that_wants_to_know_who_calls_has_run_nothing() -> None:
         silent(connection)
 
     with peer(refuse) as server:
-        link = link_to(server)
-        errors = [future.exception(20) for future in (ask(link, 1), ask(link, 2))]
+        router = router_to(server)
+        errors = [future.exception(20) for future in (ask(router, 1), ask(router, 2))]
         for error in errors:
             assert isinstance(error, Unauthenticated)
             assert str(error) == f"tcp://{server.address}: a secret is required"
@@ -296,7 +297,7 @@ def test_the_next_call_connects_again() -> None:
     with peer(answer_once) as server, Client(server.address) as client:
         for number in range(5):
             assert client.call("f", number) == [number]
-            wait_until(lambda: client._core.link()._open is None, "the end is noticed")
+            wait_until(lambda: client._core.router()._links == [], "the end is noticed")
         assert len(server.connections) == 5
 
 
@@ -342,7 +343,7 @@ def test_unix_sockets_work(tmp_path: Path) -> None:
         assert client.call("add", 1, 2) == 3
         server.signal_all(9)
         server.wait()
-        wait_until(lambda: client._core.link()._open is None, "the end is noticed")
+        wait_until(lambda: client._core.router()._links == [], "the end is noticed")
         with pytest.raises(ConnectionLost, match="Connection refused"):
             client.call("add", 1, 2)
 
@@ -426,7 +427,7 @@ def test_closing_ends_whoever_waits(client: Client) -> None:
 
     caller = threading.Thread(target=call)
     caller.start()
-    wait_until(lambda: len(client._core.link()._calls) == 4, "all are in flight")
+    wait_until(lambda: len(client._core.router()._calls) == 4, "all are in flight")
     client.close()
     caller.join(20)
     errors = [*caught, *(future.exception(20) for future in futures)]
@@ -450,7 +451,7 @@ def test_a_closed_client_connects_again_when_it_is_used() -> None:
 def test_closing_one_that_was_never_used_does_nothing() -> None:
     client = Client("127.0.0.1:1")
     client.close()
-    assert client._core._link is None
+    assert client._core._router is None
 
 
 @pytest.mark.slow
@@ -459,8 +460,8 @@ def test_closing_while_it_connects_leaves_no_connection_behind() -> None:
     with deaf() as nobody, peer(echoing) as second:
         client = Client([nobody, second.address], connect_timeout=1.1)
         future = client.submit("f")
-        link = client._core.link()
-        connecting = wait_until(lambda: link._greenlet, "it connects")
+        router = client._core.router()
+        connecting = wait_until(lambda: router._links and router._links[0]._greenlet, "it connects")
         began = time.monotonic()
         client.close()
         assert time.monotonic() - began < 2
@@ -468,7 +469,7 @@ def test_closing_while_it_connects_leaves_no_connection_behind() -> None:
         assert isinstance(error, ConnectionLost)
         assert error.sent is False
         wait_until(lambda: connecting.dead, "it has given up")
-        assert link._open is None
+        assert router._links == []
         assert second.connections == []
 
 

@@ -1,0 +1,94 @@
+"""Which server gets the next call, and how often one is tried again: arithmetic without I/O, time is an argument."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable
+
+from ..wire.address import Address
+
+__all__ = ["Balance", "RetryBudget", "Target"]
+
+# Until a server that failed is tried again: up to so many seconds, more with each failure in a row ("full jitter":
+# https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+class Target:
+    """A server as a client sees it."""
+
+    __slots__ = ("address", "failures", "outstanding", "retry_at", "weight")
+
+    def __init__(self, address: Address, weight: float) -> None:
+        self.address = address
+        self.weight = weight
+        self.outstanding = 0  # calls that it has not answered
+        self.failures = 0  # in a row; while there are some, others are preferred
+        self.retry_at = 0.0  # then it may be tried again
+
+    def __repr__(self) -> str:
+        return f"<{self.address}: {self.outstanding} outstanding, {self.failures} failures>"
+
+
+class Balance:
+    """Gives each call to the server with the fewest outstanding ones, by weight; to failing ones for want of others."""
+
+    def __init__(self, addresses: Iterable[Address], weights: Iterable[float] | None = None) -> None:
+        addresses = list(addresses)
+        weights = [1.0] * len(addresses) if weights is None else [float(weight) for weight in weights]
+        if len(weights) != len(addresses):
+            raise ValueError(f"there are {len(addresses)} servers and {len(weights)} weights: give one for each")
+        if any(not weight > 0 for weight in weights):
+            raise ValueError(f"a server's weight is above 0, not {min(weights)}")
+        self.targets = [Target(address, weight) for address, weight in zip(addresses, weights)]
+        self._turn = random.randrange(len(self.targets))  # or all clients would begin with the first one
+
+    def pick(self, avoid: Collection[Target] = ()) -> Target | None:
+        """Who gets the next call; None where there are none but those to avoid.
+
+        One that fails may have to be left alone for a while yet: see its ``retry_at``.
+        """
+        self._turn += 1
+        count = len(self.targets)
+        best, least = None, 0.0
+        for number in range(count):  # from another one each time, so that equal ones take turns
+            target = self.targets[(self._turn + number) % count]
+            if target in avoid or target.failures:
+                continue
+            load = (target.outstanding + 1) / target.weight
+            if best is None or load < least:
+                best, least = target, load
+        if best is None:
+            failing = [target for target in self.targets if target not in avoid]
+            best = min(failing, key=lambda target: target.retry_at, default=None)
+        return best
+
+    def failed(self, target: Target, now: float) -> None:
+        """It could not be reached, or was lost: eject it for a while."""
+        target.retry_at = now + random.uniform(0, min(_FIRST_PAUSE * 2**target.failures, _LONGEST_PAUSE))
+        target.failures = min(target.failures + 1, 30)
+
+    def works(self, target: Target) -> None:
+        """It could be reached."""
+        target.failures = 0
+        target.retry_at = 0.0
+
+
+class RetryBudget:
+    """Lets retries be a tenth of the calls at most, with some in reserve: a struggling server isn't hammered."""
+
+    RATIO, RESERVE = 0.1, 10.0
+
+    def __init__(self) -> None:
+        self._left = self.RESERVE
+
+    def earn(self) -> None:
+        """A call was made."""
+        self._left = min(self._left + self.RATIO, 10 * self.RESERVE)
+
+    def spend(self) -> bool:
+        """Whether a call may be tried once more."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -1,0 +1,416 @@
+"""The calls of a client: over which connection each goes, and what becomes of it when that is lost or refuses it.
+
+A call that certainly did not run goes to another server by itself, within its deadline: one that could not be sent, or
+was refused because the server is going away (``Draining``) or has too much to do (``Overloaded``). One that may have
+run is given to another server only where its caller says that it is idempotent.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any, Protocol
+
+import gevent
+from gevent import getcurrent
+from gevent.event import Event
+
+from ..errors import (
+    CallError,
+    ConnectionLost,
+    DeadlineExceeded,
+    Draining,
+    Overloaded,
+    Unauthenticated,
+    WorkerLost,
+    from_wire,
+)
+from ..hub.bell import Bell
+from ..hub.home import Home
+from ..wire.message import Call, Reply, encode_call
+from .balance import Balance, RetryBudget, Target
+from .link import Link, LinkOptions
+
+__all__ = ["Receiver", "Router"]
+
+#: Seconds that a server has, past a call's timeout, for telling whether the task had begun.
+_ANSWER_MARGIN = 0.5
+_SENT_WITHIN = 1.0  # seconds, on closing
+#: Seconds before each further try of a call that a server refused because it is going away, about.
+_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+#: Calls in flight on one connection from which on another one is opened, and how many there are to one server. A server
+#: reads no further while a connection has max_in_flight (1,000) calls in flight, pings among it.
+_MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
+_REMEDY = "; is a server running there?"
+
+
+class Receiver(Protocol):
+    """Who waits for a call. Told in the home's thread, where nothing may block."""
+
+    def ended(self, value: Any, error: BaseException | None) -> None:
+        """Its result, or its error. Told once."""
+
+    def progress(self, report: dict[str, Any]) -> None:
+        """It is so far."""
+
+    def item(self, item: Any) -> None:
+        """It streams one more item."""
+
+
+class _Sent:
+    """A call that has not ended."""
+
+    __slots__ = (
+        "avoid",
+        "data",
+        "has_begun",
+        "idempotent",
+        "link",
+        "receiver",
+        "refusal",
+        "timer",
+        "tries",
+        "was_sent",
+    )
+
+    def __init__(self, data: bytes, receiver: Receiver, *, idempotent: bool) -> None:
+        self.data = data  # for another try
+        self.receiver = receiver
+        self.idempotent = idempotent
+        self.link: Link | None = None  # to which it was given
+        self.was_sent = False  # over that, and not kept until it is open
+        self.has_begun = False  # something was heard of it
+        self.timer: Any = None
+        self.tries = 0  # that a server refused
+        self.avoid: set[Target] = set()  # servers that were tried
+        self.refusal: Exception | None = None  # the last one
+
+
+class Router:
+    """Connects at the first call, and again at the next one after a connection was lost.
+
+    Belongs to its home's thread; every method but ``check_may_wait`` is called there, and none blocks.
+    """
+
+    def __init__(self, home: Home, balance: Balance, options: LinkOptions) -> None:
+        self.home = home
+        self.dropped = 0  # lines that nobody waited for
+        self._balance = balance
+        self._budget = RetryBudget()
+        self._options = options
+        self._calls: dict[int, _Sent] = {}
+        self._links: list[Link] = []
+        self._waiting: dict[Link, list[int]] = {}  # calls for a link that is being opened
+        self._changed = Event()  # a link has opened, or ended
+        self._used_at = 0.0
+        self._is_left = False
+
+    def check_may_wait(self) -> None:
+        """Raise ``RuntimeError`` where waiting for a call would keep its answer from being read."""
+        current = getcurrent()
+        if current is self.home.hub or any(link.is_read_by(current) for link in self._links):
+            raise RuntimeError(
+                "a callback of the client (or one of gevent's hub) can't wait for a call: no answer would be read "
+                "meanwhile. Use submit there, or wait in a greenlet or thread of your own"
+            )
+
+    # ---- What callers ask for
+
+    def start(self, id: int, data: bytes, receiver: Receiver, timeout: float | None, idempotent: bool = False) -> None:
+        """Send a call's line; ``receiver`` hears what comes of it."""
+        sent = self._calls[id] = _Sent(data, receiver, idempotent=idempotent)
+        if timeout is not None:
+            sent.timer = self.home.hub.loop.timer(timeout + _ANSWER_MARGIN)
+            sent.timer.start(self._out_of_time, id, timeout, update=True)
+        self._budget.earn()
+        self._used_at = time.monotonic()
+        self._send(id, sent)
+
+    def forget(self, id: int) -> None:
+        """Nobody waits any more: cancel the call, and drop what comes."""
+        sent = self._take(id)
+        if sent is not None:
+            if sent.link is not None and sent.was_sent:
+                sent.link.write(encode_call(Call("greentask.cancel", {"id": id}, f"cancel-{id}")))
+            self._end_if_left()
+
+    def send(self, id: int, data: bytes) -> None:
+        """Send a line about a call, if that was sent."""
+        sent = self._calls.get(id)
+        if sent is not None and sent.link is not None and sent.was_sent:
+            sent.link.write(data)
+
+    def flush(self, done: Bell) -> None:
+        """Ring when what is to be sent has left."""
+        if self._waiting or any(link.unsent for link in self._links):
+            gevent.spawn(self._flush, done)
+        else:
+            done.ring()
+
+    def finish(self, closed: Bell) -> None:
+        """Close the connections when what is to be sent has left; then ring ``closed``."""
+
+        def run() -> None:
+            self._flush()
+            self.close()
+            closed.ring()
+
+        gevent.spawn(run)
+
+    def leave(self) -> None:
+        """There will be no more calls: close the connections when none is in flight."""
+        self._is_left = True
+        self._end_if_left()
+
+    def close(self, why: str = "the client was closed") -> None:
+        """Close the connections; calls in flight fail with ``ConnectionLost``."""
+        links, self._links = self._links, []
+        self._waiting.clear()
+        for link in links:
+            link.close()
+        for id in list(self._calls):
+            self._fail(id, why)
+        self._changed.set()
+
+    def abandon(self) -> None:
+        """In a forked child: drop our copies of the connections, without a word to the servers.
+
+        The parent's greenlets that wait for calls are here as well, in a patched program. They go on waiting: what they
+        would do then is done in the parent.
+        """
+        calls, self._calls = self._calls, {}
+        if self.home.is_here():
+            for sent in calls.values():
+                _stop(sent)
+        for link in self._links:
+            link.abandon()
+        self._links = []
+
+    def _flush(self, done: Bell | None = None) -> None:
+        gevent.with_timeout(_SENT_WITHIN, self._wait_sent, timeout_value=None)
+        if done is not None:
+            done.ring()
+
+    def _wait_sent(self) -> None:
+        while self._waiting:
+            self._changed.clear()
+            self._changed.wait()
+        for link in list(self._links):
+            link.wait_sent()
+
+    # ---- Which way a call goes
+
+    def _send(self, id: int, sent: _Sent) -> None:
+        target = self._balance.pick(sent.avoid)
+        if target is None:  # all were tried
+            self._give_up(id, sent)
+            return
+        pause = target.retry_at - time.monotonic() if target.failures else 0.0
+        if pause > 0:
+            self._send_later(id, sent, pause)
+            return
+        link = self._link_to(target)
+        sent.link = link
+        link.in_flight += 1
+        target.outstanding += 1
+        if link.is_open:
+            sent.was_sent = True
+            link.write(sent.data)
+        else:
+            self._waiting[link].append(id)
+
+    def _send_later(self, id: int, sent: _Sent, pause: float) -> None:
+        def send() -> None:
+            if self._calls.get(id) is sent and sent.link is None:
+                self._send(id, sent)
+
+        gevent.spawn_later(pause, send)
+
+    def _link_to(self, target: Target) -> Link:
+        usable = [link for link in self._links if link.target is target and not link.is_leaving]
+        best = min(usable, key=lambda link: link.in_flight, default=None)
+        if best is None or (best.is_open and best.in_flight >= _MANY_IN_FLIGHT and len(usable) < _MOST_LINKS):
+            best = Link(self.home, target, self._options, self)
+            self._links.append(best)
+            self._waiting[best] = []
+        return best
+
+    def _unlink(self, sent: _Sent) -> None:
+        """It is no longer with the link that it was given to."""
+        link, sent.link = sent.link, None
+        sent.was_sent = False
+        if link is not None:
+            link.in_flight -= 1
+            link.target.outstanding -= 1
+
+    def _try_elsewhere(self, id: int, sent: _Sent, error: Exception) -> None:
+        """The server that it was given to can't have run it, or that does no harm."""
+        link = sent.link
+        self._unlink(sent)
+        sent.refusal = error
+        if link is not None:
+            sent.avoid.add(link.target)
+        self._send(id, sent)
+
+    def _give_up(self, id: int, sent: _Sent) -> None:
+        if self._take(id) is not None:
+            sent.receiver.ended(None, sent.refusal or ConnectionLost("there is no server to be tried", sent=False))
+            self._end_if_left()
+
+    def _has_another(self, sent: _Sent) -> bool:
+        tried = sent.avoid if sent.link is None else {*sent.avoid, sent.link.target}
+        return len(tried) < len(self._balance.targets)
+
+    def _try_again(self, id: int, sent: _Sent, refusal: CallError) -> None:
+        """Its server goes away, and has not run it: another one may, or that server's next front."""
+        if sent.tries == len(_PAUSES):
+            self._end(id, sent, refusal)
+            return
+        self._unlink(sent)
+        sent.refusal = refusal
+        pause = _PAUSES[sent.tries]
+        sent.tries += 1
+        if pause:
+            self._send_later(id, sent, pause * random.uniform(0.5, 1.5))
+        else:
+            self._send(id, sent)
+
+    # ---- What links say
+
+    def link_opened(self, link: Link) -> None:
+        self._balance.works(link.target)
+        for id in self._waiting.pop(link, ()):
+            sent = self._calls.get(id)
+            if sent is not None and sent.link is link:  # else it was cancelled before it could be sent
+                sent.was_sent = True
+                link.write(sent.data)
+        self._changed.set()
+
+    def link_heard(self, link: Link, reply: Reply) -> None:
+        if reply.id is None and reply.kind == "error":
+            error = from_wire(reply.value)
+            if isinstance(error, Draining):  # it has not read what we sent since, and never will
+                link.is_leaving = True
+                for unread, its in [(id, sent) for id, sent in self._calls.items() if sent.link is link]:
+                    self._try_again(unread, its, error)
+            return
+        id = reply.id if type(reply.id) is int else None  # ours are, and neither true nor 1.0 is 1
+        # What has an index is about an item of a batch, and ends no call: a client sends no batches.
+        sent = None if id is None or reply.index is not None else self._calls.get(id)
+        if id is None or sent is None or sent.link is not link:
+            self.dropped += not str(reply.id).startswith("cancel-")
+        elif reply.kind == "progress":
+            sent.has_begun = True
+            sent.receiver.progress(reply.value if isinstance(reply.value, dict) else {"note": reply.value})
+        elif reply.kind == "item":
+            sent.has_begun = True
+            sent.receiver.item(reply.value)
+        elif reply.kind == "result":
+            self._end(id, sent, None, reply.value)
+        else:
+            self._refused(id, sent, link, _error(reply.value, link.target))
+
+    def _refused(self, id: int, sent: _Sent, link: Link, error: Exception) -> None:
+        if isinstance(error, Draining):
+            link.is_leaving = True
+            self._try_again(id, sent, error)
+        elif isinstance(error, Overloaded) or (isinstance(error, WorkerLost) and sent.idempotent):
+            if not sent.has_begun and self._has_another(sent) and self._budget.spend():
+                self._try_elsewhere(id, sent, error)
+            elif isinstance(error, WorkerLost) and not sent.has_begun and self._budget.spend():
+                self._unlink(sent)
+                self._send(id, sent)
+            else:
+                self._end(id, sent, error)
+        else:
+            self._end(id, sent, error)
+
+    def link_ended(self, link: Link, why: str | Unauthenticated) -> None:
+        if link not in self._links:
+            return
+        self._links.remove(link)
+        was_opened = self._waiting.pop(link, None) is None
+        if why and not link.is_leaving:
+            self._balance.failed(link.target, time.monotonic())
+            self._probe_later(link.target)
+        for id, sent in [(id, sent) for id, sent in self._calls.items() if sent.link is link]:
+            if not was_opened:
+                self._try_elsewhere(id, sent, _no_connection(sent.refusal, why))
+            elif isinstance(why, Unauthenticated):
+                self._end(id, sent, Unauthenticated(str(why)))
+            elif sent.idempotent and not sent.has_begun and self._budget.spend():
+                self._try_elsewhere(id, sent, ConnectionLost(why, sent=True))
+            else:
+                self._end(id, sent, ConnectionLost(why, sent=sent.was_sent))
+        self._changed.set()
+
+    def _probe_later(self, target: Target) -> None:
+        """Try to connect to a server that failed, where that would bring it back, and not with somebody's call."""
+        if len(self._balance.targets) == 1:
+            return
+
+        def probe() -> None:
+            now = time.monotonic()
+            if target.failures and not self._is_left and now - self._used_at < self._options.idle_after:
+                self._link_to(target)
+
+        gevent.spawn_later(max(0.0, target.retry_at - time.monotonic()), probe)
+
+    # ---- The ends of calls
+
+    def _take(self, id: int) -> _Sent | None:
+        sent = self._calls.pop(id, None)
+        if sent is not None:
+            _stop(sent)
+            if sent.link is not None:
+                sent.link.in_flight -= 1
+                sent.link.target.outstanding -= 1
+        return sent
+
+    def _end(self, id: int, sent: _Sent, error: Exception | None, value: Any = None) -> None:
+        self._take(id)
+        sent.receiver.ended(value, error)
+        self._end_if_left()
+
+    def _fail(self, id: int, why: str) -> None:
+        sent = self._calls.get(id)
+        if sent is not None:
+            self._end(id, sent, ConnectionLost(why, sent=sent.was_sent))
+
+    def _out_of_time(self, id: int, timeout: float) -> None:
+        sent = self._calls.get(id)
+        if sent is not None:
+            was_sent = sent.was_sent
+            self.forget(id)
+            where = "from the server" if was_sent else "and no connection"
+            error: CallError = DeadlineExceeded(f"no answer {where} within {timeout:g} s")
+            error.started = None if was_sent else False
+            sent.receiver.ended(None, error)
+
+    def _end_if_left(self) -> None:
+        if self._is_left and not self._calls:
+            self.finish(Bell())
+
+
+def _stop(sent: _Sent) -> None:
+    if sent.timer is not None:
+        sent.timer.stop()
+        sent.timer.close()
+        sent.timer = None
+
+
+def _no_connection(before: Exception | None, why: str | Unauthenticated) -> Exception:
+    """The error of a call that could not be sent, after what was tried ``before`` that."""
+    if isinstance(before, (Draining, Overloaded)):
+        return before
+    told = f"{str(before).removesuffix(_REMEDY)}; {why}" if before is not None else str(why)
+    if isinstance(before, Unauthenticated) or isinstance(why, Unauthenticated):
+        return Unauthenticated(told)
+    return ConnectionLost(told + _REMEDY, sent=False)
+
+
+def _error(described: dict[str, Any], target: Target) -> Exception:
+    error = from_wire(described)
+    if not isinstance(error, CallError) and hasattr(error, "add_note"):  # since Python 3.11
+        error.add_note(f"raised by the task, on {target.address}")
+    return error

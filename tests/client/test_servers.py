@@ -1,0 +1,171 @@
+"""Several servers behind one client: real ones, which die, drain, stall, refuse and come back."""
+
+import signal
+import threading
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from greentask import Client, ConnectionLost, DeadlineExceeded, Overloaded, WorkerLost
+from support.peers import echoing, peer
+from support.servers import serving, wait_until
+
+served = partial(serving, apps=["support.server_tasks", "support.client_tasks"])
+
+
+def who(client: Client, calls: int = 20) -> Counter[int]:
+    return Counter(client.call("server_pid") for _ in range(calls))
+
+
+def test_calls_are_shared_by_the_servers_and_by_weight() -> None:
+    with served() as one, served() as other:
+        with Client([one.address, other.address]) as client:
+            assert who(client) == {one.pid: 10, other.pid: 10}
+        with Client([one.address, other.address], weights=[3, 1]) as client:
+            futures = [client.submit("nap", 0.3) for _ in range(40)]
+            wait_until(lambda: one.status()["in_flight"] + other.status()["in_flight"] == 40, "all run")
+            assert (one.status()["in_flight"], other.status()["in_flight"]) == (30, 10)
+            assert [future.result(20) for future in futures] == [0.3] * 40
+
+
+def test_one_that_dies_is_left_out_and_brought_back() -> None:
+    with served() as one, served() as other, Client([one.address, other.address]) as client:
+        assert len(who(client)) == 2
+        pid = other.pid
+        other.signal_all(signal.SIGKILL)
+        other.wait()
+        wait_until(lambda: len(client._core.router()._links) == 1, "its end is noticed")
+        assert who(client) == {one.pid: 20}
+        with served(listen=[other.address]) as again:
+            wait_until(lambda: again.pid in who(client, 4), "it gets calls again")
+            assert again.pid != pid
+
+
+def test_calls_that_a_stopping_server_has_not_run_go_to_the_other(tmp_path: Path) -> None:
+    with served() as one, served() as other, Client([one.address, other.address]) as client:
+        wrong: list[Exception] = []
+        over = threading.Event()
+
+        def call() -> None:
+            while not over.is_set():
+                try:
+                    client.call("add", 1, 2)
+                except Exception as error:
+                    wrong.append(error)
+
+        threads = [threading.Thread(target=call) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        other.signal(signal.SIGTERM)
+        assert other.wait() == 0
+        over.set()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+
+def test_one_that_has_too_much_to_do_hands_its_calls_to_the_other(tmp_path: Path) -> None:
+    with (
+        served("--max-calls", "1") as full,
+        served() as free,
+        Client(full.address) as holder,
+        Client([full.address, free.address]) as client,
+    ):
+        held = holder.submit("mark", str(tmp_path / "runs"), 60)
+        wait_until((tmp_path / "runs").exists, "it is full")
+        assert who(client, 10) == {free.pid: 10}
+        with Client(full.address) as refused, pytest.raises(Overloaded):
+            refused.call("add", 1, 2)
+        assert held.cancel()
+
+
+def test_a_server_that_gives_no_sign_of_life_is_given_up() -> None:
+    with served() as server, Client(server.address, dead_after=0.6) as client:
+        assert client.call("add", 1, 2) == 3
+        future = client.submit("nap", 30)
+        wait_until(lambda: server.status()["in_flight"] == 1, "it runs")
+        began = time.monotonic()
+        server.signal_all(signal.SIGSTOP)
+        try:
+            error = future.exception(20)
+        finally:
+            server.signal_all(signal.SIGCONT)
+        assert isinstance(error, ConnectionLost)
+        assert "gave no sign of life for 0." in str(error)
+        assert 0.3 < time.monotonic() - began < 3
+        assert client.call("add", 1, 2) == 3
+
+
+def test_one_that_is_slow_but_alive_is_not_given_up() -> None:
+    with served() as server, Client(server.address, dead_after=0.3) as client:
+        assert client.call("nap", 1.2) == 1.2
+
+
+def test_a_connection_without_calls_is_closed_after_a_while() -> None:
+    with served() as server, Client(server.address, dead_after=0.3, idle_after=0.3) as client:
+        assert client.call("add", 1, 2) == 3
+        wait_until(lambda: server.status()["connections"] == 0, "it is closed")
+        assert client.call("add", 1, 2) == 3
+
+
+def test_hundreds_of_calls_in_flight_are_spread_over_a_few_connections() -> None:
+    with served() as server, Client(server.address) as client:
+        assert client.call("add", 1, 2) == 3
+        futures = [client.submit("nap", 0.5) for _ in range(1800)]
+        assert {future.result(30) for future in futures} == {0.5}
+        assert 2 <= server.status()["connections"] <= 4
+
+
+# ---- What may run twice, and what may not
+
+
+def test_what_was_sent_is_sent_again_only_where_that_does_no_harm(tmp_path: Path) -> None:
+    def die(connection: object) -> None:
+        connection.line()  # type: ignore[attr-defined]
+
+    with peer(die) as dying, peer(echoing) as living:
+        with Client(dying.address) as client, pytest.raises(ConnectionLost) as caught:
+            client.call("f", 1)
+        assert caught.value.sent is True
+        with Client([dying.address, living.address]) as client:
+            careful = client.using(idempotent=True)
+            assert [careful.call("f", number) for number in range(4)] == [0, 1, 2, 3]
+
+
+def test_an_idempotent_call_outlives_its_process(tmp_path: Path) -> None:
+    with served() as server, Client(server.address) as client:
+        with pytest.raises(WorkerLost):
+            client.call("die_once", str(tmp_path / "first"))
+        assert client.using(idempotent=True).call("die_once", str(tmp_path / "second")) == "alive"
+
+
+def test_retries_are_a_tenth_of_the_calls_at_most() -> None:
+    def hang_up(connection: object) -> None:
+        connection.line()  # type: ignore[attr-defined]
+
+    with peer(hang_up) as one, peer(hang_up) as other:
+        with Client([one.address, other.address], timeout=10).using(idempotent=True) as client:
+            for _ in range(60):
+                with pytest.raises(ConnectionLost):
+                    client.call("f", 1)
+        lines = len(one.connections) + len(other.connections)
+        assert 60 <= lines <= 60 + 10 + 6 + 2, "calls, the reserve, a tenth, and probes"
+
+
+# ---- Deadlines travel
+
+
+def test_a_task_passes_on_what_is_left_of_its_time() -> None:
+    with served() as server, Client(server.address) as client:
+        address = server.address
+        left = client.using(timeout=5).call("ask_remaining", address)
+        assert 4 < left < 5
+        assert client.call("ask_remaining", address) is None
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            client.using(timeout=0.3).call("call_nap", address, 30)
+        assert time.monotonic() - began < 5
+        wait_until(lambda: server.status()["in_flight"] == 0, "the inner call has ended as well")
