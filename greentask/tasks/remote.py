@@ -14,6 +14,9 @@ ProgressCallback = Callable[[dict[str, Any]], None]
 class Caller(Protocol):
     """Runs functions somewhere else, by name. ``greentask.Client`` is one."""
 
+    def using(self, *, idempotent: bool | None = None) -> Caller:
+        """The same one, for calls that may (or may not) be sent again where they may have run."""
+
     def submit_args(
         self,
         function: str,

@@ -158,12 +158,15 @@ class Task(Generic[P, R]):
         *,
         timeout: float | None = None,
         progress: ProgressCallback | None = None,
+        idempotent: bool = False,
     ) -> RemoteFunction[P, R]:
         """The same calls on another client, with a timeout in seconds, or with progress reports.
 
+        ``idempotent`` ones do no harm when they run twice, and may be sent again (see ``Client.using``).
+
         >>> send_mail.using(timeout=5).call(to="b@example.org")   # doctest: +SKIP
         """
-        return RemoteFunction(self, client, timeout=timeout, progress=progress)
+        return RemoteFunction(self, client, timeout=timeout, progress=progress, idempotent=idempotent)
 
 
 class RemoteFunction(Generic[P, R]):
@@ -176,16 +179,19 @@ class RemoteFunction(Generic[P, R]):
         *,
         timeout: float | None = None,
         progress: ProgressCallback | None = None,
+        idempotent: bool = False,
     ) -> None:
         self.task = task
         self._client = client
         self._timeout = timeout
         self._progress = progress
+        self._idempotent = idempotent
 
     @property
     def client(self) -> Caller:
         """The client that carries the calls."""
-        return default_caller() if self._client is None else self._client
+        client = default_caller() if self._client is None else self._client
+        return client.using(idempotent=True) if self._idempotent else client
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it there and wait for the result."""
