@@ -1,4 +1,4 @@
-"""Parts of the machine that some tests need: a browser, netcat, another Python."""
+"""Parts of the machine that some tests need: a browser, netcat, PHP, another Python."""
 
 import os
 
