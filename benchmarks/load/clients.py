@@ -5,6 +5,7 @@ An address is written ``tcp://127.0.0.1:port``. Times are in milliseconds.
 
 import json
 import multiprocessing
+import os
 import resource
 import select
 import socket
@@ -150,8 +151,8 @@ def take_turns(address: str, connections: int, seconds: float, line: bytes, paus
 
 @contextmanager
 def elsewhere(processes: int = 1) -> Iterator[ProcessPoolExecutor]:
-    """Processes of their own for what must not get into the way of what is measured."""
-    with ProcessPoolExecutor(processes, mp_context=_SPAWN) as executor:
+    """Processes for what must not get into the way of what is measured: as if it ran on a machine of its own."""
+    with ProcessPoolExecutor(processes, mp_context=_SPAWN, initializer=os.nice, initargs=(10,)) as executor:
         yield executor
 
 

@@ -15,6 +15,8 @@ __all__ = ["Outlet"]
 
 _MOST_PIECES = 256  # of one writev; the kernel's limit (IOV_MAX) is 1024
 _WRITE = 2  # the event loop's name for "writable"
+# For all that have nothing to write: an empty deque takes 760 bytes.
+_NOTHING: deque[bytes | memoryview] = deque(maxlen=0)
 
 
 class Outlet:
@@ -41,7 +43,7 @@ class Outlet:
         self._loop = loop
         self._fd = fd
         self._failed = failed
-        self._pending: deque[bytes | memoryview] = deque()
+        self._pending = _NOTHING
         self._watcher = loop.io(fd, _WRITE)
         self._scheduled = False
         self._closed = False
@@ -53,6 +55,8 @@ class Outlet:
         """Send these pieces behind what is waiting already. Never blocks; does nothing once closed."""
         if self._closed:
             return
+        if self._pending is _NOTHING:
+            self._pending = deque()
         for piece in pieces:
             if piece:
                 self._pending.append(piece)
@@ -94,17 +98,18 @@ class Outlet:
         """Stop writing and forget what is waiting."""
         if not self._closed:
             self._closed = True
-            self._pending.clear()
+            self._pending = _NOTHING
             self.unsent = 0
             self._watcher.stop()
             self._watcher.close()
+            self._failed = _ignore  # who made us often keeps us, too
             if self._moved is not None:
                 self._moved.set()
 
     def abandon(self) -> None:
         """In a forked child: write nothing more, for the descriptor's number may soon be another file's."""
         self._closed = True
-        self._pending.clear()
+        self._pending = _NOTHING
         self.unsent = 0
         self._watcher.stop()
 
@@ -127,12 +132,18 @@ class Outlet:
             if not self._watcher.active:
                 self._watcher.start(self._flush)
         except OSError as error:
+            failed = self._failed
             self.close()
-            self._failed(error)
+            failed(error)
             return
         else:
             self._scheduled = False
+            self._pending = _NOTHING
             if not self._closed:
                 self._watcher.stop()
         if self._moved is not None:
             self._moved.set()
+
+
+def _ignore(_error: OSError) -> None:
+    pass

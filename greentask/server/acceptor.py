@@ -16,6 +16,7 @@ from gevent.pool import Pool as GreenletPool
 from gevent.server import StreamServer
 from gevent.socket import socket as GreenSocket
 
+from ..pool.linux import give_memory_back
 from ..wire.address import Address, parse_addresses
 from .connection import LineConnection
 from .limits import Limits
@@ -27,6 +28,7 @@ __all__ = ["Acceptor"]
 logger = logging.getLogger(__name__)
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_MANY = 1_000  # connections whose memory is worth to be given back, once they are closed
 _PAUSE = 0.5  # seconds until the next try
 _TOLD_EVERY = 60.0  # seconds
 _SPARED = 10.0  # seconds: who has been idle for less keeps its place
@@ -154,9 +156,14 @@ class Acceptor:
             connection.close()
 
     def _let_age(self) -> None:
+        most = 0
         try:
             while self.open:
                 gevent.sleep(self._turn)
+                most = max(most, len(self.open))
+                if most - len(self.open) >= _MANY:
+                    most = len(self.open)
+                    give_memory_back()
                 late = 0
                 for number, connection in enumerate(list(self.open)):
                     if number % _SLICE == _SLICE - 1:
@@ -190,6 +197,7 @@ class Acceptor:
 class _Listener(StreamServer):
     """gevent's, which by itself shows a traceback for each connection that can't be accepted."""
 
+    max_accept = 10  # at once: whoever brings thousands of connections doesn't hold up those that are there
     warn: Callable[..., None]
     _lacks = False  # descriptors or memory
 

@@ -182,7 +182,7 @@ class LineConnection:
         try:
             lines = self._splitter.feed(data)
         except LineTooLong as error:
-            self.fault = error
+            self.fault = error.with_traceback(None)  # whose frames would keep us
             return list(error.lines)
         if lines:
             self._line_age = 0.0
@@ -291,8 +291,8 @@ class LineConnection:
 
     def abort(self, error: OSError | None = None) -> None:
         """Give the peer up at once, for this error where it has none yet."""
-        if not self.gone:
-            self.error = error
+        if not self.gone and error is not None:
+            self.error = error.with_traceback(None)  # whose frames would keep us
         self.gone = True
         self._outlet.close()
         try:
@@ -303,10 +303,11 @@ class LineConnection:
             self.on_break()
 
     def close(self) -> None:
-        """Let go of the socket. The reader calls it."""
+        """Let go of the socket, and of who hears of it. The reader calls it."""
         self.gone = True
         self._outlet.close()
         self._socket.close()
+        self.on_break = self.owner = None  # else it would stay until the garbage collector comes along
 
     def _catch_up(self) -> None:
         if not self.flush(_FLUSHED_WITHIN):
