@@ -113,21 +113,26 @@ class Outlet:
         self.unsent = 0
         self._watcher.stop()
 
+    def _has_left(self, written: int) -> None:
+        pending = self._pending
+        self.unsent -= written
+        self.written += written
+        while pending and written >= len(pending[0]):
+            written -= len(pending.popleft())
+        if written:
+            pending[0] = memoryview(pending[0])[written:]
+
     def _flush(self) -> None:
         # While the watcher runs, _scheduled stays True: the watcher calls us as soon as it is of use.
         pending = self._pending
+        told: list[int] = []  # what a write has returned: put there in C, or a Ctrl-C could come in between
         try:
             while pending:
                 if len(pending) == 1:
-                    written = os.write(self._fd, pending[0])
+                    told.extend(map(os.write, (self._fd,), (pending[0],)))
                 else:
-                    written = os.writev(self._fd, list(islice(pending, _MOST_PIECES)))
-                self.unsent -= written
-                self.written += written
-                while pending and written >= len(pending[0]):
-                    written -= len(pending.popleft())
-                if written:
-                    pending[0] = memoryview(pending[0])[written:]
+                    told.extend(map(os.writev, (self._fd,), (list(islice(pending, _MOST_PIECES)),)))
+                self._has_left(told.pop())
         except BlockingIOError:
             if not self._watcher.active:
                 self._watcher.start(self._flush)
@@ -136,6 +141,11 @@ class Outlet:
             self.close()
             failed(error)
             return
+        except BaseException:  # a Ctrl-C that hit us by chance, and is the main greenlet's
+            if told:
+                self._has_left(told.pop())
+            self._loop.run_callback(self._flush)
+            raise
         else:
             self._scheduled = False
             self._pending = _NOTHING

@@ -1,13 +1,16 @@
 """The outlet: everything leaves, in order, together where it fits; and a slow or dead reader holds up nobody."""
 
+import fcntl
+import os
 import random
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import gevent
 import pytest
-from gevent.hub import get_hub
+from gevent.hub import Hub, get_hub
 
 from greentask.hub.outlet import Outlet
 from support.waiting import wait_until
@@ -332,3 +335,27 @@ def test_an_end_that_is_gone_is_told_in_the_loop_and_not_to_who_writes_now() -> 
         assert len(errors) == 1
         outlet.write_now(b"nobody hears it")
         assert outlet.unsent == 0
+
+
+@pytest.mark.parametrize("pieces", [[b"abc"], [b"ab", b"c"]], ids=["one piece", "several"])
+def test_a_ctrl_c_in_the_very_moment_of_writing_loses_nothing(
+    pieces: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel signals as soon as the reader's end has something: while we are still in the call that writes."""
+    monkeypatch.setattr(Hub, "NOT_ERROR", (*Hub.NOT_ERROR, KeyboardInterrupt))
+    before = signal.signal(signal.SIGIO, signal.default_int_handler)
+    try:
+        with outlet_to(socket.socketpair()) as (outlet, reader):
+            flags = fcntl.fcntl(reader, fcntl.F_GETFL)
+            fcntl.fcntl(reader, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(reader, fcntl.F_SETFL, flags | os.O_ASYNC)
+            outlet.write(*pieces)
+            with pytest.raises(KeyboardInterrupt):
+                gevent.sleep(5)
+            fcntl.fcntl(reader, fcntl.F_SETFL, flags)
+            assert outlet.unsent == 0
+            outlet.write(b"def")
+            assert read_all(reader, 6) == b"abcdef"
+            assert read_now(reader) is None
+    finally:
+        signal.signal(signal.SIGIO, before)
