@@ -12,8 +12,8 @@ from rich.console import Console
 
 from benchmarks.common import tell
 from benchmarks.load import descriptors, flat, hostile, idle, large, rates
-from benchmarks.load.clients import raise_descriptors
 from benchmarks.load.figures import Figure
+from greentask.pool.linux import raise_descriptors
 
 PARTS: dict[str, Callable[[], list[Figure]]] = {
     "rates": rates.measure,

@@ -6,7 +6,6 @@ An address is written ``tcp://127.0.0.1:port``. Times are in milliseconds.
 import json
 import multiprocessing
 import os
-import resource
 import select
 import socket
 import time
@@ -15,6 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
+
+from greentask.pool.linux import raise_descriptors
 
 __all__ = [
     "PATIENCE",
@@ -185,9 +186,3 @@ def _hold(pipe: Connection, address: str, connections: int) -> None:
         pipe.recv()
     except EOFError:
         pass
-
-
-def raise_descriptors() -> None:
-    """As many descriptors as the system lets this process have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

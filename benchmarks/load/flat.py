@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 
 from benchmarks.common import server
+from greentask.pool.linux import raise_descriptors
 
-from .clients import PATIENCE, call_line, connect, front_of, raise_descriptors
+from .clients import PATIENCE, call_line, connect, front_of
 from .figures import Figure
 
 __all__ = ["measure"]

@@ -15,8 +15,9 @@ from gevent.pool import Pool
 from gevent.socket import socket as GreenSocket
 
 from benchmarks.common import percentile, server
+from greentask.pool.linux import raise_descriptors
 
-from .clients import PATIENCE, ask, call_line, connect, elsewhere, front_of, raise_descriptors, take_turns
+from .clients import PATIENCE, ask, call_line, connect, elsewhere, front_of, take_turns
 from .figures import Figure
 
 __all__ = ["attack", "measure"]

@@ -22,7 +22,7 @@ from gevent.event import AsyncResult
 from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError, GreentaskError
-from ..pool.linux import die_with_parent, outlive_parent, set_title
+from ..pool.linux import die_with_parent, outlive_parent, raise_descriptors, set_title
 from ..server.server import Server
 from ..tasks.loading import load_apps
 from ..tasks.registry import Tasks
@@ -39,6 +39,7 @@ _GC_THRESHOLD = (2_000, 10, 100)  # a young collection for each 2,000 new contai
 
 def main(fd: int) -> None:
     """Serve until the master says that it is over, or is gone: what the master's command line calls."""
+    raise_descriptors()  # each connection takes one, and many systems begin with 1,024
     die_with_parent()  # what is imported may take for ever, and until then nobody listens to the master
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 
-__all__ = ["become_subreaper", "children", "die_with_parent", "give_memory_back", "outlive_parent", "set_title"]
+__all__ = [
+    "become_subreaper",
+    "children",
+    "die_with_parent",
+    "give_memory_back",
+    "outlive_parent",
+    "raise_descriptors",
+    "set_title",
+]
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
@@ -43,6 +52,12 @@ def give_memory_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
         if trim is not None:
             trim(0)
+
+
+def raise_descriptors() -> None:
+    """Let this process, and those that it starts, have as many descriptors open as the system lets it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_title(title: str) -> None:
