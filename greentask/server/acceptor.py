@@ -164,17 +164,22 @@ class Acceptor:
                 if most - len(self.open) >= _MANY:
                     most = len(self.open)
                     give_memory_back()
-                late = 0
-                for number, connection in enumerate(list(self.open)):
-                    if number % _SLICE == _SLICE - 1:
-                        gevent.sleep(0)
-                    late += not connection.gone and connection.grow_older(self._turn)
+                late = self._age_all()  # in a function of its own, which keeps no connection while we sleep
                 if late:
                     self.late += late
                     self._warn("%d connections are closed, for a line of theirs took too long (line_timeout)", late)
                 self._make_room()
         finally:
             self._ageing = None
+
+    def _age_all(self) -> int:
+        """Let all of them grow older; how many lines took too long."""
+        late = 0
+        for number, connection in enumerate(list(self.open)):
+            if number % _SLICE == _SLICE - 1:
+                gevent.sleep(0)
+            late += not connection.gone and connection.grow_older(self._turn)
+        return late
 
     def _make_room(self) -> None:
         """Where others wait for a place, let those go that have been idle for longest, a tenth of all at most."""
