@@ -11,7 +11,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from benchmarks.common import tell
-from benchmarks.load import descriptors, flat, hostile, idle, large, rates, reloads
+from benchmarks.load import descriptors, flat, hostile, idle, large, rates
 from benchmarks.load.figures import Figure
 from greentask.pool.linux import raise_descriptors
 
@@ -22,7 +22,6 @@ PARTS: dict[str, Callable[[], list[Figure]]] = {
     "hostile": hostile.measure,
     "large": large.measure,
     "descriptors": descriptors.measure,
-    "reloads": reloads.measure,
 }
 
 

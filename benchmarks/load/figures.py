@@ -26,7 +26,8 @@ class Figure:
         goal = "" if self.most is None else f"≤ {self.most:g}"
         if self.least is not None:
             goal = f"≥ {self.least:g}"
-        return [self.name, f"{self.value:,.4g} {self.unit}".strip(), goal, "" if self.is_reached else "missed"]
+        value = f"{self.value:,.0f}" if self.value >= 1000 else f"{self.value:.4g}"
+        return [self.name, f"{value} {self.unit}".strip(), goal, "" if self.is_reached else "missed"]
 
     def as_json(self) -> dict[str, Any]:
         """For the file."""

@@ -24,7 +24,7 @@ APP = "benchmarks.load.tasks"
 
 
 def measure(
-    connections: tuple[int, ...] = (1, 100, 1_000, 9_000),
+    connections: tuple[int, ...] = (1, 100, 1_000, 10_000),
     queued: tuple[int, ...] = (100, 1_000, 10_000, 100_000),
     rounds: int = 3,
     calls: int = 20_000,

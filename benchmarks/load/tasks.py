@@ -40,16 +40,3 @@ def wait_for(path: str) -> None:
 def wait_for_in_process(path: str) -> None:
     while not os.path.exists(path):
         time.sleep(0.005)
-
-
-@task
-def mark(path: str) -> None:
-    """Leave a byte there."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.write(fd, b"x")
-    os.close(fd)
-
-
-@task(process=True)
-def mark_in_process(path: str) -> None:
-    mark(path)

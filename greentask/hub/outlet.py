@@ -117,6 +117,9 @@ class Outlet:
         pending = self._pending
         self.unsent -= written
         self.written += written
+        if not self.unsent:
+            pending.clear()
+            return
         while pending and written >= len(pending[0]):
             written -= len(pending.popleft())
         if written:

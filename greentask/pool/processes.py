@@ -22,7 +22,7 @@ from typing import Any
 
 from gevent.hub import get_hub
 
-from ..errors import CallError, Cancelled, Draining, GreentaskError, WorkerLost, out_of_time
+from ..errors import CallError, Cancelled, GreentaskError, WorkerLost, out_of_time
 from .ahead import Estimates, room_for
 from .calls import Listener, PoolCall
 from .child import CANCELLED, OUT_OF_TIME
@@ -180,7 +180,7 @@ class Processes:
         if self._pid != os.getpid():
             raise GreentaskError("this process was forked from the pool's owner: make a pool of its own here")
         if self._closed:
-            raise Draining("the pool is closed")
+            raise GreentaskError("the pool is closed")
         flags = PROGRESS if progress else 0
         call = PoolCall(next(self._tokens), name, payload, listener, deadline, limit, window, flags)
         call.on_sent = on_sent

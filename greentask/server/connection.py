@@ -205,8 +205,17 @@ class LineConnection:
         """Send behind what was sent before. Cuts a peer off that doesn't read."""
         if not self.gone:
             self._outlet.write(*data)
-            if self._outlet.unsent > self._limits.max_unsent:
-                self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read what it was sent (max_unsent)"))
+            self._check_unsent()
+
+    def send_now(self, data: bytes) -> None:
+        """The same, and at once where nothing else waits, not at the end of the loop's turn."""
+        if not self.gone:
+            self._outlet.write_now(data)
+            self._check_unsent()
+
+    def _check_unsent(self) -> None:
+        if self._outlet.unsent > self._limits.max_unsent:
+            self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read what it was sent (max_unsent)"))
 
     def end_reading(self) -> None:
         """Make ``read`` come to its end, after what has arrived already, also where it waits for a peer to catch up."""

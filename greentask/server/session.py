@@ -69,17 +69,21 @@ class Answer:
         self._credit = window
 
     def done(self, result: Body) -> None:
+        limits = self.session.server.limits
+        if self._cut_off:
+            self.session.finish(self, _CUT_OFF)
+        elif isinstance(result, bytes) and len(result) <= limits.max_unsent:
+            self.session.finish(self, b'"result":' + result)
+        else:
+            self._done_large(result)
+
+    def _done_large(self, result: Body) -> None:
         try:
             self.session.server.limits.check_result(result)
         except InvalidResult as error:
             self.refuse(error)
-            return
-        if self._cut_off:
-            self.session.finish(self, _CUT_OFF)
-        elif isinstance(result, bytes):
-            self.session.finish(self, member("result", result))
         else:
-            self.session.finish(self, member("result", b""), *result)  # nobody copies what is large
+            self.session.finish(self, b'"result":', *result)  # nobody copies what is large
 
     def failed(self, error: bytes) -> None:
         log_failure(self.function, error)
@@ -263,7 +267,9 @@ class Session:
 
     def _send(self, id: Id | None, body: tuple[bytes, ...]) -> None:
         self._in_flight -= 1  # an answer that waits for its turn counts, or there could be any number of them
-        if len(body) == 1:
+        if len(body) == 1 and not self._in_flight:
+            self.connection.send_now(line(id, body[0]))  # the peer has nothing to do but to wait for it
+        elif len(body) == 1:
             self.connection.send(line(id, body[0]))
         else:
             begin, end = line_around(id)

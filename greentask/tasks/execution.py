@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import traceback
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
 from ..errors import CallError, Interrupt, InvalidArguments, InvalidResult, describe, refusal
@@ -41,9 +41,9 @@ def execute(
         result = task.function(*positional, **named)
         if task.streams:
             result = _drain(task, result, emit)
-        elif inspect.iscoroutine(result):
+        elif isinstance(result, CoroutineType):
             result = run_coroutine(result)
-        return True, _encode(f"{task.name} returned", result)
+        return True, _encode(task, "returned", result)
     except Interrupt:
         raise
     except _NotJSON as error:
@@ -59,14 +59,14 @@ class _NotJSON(Exception):
     """What a task returned or yielded can't be put into JSON; a class of its own, for tasks raise InvalidResult too."""
 
 
-def _encode(what: str, value: Any) -> bytes:
+def _encode(task: Task[..., Any], did: str, value: Any) -> bytes:
     try:
         return dumps(value)
     except InvalidResult as error:
-        raise _NotJSON(f"{what} what JSON can't carry: {error}") from None
+        raise _NotJSON(f"{task.name} {did} what JSON can't carry: {error}") from None
     except Exception as error:  # from the value's own methods
         told = describe(error)
-        raise _NotJSON(f"{what} what can't be put into JSON: {told['type']}: {told['message']}") from error
+        raise _NotJSON(f"{task.name} {did} what can't be put into JSON: {told['type']}: {told['message']}") from error
 
 
 def _drain(task: Task[..., Any], items: Any, emit: Callable[[bytes], None] | None) -> Any:
@@ -75,6 +75,6 @@ def _drain(task: Task[..., Any], items: Any, emit: Callable[[bytes], None] | Non
     count = 0
     with contextlib.closing(items):
         for item in items:
-            emit(_encode(f"{task.name} yielded", item))
+            emit(_encode(task, "yielded", item))
             count += 1
     return {"items": count}

@@ -45,6 +45,7 @@ _CONTAINERS = (dict, list, tuple)
 # What JSON has besides objects and arrays; the encoder takes these for keys as well.
 _LEAVES = (str, int, float, type(None))
 _are_leaves = frozenset({*_LEAVES, bool}).issuperset  # of types; the quickest way to see it
+_are_strings = frozenset({str}).issuperset
 
 # What is before the colon of a pair, and seldom before one in a string.
 _COLONS = ('":', " :", "\t:", "\n:", "\r:")
@@ -128,9 +129,9 @@ def loads(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
         value = read(decoded)
     except (RecursionError, ValueError) as error:
         raise explain(error, max_depth, text) from None
-    if is_deeper(decoded, value, max_depth):
+    if len(text) > max_depth and is_deeper(decoded, value, max_depth):
         raise Unfit(f"nested deeper than {max_depth}", value)
-    if has_lone_surrogate(decoded, value):
+    if "\\u" in decoded and has_lone_surrogate(decoded, value):
         raise Unfit(LONE_SURROGATE, value)
     return value
 
@@ -140,20 +141,8 @@ def read(text: str) -> Any:
 
     Raises ``InvalidMessage``, or what ``explain`` is for.
     """
-    return _read(text) if len(text) <= MAX_DIGITS or _python_bounds_digits() else _decode_bounded(text)
-
-
-def explain(error: Exception, max_depth: int, text: bytes, place: str = "") -> InvalidMessage:
-    """What to say of an error of ``read``; ``place`` is where it is, if not where it says itself."""
-    if isinstance(error, RecursionError):
-        return InvalidMessage(f"nested deeper than {max_depth}")
-    if not isinstance(error, json.JSONDecodeError):
-        return InvalidMessage(_too_long(sys.get_int_max_str_digits()))
-    hint = " (a byte order mark)" if text.startswith(codecs.BOM_UTF8) else ""
-    return InvalidMessage(f"not JSON: {_shorten(f'{error.msg}: {place}' if place else str(error))}{hint}")
-
-
-def _read(text: str) -> Any:
+    if len(text) > MAX_DIGITS and not _python_bounds_digits():
+        return _decode_bounded(text)
     try:
         value, end = _scan(text, 0)
     except StopIteration:
@@ -164,6 +153,16 @@ def _read(text: str) -> Any:
         if keys == text.count(":") or keys == sum(map(text.count, _COLONS)):
             return value
     return _decode(text)
+
+
+def explain(error: Exception, max_depth: int, text: bytes, place: str = "") -> InvalidMessage:
+    """What to say of an error of ``read``; ``place`` is where it is, if not where it says itself."""
+    if isinstance(error, RecursionError):
+        return InvalidMessage(f"nested deeper than {max_depth}")
+    if not isinstance(error, json.JSONDecodeError):
+        return InvalidMessage(_too_long(sys.get_int_max_str_digits()))
+    hint = " (a byte order mark)" if text.startswith(codecs.BOM_UTF8) else ""
+    return InvalidMessage(f"not JSON: {_shorten(f'{error.msg}: {place}' if place else str(error))}{hint}")
 
 
 def _count_keys(value: Any) -> int:
@@ -200,11 +199,11 @@ def dumps(value: Any, max_depth: int = DEEPEST) -> bytes:
     except Exception as error:  # whatever a dict's subclass raises, too
         found = find_fault(value, "result", max_depth)
         raise InvalidResult(found or f"JSON can't carry it: {_shorten(str(error))}") from None
-    if is_deeper(text, value, max_depth):
+    if len(text) > max_depth and is_deeper(text, value, max_depth):
         # Nobody could read it.
         raise InvalidResult(find_fault(value, "result", max_depth) or f"nested deeper than {max_depth}")
     # 1 and "1" are two keys here and one there; and not every reader takes what a Python without a limit writes.
-    dubious = isinstance(value, _CONTAINERS) and '":' in text and not _keys_are_strings(value)
+    dubious = '":' in text and isinstance(value, _CONTAINERS) and not _keys_are_strings(value)
     if dubious or (len(text) > MAX_DIGITS and not _python_bounds_digits() and _MANY_DIGITS.search(text)):
         found = find_fault(value, "result", max_depth)
         if found is not None:
@@ -231,6 +230,8 @@ def _find_duplicate(pairs: list[tuple[str, Any]]) -> str | None:
 
 
 def _keys_are_strings(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> bool:
+    if type(value) is dict and _are_leaves(map(type, value.values())):
+        return _are_strings(map(type, value)) or all(isinstance(key, str) for key in value)
     waiting = [value]
     try:
         for item in waiting:
@@ -246,8 +247,7 @@ def _keys_are_strings(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> bo
 
 def has_lone_surrogate(text: str, value: Any) -> bool:
     """Whether there is half of a character in a value that was read of that text."""
-    # The first is the quicker search.
-    return "\\u" in text and _SURROGATE.search(text) is not None and _has_lone_surrogate(value)
+    return _SURROGATE.search(text) is not None and _has_lone_surrogate(value)
 
 
 def _has_lone_surrogate(value: Any) -> bool:

@@ -146,7 +146,7 @@ class _Value:
         """Look at what was read of ``text``: it may be JSON, and unfit all the same."""
         if is_deeper(text, read, self._max_depth):
             self._unfit = self._unfit or f"nested deeper than {self._max_depth}"
-        if has_lone_surrogate(text, read):
+        if "\\u" in text and has_lone_surrogate(text, read):  # the first is the quicker search
             self._unfit = self._unfit or LONE_SURROGATE
 
     def end(self) -> Any:

@@ -15,7 +15,7 @@ import gevent
 import psutil
 import pytest
 
-from greentask.errors import Cancelled, DeadlineExceeded, Draining, PoolBroken, WorkerLost
+from greentask.errors import Cancelled, DeadlineExceeded, GreentaskError, PoolBroken, WorkerLost
 from greentask.pool.frames import MOST_ITEMS, Body
 from greentask.pool.processes import Processes
 from greentask.pool.setup import Setup
@@ -710,7 +710,7 @@ def test_close_tells_whoever_waits() -> None:
             assert isinstance(error, Cancelled)
             assert error.started is started
         pool.close()
-        with pytest.raises(Draining, match="the pool is closed"):
+        with pytest.raises(GreentaskError, match="the pool is closed"):
             ask(pool, tasks.echo, 1)
         assert pool.pids() == []
 
