@@ -42,6 +42,7 @@ from .errors import (
     WorkerLost,
 )
 from .tasks.context import RunningTask, current
+from .tasks.middleware import CallInfo, Middleware
 from .tasks.registry import Tasks
 from .tasks.remote import provide_default_caller
 from .tasks.task import Task, task
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallError",
+    "CallInfo",
     "CancelRequest",
     "Cancelled",
     "Client",
@@ -72,6 +74,7 @@ __all__ = [
     "InvalidResult",
     "Limits",
     "LineTooLong",
+    "Middleware",
     "Overloaded",
     "Pool",
     "PoolBroken",

@@ -20,6 +20,7 @@ from ..pool.processes import DEFAULT_GRACE
 from ..server.groups import parse_bytes, parse_group
 from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, MAY_BE_0, Limits
 from ..server.listening import parse_mode
+from ..tasks.processes import DEFAULT_TEARDOWN
 from ..wire.json import DEEPEST
 
 __all__ = ["command"]
@@ -119,6 +120,19 @@ def _name_and_number(text: str) -> tuple[str, int]:
     multiple=True,
     callback=lambda _context, _option, given: dict(map(_name_and_number, given)),
     help="Calls of one task that run at once; further ones wait. May be given several times.",
+)
+@click.option(
+    "--middleware",
+    metavar="PACKAGE.MODULE:OBJECT",
+    multiple=True,
+    help="A greentask.Middleware around all calls and tasks. May be given several times.",
+)
+@click.option(
+    "--teardown-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=DEFAULT_TEARDOWN,
+    show_default=True,
+    help="Seconds that a task process has for its end in good order.",
 )
 @click.option("--cancel-abandoned", is_flag=True, help="Cancel calls whose connection broke; else they go on.")
 @_limit_options

@@ -10,6 +10,7 @@ from ..pool.cpus import processors
 from ..pool.processes import DEFAULT_GRACE
 from ..server.groups import Group
 from ..server.limits import DEFAULT_DRAIN, Limits
+from ..tasks.processes import DEFAULT_TEARDOWN
 
 __all__ = ["ServeConfig"]
 
@@ -32,6 +33,8 @@ class ServeConfig:
     grace: float = DEFAULT_GRACE
     drain_timeout: float = DEFAULT_DRAIN
     max_running: Mapping[str, int] = field(default_factory=dict)
+    middleware: tuple[str, ...] = ()
+    teardown_timeout: float = DEFAULT_TEARDOWN
     cancel_abandoned: bool = False
     secret_file: str | None = None
     insecure: bool = False

@@ -108,6 +108,8 @@ class _Front:
             limits=config.limits,
             grace=config.grace,
             max_running=config.max_running,
+            middleware=config.middleware,
+            teardown=config.teardown_timeout,
             cancel_abandoned=config.cancel_abandoned,
             debug=config.debug,
             secret_file=config.secret_file,

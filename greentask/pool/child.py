@@ -111,6 +111,9 @@ class Handler(Protocol):
     def run(self, job: Job) -> tuple[bool, Body]:
         """Run one call: whether it ended well, and its result or its error, encoded. May raise ``Interrupt``."""
 
+    def finish(self) -> None:
+        """Called at the end of a process that the pool lets go, when it has no call any more. It limits itself."""
+
     def interrupted(self, interrupt: Interrupt) -> bytes:
         """The error, encoded, of a call that ended by an interrupt."""
 
@@ -190,6 +193,8 @@ class _Channel:
             self._start = end
             return kind, token, self._read[body:end]
         except EOFError:
+            if self.running is None:
+                raise
             _leave(0)
         except BaseException:
             _leave(1)  # as with _write
@@ -294,7 +299,11 @@ def serve(fd: int, handler: Handler) -> NoReturn:
             _leave(1)
         channel.send(Kind.READY, 0, b"")
         while True:
-            token, body = channel.next_call()
+            try:
+                token, body = channel.next_call()
+            except EOFError:
+                handler.finish()
+                _leave(0)
             job = Job(decode_call(body), token, channel)
             del body  # the payload is the job's to let go of
             _run(channel, token, job, handler)

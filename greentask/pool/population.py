@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 
 from ..errors import PoolBroken
 from .child import NUDGE
@@ -71,6 +71,8 @@ class Population:
         self._slots = itertools.count()
         self._asked_for: set[int] = set()  # slots whose processes the template is forking
         self._memory: Any = None  # the timer that looks at their memory
+        self._leaving: set[int] = set()  # slots of processes that were let go, and have not exited yet
+        self._all_left = Event()
         self._failures = 0  # starts in a row that came to nothing
         self._is_too_large = False  # a process has more than max_memory from the start
         self._closed = False
@@ -84,7 +86,7 @@ class Population:
                 self._memory.start(self._check_memory)
 
     def close(self, timeout: float) -> None:
-        """End them all, whatever they run, and wait for that."""
+        """End them all, whatever they run, and wait for that; those that run nothing may end in good order."""
         self._closed = True
         if not self.whole.ready():
             self.whole.set_exception(PoolBroken("the pool was closed while it started"))
@@ -93,7 +95,12 @@ class Population:
             self._memory.close()
         members, self.members = self.members, {}
         for process in members.values():
+            if process.ready and not process.calls:
+                self._leaving.add(process.slot)
             process.close()
+        if self._link is not None and self._leaving and self._setup.farewell > 0:
+            self._all_left.clear()
+            self._all_left.wait(self._setup.farewell + _EXIT_IS_TOLD_WITHIN)
         if self._link is not None:
             self._link.end(timeout)
             self._link = None
@@ -154,6 +161,7 @@ class Population:
     def end(self, process: Process) -> None:
         """Let it exit: it has nothing to do any more. Its exit is told later, and is no loss."""
         self.members.pop(process.slot, None)
+        self._leaving.add(process.slot)
         process.close()
 
     def fill_up(self) -> None:
@@ -270,6 +278,7 @@ class Population:
 
     def template_gone(self) -> None:
         """Every process is gone with it. Start again, from the beginning."""
+        self._has_left(*self._leaving)
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -297,6 +306,7 @@ class Population:
         self.members[slot] = Process(self._loop, slot, pid, fd, self._pool)
 
     def process_exited(self, slot: int, pid: int, status: int) -> None:
+        self._has_left(slot)
         if self._closed:
             return
         process = self.members.get(slot)
@@ -313,6 +323,11 @@ class Population:
                 self.fill_up()
                 return
         self._again(self.fill_up)
+
+    def _has_left(self, *slots: int) -> None:
+        self._leaving.difference_update(slots)
+        if not self._leaving:
+            self._all_left.set()
 
     def _bury(self, process: Process, status: int | None) -> None:
         self.lost += 1

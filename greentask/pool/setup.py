@@ -26,12 +26,14 @@ class Setup:
     """What a pool's processes run.
 
     ``factory`` is ``module:function``, called once in the template with ``args``; what it returns is the ``Handler``
-    of every process. ``path`` becomes the processes' ``sys.path``.
+    of every process. ``path`` becomes the processes' ``sys.path``. ``farewell``: seconds that the processes without a
+    call have for their end in good order when the pool is closed.
     """
 
     factory: str
     args: tuple[Any, ...] = ()
     path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+    farewell: float = 0.0
 
 
 _loading = False

@@ -15,6 +15,7 @@ from ..hub.spawner import Spawner
 from ..pool.calls import Listener
 from ..tasks.context import RunningTask
 from ..tasks.execution import execute
+from ..tasks.middleware import CallInfo, Hooks
 from ..tasks.task import Task
 from ..wire.json import dumps
 from ..wire.message import Args, Call
@@ -38,6 +39,8 @@ class GreenletCall:
         "_ended",
         "_granted",
         "_greenlet",
+        "_hooks",
+        "_info",
         "_listener",
         "_task",
         "_timer",
@@ -55,12 +58,16 @@ class GreenletCall:
         *,
         debug: bool,
         ended: Callable[[], None] | None = None,
+        hooks: Hooks | None = None,
+        info: CallInfo | None = None,
     ) -> None:
         self._task = task
         self._args = args
         self._call = call
         self._listener: Listener | None = listener
         self._debug = debug
+        self._hooks = hooks
+        self._info = info
         self._credit = call.stream
         self._granted: Event | None = None
         self._timer: Any = None
@@ -101,7 +108,9 @@ class GreenletCall:
         running = RunningTask(call.id, self._task.name, self.deadline, self._report if call.progress else None)
         emit = self._emit if call.stream else None
         try:
-            ended_well, body = execute(self._task, self._args, running, emit, debug=self._debug)
+            ended_well, body = execute(
+                self._task, self._args, running, emit, debug=self._debug, hooks=self._hooks, info=self._info
+            )
         except Interrupt as interrupt:
             # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
             ended_well, body = False, dumps(refusal(ended_by(interrupt)))

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import UnknownTask
+from ..errors import CallError, UnknownTask
 from ..hub.spawner import Spawner
 from ..pool.calls import Listener, PoolCall
+from ..pool.frames import Body
 from ..pool.processes import Processes
+from ..tasks.middleware import Hooks
 from ..tasks.registry import Tasks
 from ..tasks.task import Task
 from ..wire.json import dumps
 from ..wire.message import Args, Call
 from .greenlets import GreenletCall
 from .turns import Leaving, Running, TurnCall, Turns
+from .watched import WatchedCall
 
 __all__ = ["Runner", "Running"]
 
@@ -23,7 +26,8 @@ class Runner:
     """Runs the calls of one registry. Belongs to the hub that it was made in.
 
     ``groups`` are the task processes, by the names of their groups. ``max_running`` says of tasks how many of their
-    calls run at once, in place of what they say themselves.
+    calls run at once, in place of what they say themselves. ``hooks`` are told of all calls, and ``check_result`` of
+    their results, which it may refuse (``InvalidResult``).
     A listener hears of the end of a call exactly once: ``done`` or ``failed``.
     """
 
@@ -34,11 +38,15 @@ class Runner:
         *,
         debug: bool = False,
         max_running: Mapping[str, int] | None = None,
+        hooks: Hooks | None = None,
+        check_result: Callable[[Body], None] | None = None,
     ) -> None:
         self.tasks = tasks
         self.groups: Mapping[str, Processes] = groups or {}
         self.debug = debug
         self.max_running = dict(max_running or {})
+        self.hooks = hooks or Hooks()
+        self.check_result = check_result
         self.turns: dict[str, Turns] = {}  # of tasks that were called
         self._spawner = Spawner()
 
@@ -46,18 +54,41 @@ class Runner:
         """Whether its calls go to a process as their lines came, so that nobody needs their arguments here."""
         return function in self.tasks and bool(self.tasks.get(function).process)
 
-    def start(self, call: Call, line: bytes, listener: Listener, deadline: float | None = None) -> Running:
+    def start(
+        self, call: Call, line: bytes, listener: Listener, deadline: float | None = None, peer: str | None = None
+    ) -> Running:
         """Run a call that arrived as ``line``, which a task process gets as it is.
 
-        ``deadline`` is its caller's, on ``time.monotonic()``. Raises ``UnknownTask``.
+        ``deadline`` is its caller's, on ``time.monotonic()``; ``peer`` is who called. Raises ``UnknownTask``, and
+        whatever ``CallError`` refuses it.
         """
-        return self._start(self.tasks.get(call.function), call, call.args, line, listener, deadline)
+        return self._start(self.tasks.get(call.function), call, call.args, line, listener, deadline, peer, None)
 
-    def start_item(self, call: Call, args: Args | None, listener: Listener, deadline: float | None = None) -> Running:
-        """Run one item of a batch. Raises ``UnknownTask``."""
+    def start_item(
+        self,
+        call: Call,
+        args: Args | None,
+        listener: Listener,
+        deadline: float | None = None,
+        peer: str | None = None,
+        item: int | None = None,
+    ) -> Running:
+        """Run one item of a batch, as ``start`` does."""
         task = self.tasks.get(call.function)
         line = dumps({"id": call.id, "args": args}) if task.process else b""
-        return self._start(task, call, args, line, listener, deadline)
+        return self._start(task, call, args, line, listener, deadline, peer, item)
+
+    def refuse(self, call: Call, listener: Listener, error: CallError, peer: str | None = None) -> None:
+        """Refuse a call without a look at it, for a reason that its caller knows; the hooks hear of it all the same."""
+        if self.hooks.watch_calls and call.function in self.tasks:
+            watched = WatchedCall(self.hooks, self.tasks.get(call.function), call, None, peer, listener, None)
+            try:
+                watched.begin()
+            except CallError:
+                pass  # refused it is, for the first reason
+            watched.refuse(error)
+        else:
+            listener.refuse(error)
 
     def _start(
         self,
@@ -67,13 +98,35 @@ class Runner:
         line: bytes,
         listener: Listener,
         deadline: float | None,
+        peer: str | None,
+        item: int | None,
+    ) -> Running:
+        if not self.hooks.watch_calls:
+            return self._start_in_turn(task, call, args, line, listener, deadline, None)
+        watched = WatchedCall(self.hooks, task, call, item, peer, listener, self.check_result)
+        try:
+            watched.begin()
+            return self._start_in_turn(task, call, args, line, watched, deadline, watched)
+        except CallError as error:
+            watched.tell_refused(error)
+            raise
+
+    def _start_in_turn(
+        self,
+        task: Task[..., Any],
+        call: Call,
+        args: Args | None,
+        line: bytes,
+        listener: Listener,
+        deadline: float | None,
+        watched: WatchedCall | None,
     ) -> Running:
         most = self.max_running.get(task.name, task.max_running) if self.max_running else task.max_running
         if most is None:
-            return self._run(task, call, args, line, listener, deadline, None)
+            return self._run(task, call, args, line, listener, deadline, watched, None)
 
-        def start(listener: Listener, leave: Callable[[], None]) -> Running:
-            return self._run(task, call, args, line, listener, deadline, leave)
+        def start(leave: Callable[[], None]) -> Running:
+            return self._run(task, call, args, line, listener, deadline, watched, leave)
 
         turns = self.turns.get(task.name)
         if turns is None:
@@ -88,11 +141,25 @@ class Runner:
         line: bytes,
         listener: Listener,
         deadline: float | None,
+        watched: WatchedCall | None,
         ended: Callable[[], None] | None,
     ) -> Running:
         """Run it now; ``ended`` is called when it does so no more."""
         if not task.process:
-            return GreenletCall(task, args, call, listener, deadline, self._spawner, debug=self.debug, ended=ended)
+            if watched is None or not self.hooks.watch_tasks:
+                return GreenletCall(task, args, call, listener, deadline, self._spawner, debug=self.debug, ended=ended)
+            return GreenletCall(
+                task,
+                args,
+                call,
+                listener,
+                deadline,
+                self._spawner,
+                debug=self.debug,
+                ended=ended,
+                hooks=self.hooks,
+                info=watched.info,
+            )
         processes = self.groups.get(task.group or "")
         if processes is None:
             raise UnknownTask(f"{task.name} runs in task processes, and this server has none for it ({task.group})")

@@ -89,7 +89,7 @@ class Turns:
 class TurnCall:
     """A call that runs when its turn has come. It may be cancelled, and get out of time, while it waits.
 
-    ``start`` starts it, with a listener and with what to call when its turn is over.
+    ``start`` starts it, and is given what to call when its turn is over.
     """
 
     __slots__ = ("_granted", "_listener", "_running", "_start", "_timer", "_turns")
@@ -97,7 +97,7 @@ class TurnCall:
     def __init__(
         self,
         turns: Turns,
-        start: Callable[[Listener, Callable[[], None]], Running],
+        start: Callable[[Callable[[], None]], Running],
         listener: Listener,
         deadline: float | None,
     ) -> None:
@@ -126,7 +126,7 @@ class TurnCall:
     def _begin(self) -> None:
         self._stop_timer()
         try:
-            self._running = self._start(self._listener, self._turns.leave)
+            self._running = self._start(self._turns.leave)
         except BaseException as error:
             self._turns.leave()
             if not isinstance(error, GreentaskError):

@@ -13,7 +13,6 @@ from ..pool.frames import Body, whole
 from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import Args, Call, item_line, member
-from .failures import log_failure
 
 if TYPE_CHECKING:
     from .server import Server
@@ -42,6 +41,7 @@ class Batch:
         self._items = items
         self._deadline = deadline
         self._answer = answer
+        self._peer = answer.session.connection.peer
         self.limits = server.limits
         self._slots = Semaphore(min(WINDOW, self.limits.max_in_flight, self.limits.max_calls))
         self._item_slots = server.item_slots
@@ -72,7 +72,7 @@ class Batch:
             self._running[index] = None
             item = _Item(self, index)
             try:
-                running = self._runner.start_item(self.call, args, item, self._deadline)
+                running = self._runner.start_item(self.call, args, item, self._deadline, self._peer, index)
             except CallError as error:
                 item.refuse(error)
             else:
@@ -129,13 +129,9 @@ class _Item:
             self._batch.ended(self._index, member("result", result), well=True)
 
     def refuse(self, error: CallError) -> None:
-        self._fail(dumps(refusal(error)))
+        self.failed(dumps(refusal(error)))
 
     def failed(self, error: bytes) -> None:
-        log_failure(self._batch.call.function, error)
-        self._fail(error)
-
-    def _fail(self, error: bytes) -> None:
         self._batch.ended(self._index, member("error", error), well=False)
 
     def progress(self, report: bytes) -> None:

@@ -13,7 +13,8 @@ import gevent
 
 from ..errors import ConfigurationError
 from ..pool.processes import DEFAULT_GRACE, Processes
-from ..tasks.processes import setup_for
+from ..tasks.middleware import Middleware
+from ..tasks.processes import DEFAULT_TEARDOWN, setup_for
 from ..tasks.registry import Tasks
 from ..tasks.task import DEFAULT_GROUP, Task
 
@@ -59,8 +60,16 @@ class ProcessGroups(Mapping[str, Processes]):
     """
 
     def __init__(
-        self, tasks: Tasks, groups: Mapping[str, Group | int], *, grace: float = DEFAULT_GRACE, debug: bool = False
+        self,
+        tasks: Tasks,
+        groups: Mapping[str, Group | int],
+        *,
+        grace: float = DEFAULT_GRACE,
+        teardown: float = DEFAULT_TEARDOWN,
+        middleware: Iterable[Middleware | str] = (),
+        debug: bool = False,
     ) -> None:
+        middleware = list(middleware)
         used: dict[str, list[Task[..., Any]]] = {}
         for task in tasks:
             if task.group is not None:
@@ -71,7 +80,7 @@ class ProcessGroups(Mapping[str, Processes]):
             group = groups.get(name, Group())
             group = Group(group) if isinstance(group, int) else group
             self._pools[name] = Processes(
-                setup_for(its_tasks, debug=debug),
+                setup_for(its_tasks, debug=debug, group=name, middleware=middleware, teardown=teardown),
                 group.processes,
                 grace=grace if group.grace is None else group.grace,
                 max_tasks=group.max_tasks,

@@ -20,12 +20,15 @@ from ..hub.files import Renewed, read_secrets
 from ..hub.signals import stop_at_signals
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
+from ..tasks.middleware import Hooks, Middleware, load_middleware
+from ..tasks.processes import DEFAULT_TEARDOWN
 from ..tasks.registry import Tasks
 from ..tasks.task import DEFAULT_GROUP
 from ..wire.address import Address
 from ..wire.proof import Secrets
 from .acceptor import Acceptor
 from .connection import LineConnection
+from .failures import FailureLog
 from .groups import Group, ProcessGroups, in_all
 from .guard import Guard
 from .limits import DEFAULT_DRAIN, DEFAULT_LISTEN, Limits
@@ -56,6 +59,11 @@ class Server:
         Seconds between asking a task in a process to end and killing it.
     max_running
         How many calls of a task run at once, by its name, in place of what the task says itself.
+    middleware
+        What is around all calls and tasks, besides what ``tasks`` has: ``Middleware``, or its name,
+        ``package.module:object``.
+    teardown
+        Seconds that a task process has for its end in good order.
     cancel_abandoned
         Cancel the calls of a connection that broke, instead of letting them end.
     debug
@@ -88,6 +96,8 @@ class Server:
         limits: Limits | None = None,
         grace: float = DEFAULT_GRACE,
         max_running: Mapping[str, int] | None = None,
+        middleware: Iterable[Middleware | str] = (),
+        teardown: float = DEFAULT_TEARDOWN,
         cancel_abandoned: bool = False,
         debug: bool = False,
         secrets: Iterable[str | bytes] = (),
@@ -106,9 +116,20 @@ class Server:
         if default != Group() and DEFAULT_GROUP in groups:
             raise ConfigurationError(f"the group {DEFAULT_GROUP!r} is described twice: leave out processes and max_…")
         groups.setdefault(DEFAULT_GROUP, default)
-        self.groups = ProcessGroups(self.tasks, groups, grace=grace, debug=debug)
+        middleware = [FailureLog(), *self.tasks.middleware, *middleware]
+        self.hooks = Hooks(load_middleware(one) if isinstance(one, str) else one for one in middleware)
+        self.groups = ProcessGroups(
+            self.tasks, groups, grace=grace, teardown=teardown, middleware=middleware, debug=debug
+        )
         _check_max_running(self.tasks, max_running or {})
-        self.runner = Runner(self.tasks, self.groups, debug=debug, max_running=max_running)
+        self.runner = Runner(
+            self.tasks,
+            self.groups,
+            debug=debug,
+            max_running=max_running,
+            hooks=self.hooks,
+            check_result=self.limits.check_result,
+        )
         self._guard = _guard(secrets, secret_file, self.limits)
         self._acceptor = Acceptor(
             listen,
@@ -121,7 +142,7 @@ class Server:
         self._sessions: set[Session] = set()
         self._ask_status = ask_status
         self._started_at = time.monotonic()
-        self._stopping = False
+        self._stopping = self._has_ended = False
         self._patience = 0.0
         self._stopped = Event()
 
@@ -153,6 +174,7 @@ class Server:
             self._acceptor.close()
             raise
         self._acceptor.start()
+        self.hooks.tell(self.hooks.server_started, self)
 
     def serve_forever(self, drain: float = DEFAULT_DRAIN) -> None:
         """Start (unless that was done), and serve until SIGTERM or SIGINT has drained it, or ``stop`` was called.
@@ -183,6 +205,9 @@ class Server:
             for session in list(self._sessions):
                 session.cancel_all()
         self.groups.close()
+        if not self._has_ended:
+            self._has_ended = True
+            self.hooks.tell(self.hooks.server_stopped, self)
         self._stopped.set()
 
     def wait_stopped(self) -> None:

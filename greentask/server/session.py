@@ -34,7 +34,6 @@ from ..wire.message import (
 from ..wire.steps import LARGE, take_apart
 from .batch import Batch
 from .connection import LineConnection
-from .failures import log_failure
 from .own import OWN, call_own
 
 if TYPE_CHECKING:
@@ -49,12 +48,11 @@ _MOST_LINES = 4
 class Answer:
     """The ``Listener`` of one call. Where the call has no id, ``body`` waits here for its turn."""
 
-    __slots__ = ("_credit", "_cut_off", "body", "bulk", "function", "id", "is_stream", "running", "session", "size")
+    __slots__ = ("_credit", "_cut_off", "body", "bulk", "id", "is_stream", "running", "session", "size")
 
     def __init__(self, session: Session, id: Id | None) -> None:
         self.session = session
         self.id = id
-        self.function = ""
         self.body: tuple[bytes, ...] | None = None
         self.running: Running | Batch | None = None
         self.is_stream = False
@@ -86,15 +84,11 @@ class Answer:
             self.session.finish(self, b'"result":', *result)  # nobody copies what is large
 
     def failed(self, error: bytes) -> None:
-        log_failure(self.function, error)
-        self._fail(error)
-
-    def _fail(self, error: bytes) -> None:
         self.session.finish(self, _CUT_OFF if self._cut_off else member("error", error))
 
     def refuse(self, error: CallError) -> None:
         """End it with one of the protocol's own errors."""
-        self._fail(dumps(refusal(error)))
+        self.failed(dumps(refusal(error)))
 
     def progress(self, report: bytes) -> None:
         if not self.session.connection.is_behind:  # who reads slowly sees fewer
@@ -318,17 +312,15 @@ class Session:
             self.connection.send(line(request.id, error_member(in_use)))
             return
         answer = self._begin(request.id)
-        answer.function = request.function
         if is_large:
             answer.size = len(text)
             self._size += len(text)
             answer.bulk = [value for value in (request.args, *(request.batch or ())) if value]
+        if not has_room:
+            crowded = "too many calls are in flight on this connection, with streams among them (max_in_flight)"
+            self._refuse(request, answer, Overloaded(f"{crowded}: try again later"))
+            return
         try:
-            if not has_room:
-                raise Overloaded(
-                    "too many calls are in flight on this connection, with streams among them (max_in_flight): "
-                    "try again later"
-                )
             self._start(request, text, answer, arrived)
         except CallError as error:
             answer.refuse(error)
@@ -367,12 +359,12 @@ class Session:
             answer.done(dumps(call_own(self, call)))
             return
         if self._draining:
-            raise Draining(_GOING_AWAY)
+            self._refuse(call, answer, Draining(_GOING_AWAY))
+            return
         if server.in_flight > server.limits.max_calls:
-            raise Overloaded(
-                f"{server.limits.max_calls} calls are in flight on this server, and it takes no more (max_calls): "
-                "try again later"
-            )
+            full = f"{server.limits.max_calls} calls are in flight on this server, and it takes no more (max_calls)"
+            self._refuse(call, answer, Overloaded(f"{full}: try again later"))
+            return
         deadline = None if call.timeout is None else arrived + call.timeout
         if call.batch is not None:
             answer.running = Batch(server, call, call.batch, deadline, answer)
@@ -380,4 +372,7 @@ class Session:
             if call.stream:
                 answer.stream(call.stream)
                 self._streams += 1
-            answer.running = server.runner.start(call, text, answer, deadline)
+            answer.running = server.runner.start(call, text, answer, deadline, self.connection.peer)
+
+    def _refuse(self, call: Call, answer: Answer, error: CallError) -> None:
+        self.server.runner.refuse(call, answer, error, self.connection.peer)

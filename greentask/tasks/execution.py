@@ -8,10 +8,11 @@ from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
-from ..errors import CallError, Interrupt, InvalidArguments, InvalidResult, describe, refusal
+from ..errors import CallError, Interrupt, InvalidArguments, InvalidResult, describe, ended_by, refusal
 from ..pool.coroutines import run_coroutine
 from ..wire.json import dumps
 from .context import RunningTask, enter
+from .middleware import CallInfo, Hooks, Refused
 from .task import Task
 
 __all__ = ["execute"]
@@ -24,11 +25,14 @@ def execute(
     emit: Callable[[bytes], None] | None = None,
     *,
     debug: bool = False,
+    hooks: Hooks | None = None,
+    info: CallInfo | None = None,
 ) -> tuple[bool, bytes]:
     """Run it here; whether it ended well, and the JSON of its result or of its error object.
 
     ``emit`` takes the items of a generator one by one, and may wait; without it they are the result, as an array.
     Raises ``Interrupt`` only: whoever interrupted it says what that means. With ``debug``, errors carry tracebacks.
+    ``hooks`` run around it, and see it as ``info``.
     """
     try:
         if emit is not None and not task.streams:
@@ -38,21 +42,37 @@ def execute(
         return False, dumps(refusal(error))
     enter(running)
     try:
-        result = task.function(*positional, **named)
-        if task.streams:
-            result = _drain(task, result, emit)
-        elif isinstance(result, CoroutineType):
-            result = run_coroutine(result)
-        return True, _encode(task, "returned", result)
+        if hooks is None or info is None:
+            return True, _run(task, positional, named, emit)
+        return True, hooks.around(info, lambda: _run(task, positional, named, emit), _told)
     except Interrupt:
         raise
-    except _NotJSON as error:
-        return False, dumps(refusal(InvalidResult(str(error))))
     except BaseException as error:
-        trace = "".join(traceback.format_exception(error)) if debug else None
-        return False, dumps(describe(error, traceback=trace))
+        return False, dumps(_told(error, debug=debug))
     finally:
         enter(None)
+
+
+def _run(
+    task: Task[..., Any], positional: list[Any], named: dict[str, Any], emit: Callable[[bytes], None] | None
+) -> bytes:
+    result = task.function(*positional, **named)
+    if task.streams:
+        result = _drain(task, result, emit)
+    elif isinstance(result, CoroutineType):
+        result = run_coroutine(result)
+    return _encode(task, "returned", result)
+
+
+def _told(error: BaseException, *, debug: bool = False) -> dict[str, Any]:
+    """The error object for what came out of it."""
+    if isinstance(error, Refused):
+        return refusal(error.error)
+    if isinstance(error, _NotJSON):
+        return refusal(InvalidResult(str(error)))
+    if isinstance(error, Interrupt):
+        return refusal(ended_by(error))
+    return describe(error, traceback="".join(traceback.format_exception(error)) if debug else None)
 
 
 class _NotJSON(Exception):

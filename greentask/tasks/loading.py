@@ -27,6 +27,9 @@ def load_apps(apps: Iterable[str], *, in_processes: Iterable[str] = ()) -> Tasks
         found = _attribute(module, path, app) if path else module
         for task in _tasks_of(found, app, groups):
             tasks.add(task)
+        for registry in [found] if isinstance(found, Tasks) else vars(module).values():
+            if isinstance(registry, Tasks):
+                tasks.middleware += [one for one in registry.middleware if one not in tasks.middleware]
     for name in groups:
         if name not in tasks or not tasks.get(name).process:
             raise ConfigurationError(

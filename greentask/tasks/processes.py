@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import faulthandler
+import pickle
+import signal
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import ConfigurationError, Interrupt, InvalidArguments, ended_by, refusal
@@ -12,14 +17,29 @@ from ..pool.setup import Setup
 from ..wire.json import dumps, loads_checked
 from .context import RunningTask
 from .execution import execute
+from .middleware import CallInfo, Hooks, Middleware, load_middleware, pack
 from .registry import Tasks
-from .task import Task, find_target
+from .task import DEFAULT_GROUP, Task, find_target
 
-__all__ = ["make_handler", "setup_for"]
+__all__ = ["DEFAULT_TEARDOWN", "make_handler", "setup_for"]
 
 
-def setup_for(tasks: Iterable[Task[..., Any]], *, debug: bool = False) -> Setup:
-    """How to set up processes that run these tasks. Raises ``ConfigurationError`` where one can't be imported there."""
+#: Seconds that a task process has for its end in good order.
+DEFAULT_TEARDOWN = 5.0
+
+
+def setup_for(
+    tasks: Iterable[Task[..., Any]],
+    *,
+    debug: bool = False,
+    group: str = DEFAULT_GROUP,
+    middleware: Iterable[Middleware | str] = (),
+    teardown: float = DEFAULT_TEARDOWN,
+) -> Setup:
+    """How to set up processes that run these tasks. Raises ``ConfigurationError`` where one can't be imported there.
+
+    ``teardown``: seconds that a process has for its end in good order.
+    """
     targets = []
     for task in tasks:
         task.check_importable()
@@ -29,28 +49,44 @@ def setup_for(tasks: Iterable[Task[..., Any]], *, debug: bool = False) -> Setup:
                 "can't import: move it to a module of its own"
             )
         targets.append((task.name, task.target))
-    return Setup(f"{__name__}:make_handler", (tuple(targets), debug))
+    packed = tuple(one for given in middleware if (one := pack(given)) is not None)
+    return Setup(f"{__name__}:make_handler", (tuple(targets), debug, group, packed, teardown), farewell=teardown)
 
 
-def make_handler(targets: tuple[tuple[str, str], ...], debug: bool) -> Handler:
+def make_handler(
+    targets: tuple[tuple[str, str], ...],
+    debug: bool,
+    group: str = DEFAULT_GROUP,
+    middleware: tuple[str | bytes, ...] = (),
+    teardown: float = DEFAULT_TEARDOWN,
+) -> Handler:
     """Import the tasks (in the template), and return what runs their calls (in the processes)."""
     tasks = Tasks()
     for name, target in targets:
         module, _, qualname = target.partition(":")
         found = find_target(module, qualname)
         tasks.add(found if isinstance(found, Task) and found.name == name else _plain(found, name))
-    return _TaskHandler(tasks, debug=debug)
+    hooks = Hooks(load_middleware(one) if isinstance(one, str) else pickle.loads(one) for one in middleware)
+    return _TaskHandler(tasks, hooks, group, teardown, debug=debug)
 
 
 class _TaskHandler:
     """Runs the calls of tasks: their lines come as they came, results and errors leave as JSON."""
 
-    def __init__(self, tasks: Tasks, *, debug: bool) -> None:
+    def __init__(self, tasks: Tasks, hooks: Hooks, group: str, teardown: float, *, debug: bool) -> None:
         self._tasks = tasks
+        self._hooks = hooks
+        self._group = group
+        self._teardown = teardown
         self._debug = debug
 
     def prepare(self) -> None:
-        """Nothing: all is imported."""
+        self._hooks.tell(self._hooks.process_started, self._group)
+
+    def finish(self) -> None:
+        if self._hooks.process_stopped:
+            with within(self._teardown):
+                self._hooks.tell(self._hooks.process_stopped, self._group)
 
     def run(self, job: Job) -> tuple[bool, bytes]:
         try:
@@ -64,13 +100,13 @@ class _TaskHandler:
         running = RunningTask(
             message.get("id"), job.call.name, job.call.deadline, report if job.wants_progress else None
         )
-        return execute(
-            self._tasks.get(job.call.name),
-            message.get("args"),
-            running,
-            job.item if job.call.window else None,
-            debug=self._debug,
-        )
+        name, emit = job.call.name, job.item if job.call.window else None
+        hooks = info = None
+        if self._hooks.watch_tasks:
+            hooks = self._hooks
+            info = CallInfo(name, message.get("id"), None, None, "process", self._group, time.monotonic(), {})
+        task = self._tasks.get(name)
+        return execute(task, message.get("args"), running, emit, debug=self._debug, hooks=hooks, info=info)
 
     def interrupted(self, interrupt: Interrupt) -> bytes:
         return dumps(refusal(ended_by(interrupt)))
@@ -79,3 +115,15 @@ class _TaskHandler:
 def _plain(found: Any, name: str) -> Task[..., Any]:
     function = found.function if isinstance(found, Task) else found
     return Task(function, name=name, process=True)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """End this process where what is inside takes longer, even where it hangs in C; its stack goes to stderr."""
+    try:
+        faulthandler.dump_traceback_later(seconds, exit=True)
+    except Exception:  # a task has closed stderr
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    yield
+    faulthandler.cancel_dump_traceback_later()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError, UnknownTask
+from .middleware import Middleware
 from .task import Task, is_importable
 
 __all__ = ["Tasks"]
@@ -17,7 +18,7 @@ R = TypeVar("R")
 
 
 class Tasks:
-    """A registry of tasks, by name.
+    """A registry of tasks, by name, with the middleware that is to be around all tasks of a server that has them.
 
     >>> tasks = Tasks([len])
     >>> @tasks.task(timeout=5)
@@ -27,7 +28,13 @@ class Tasks:
     ['add', 'len']
     """
 
-    def __init__(self, tasks: Iterable[Task[..., Any] | Callable[..., Any]] = ()) -> None:
+    def __init__(
+        self,
+        tasks: Iterable[Task[..., Any] | Callable[..., Any]] = (),
+        *,
+        middleware: Iterable[Middleware | str] = (),
+    ) -> None:
+        self.middleware = list(middleware)
         self._tasks: dict[str, Task[..., Any]] = {}
         for task in tasks:
             self.add(task)

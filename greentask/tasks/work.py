@@ -39,6 +39,9 @@ class _WorkHandler:
             function, args = load(self._initializer)
             function(*args)
 
+    def finish(self) -> None:
+        """Nothing: what it has needs no end."""
+
     def run(self, job: Job) -> tuple[bool, Body]:
         report = functools.partial(_report, job) if job.wants_progress else None
         enter(RunningTask(None, None, job.call.deadline, report))

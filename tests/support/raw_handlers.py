@@ -18,6 +18,9 @@ class Plain:
     def prepare(self) -> None:
         pass
 
+    def finish(self) -> None:
+        pass
+
     def interrupted(self, interrupt: Interrupt) -> bytes:
         return dumps(refusal(ended_by(interrupt)))
 

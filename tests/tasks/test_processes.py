@@ -193,7 +193,9 @@ def test_errors_have_tracebacks_in_debugging(served: Tasks) -> None:
 def test_the_setup_names_each_task_and_where_it_is(served: Tasks) -> None:
     setup = setup_for([served.get("mail.send"), served.get("plain")], debug=True)
     assert setup.factory == "greentask.tasks.processes:make_handler"
-    assert setup.args == ((("mail.send", f"{MODULE}:send"), ("plain", f"{MODULE}:plain")), True)
+    targets = (("mail.send", f"{MODULE}:send"), ("plain", f"{MODULE}:plain"))
+    assert setup.args == (targets, True, "default", (), 5.0)
+    assert setup.farewell == 5.0
 
 
 def test_a_task_of_the_program_that_was_started_is_refused() -> None:
