@@ -153,8 +153,12 @@ def take_turns(address: str, connections: int, seconds: float, line: bytes, paus
 @contextmanager
 def elsewhere(processes: int = 1) -> Iterator[ProcessPoolExecutor]:
     """Processes for what must not get into the way of what is measured: as if it ran on a machine of its own."""
-    with ProcessPoolExecutor(processes, mp_context=_SPAWN, initializer=os.nice, initargs=(10,)) as executor:
+    with ProcessPoolExecutor(processes, mp_context=_SPAWN, initializer=_step_back) as executor:
         yield executor
+
+
+def _step_back() -> None:
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 @contextmanager

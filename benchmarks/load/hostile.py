@@ -28,7 +28,7 @@ _CALL = call_line("echo", {"to": "customer@example.com"})
 
 
 def measure(
-    hostile: int = 100_000, honest: int = 50, seed: int | None = None, slice: float = 2.0, at_once: int = 4_000
+    hostile: int = 100_000, honest: int = 50, seed: int | None = None, slice: float = 2.0, at_once: int = 3_000
 ) -> list[Figure]:
     """``hostile`` connections, up to ``at_once`` of them at a time, while ``honest`` clients call without pause."""
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
@@ -48,6 +48,7 @@ def measure(
         busy: list[float] = []
         most = 0
         while not attacking.done():
+            assert time.monotonic() < began + 10 * PATIENCE, "the attackers come to no end"
             busy += take_turns(address, honest, slice, _CALL)
             most = max(most, front.memory_info().rss)
         counts = attacking.result()

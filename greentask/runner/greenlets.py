@@ -104,12 +104,10 @@ class GreenletCall:
     def _execute(self) -> None:
         self._began = True
         self._greenlet = getcurrent()
-        call = self._call
-        running = RunningTask(call.id, self._task.name, self.deadline, self._report if call.progress else None)
-        emit = self._emit if call.stream else None
+        emit = self._emit if self._call.stream else None
         try:
             ended_well, body = execute(
-                self._task, self._args, running, emit, debug=self._debug, hooks=self._hooks, info=self._info
+                self._task, self._args, self._running, emit, debug=self._debug, hooks=self._hooks, info=self._info
             )
         except Interrupt as interrupt:
             # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
@@ -119,6 +117,10 @@ class GreenletCall:
         listener = self._take_listener()
         if listener is not None:
             (listener.done if ended_well else listener.failed)(body)
+
+    def _running(self) -> RunningTask:
+        report = self._report if self._call.progress else None
+        return RunningTask(self._call.id, self._task.name, self.deadline, report)
 
     def _report(self, progress: dict[str, Any]) -> None:
         if self._listener is not None:

@@ -47,14 +47,19 @@ class RunningTask:
 
 
 _NOT_A_TASK = RunningTask()
-_current: ContextVar[RunningTask] = ContextVar("greentask.current", default=_NOT_A_TASK)
+# Or what makes it, when somebody looks: most tasks don't.
+_current: ContextVar[RunningTask | Callable[[], RunningTask]] = ContextVar("greentask.current", default=_NOT_A_TASK)
 
 
 def current() -> RunningTask:
     """The task that is running here. Outside of one, something harmless whose members are None."""
-    return _current.get()
+    running = _current.get()
+    if not isinstance(running, RunningTask):
+        running = running()
+        _current.set(running)
+    return running
 
 
-def enter(running: RunningTask | None) -> None:
-    """Make ``running`` the current task of this greenlet (None: no task)."""
+def enter(running: RunningTask | Callable[[], RunningTask] | None) -> None:
+    """Make ``running``, or what it returns, the current task of this greenlet (None: no task)."""
     _current.set(running or _NOT_A_TASK)

@@ -21,7 +21,7 @@ __all__ = ["execute"]
 def execute(
     task: Task[..., Any],
     args: dict[str, Any] | list[Any] | None,
-    running: RunningTask,
+    running: RunningTask | Callable[[], RunningTask],
     emit: Callable[[bytes], None] | None = None,
     *,
     debug: bool = False,
@@ -30,6 +30,7 @@ def execute(
 ) -> tuple[bool, bytes]:
     """Run it here; whether it ended well, and the JSON of its result or of its error object.
 
+    ``running`` is what ``current()`` gives meanwhile, or makes it when that is called.
     ``emit`` takes the items of a generator one by one, and may wait; without it they are the result, as an array.
     Raises ``Interrupt`` only: whoever interrupted it says what that means. With ``debug``, errors carry tracebacks.
     ``hooks`` run around it, and see it as ``info``.

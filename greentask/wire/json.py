@@ -166,11 +166,11 @@ def explain(error: Exception, max_depth: int, text: bytes, place: str = "") -> I
 
 
 def _count_keys(value: Any) -> int:
+    inside: Any = value
+    count = 0
     if type(value) is dict:
-        count, inside = len(value), list(value.values())
-    elif type(value) is list:
-        count, inside = 0, value
-    else:
+        count, inside = len(value), value.values()
+    elif type(value) is not list:
         return 0
     if not _are_leaves(map(type, inside)):
         for item in inside:

@@ -125,10 +125,11 @@ def _decode(message: Any) -> Call | More:
     if not isinstance(message, dict):
         raise BadRequest(f"a message is an object, not {_kind(message)}")
     id = message.get("id")
-    if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
-        raise BadRequest(f"id must be a string or an integer, not {_kind(id)}")
-    if isinstance(id, str) and len(id) > MAX_ID:
-        raise BadRequest(f"id is longer than {MAX_ID} characters: it would be on every line about the call")
+    if type(id) is not int and id is not None:
+        if not isinstance(id, str):
+            raise BadRequest(f"id must be a string or an integer, not {_kind(id)}")
+        if len(id) > MAX_ID:
+            raise BadRequest(f"id is longer than {MAX_ID} characters: it would be on every line about the call")
     try:
         if "more" in message:
             return _decode_more(message)
@@ -289,9 +290,9 @@ def error_member(error: CallError) -> bytes:
 
 def line(id: Id | None, body: bytes) -> bytes:
     """A reply's line around a member."""
-    if id is None:
-        return b"{%b}\n" % body
-    return b'{"id":%b,%b}\n' % (b"%d" % id if type(id) is int else dumps(id), body)
+    if type(id) is int:
+        return b'{"id":%d,%b}\n' % (id, body)
+    return b"{%b}\n" % body if id is None else b'{"id":%b,%b}\n' % (dumps(id), body)
 
 
 def line_around(id: Id | None) -> tuple[bytes, bytes]:
