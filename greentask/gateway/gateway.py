@@ -20,7 +20,7 @@ from ..hub.signals import stop_at_signals
 from ..server.listening import SocketFile, bound_address, listen_on, socket_files
 from ..wire.address import Address, parse_address
 from ..wire.json import DEEPEST, dumps
-from ..wire.message import BadRequest, Call, Id, More, decode_request
+from ..wire.message import BadRequest, Call, Id, decode_request
 from .websocket import DEFAULT_MAX_MESSAGE, GOING_AWAY, Handler, WebSocket, welcome
 
 __all__ = ["DEFAULT_LISTEN", "Gateway"]
@@ -180,7 +180,7 @@ class Gateway:
 
     def _decode(self, message: str | bytes) -> Call:
         call = decode_request(message.encode() if isinstance(message, str) else message)
-        if isinstance(call, More) or call.batch is not None or call.stream:
+        if not isinstance(call, Call) or call.batch is not None or call.stream:
             raise BadRequest("batch and stream are not available through this gateway", getattr(call, "id", None))
         if call.function not in self.tasks:
             error = UnknownTask(f"this gateway offers no task {call.function[:80]!r}")

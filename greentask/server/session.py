@@ -19,9 +19,11 @@ from ..hub.steps import run_in_turns
 from ..pool.frames import Body
 from ..runner import Running
 from ..wire.json import dumps
+from ..wire.jsonrpc import looks_like, parse_error
 from ..wire.message import (
     BadRequest,
     Call,
+    Foreign,
     Id,
     More,
     decode_request,
@@ -34,6 +36,7 @@ from ..wire.message import (
 from ..wire.steps import LARGE, take_apart
 from .batch import Batch
 from .connection import LineConnection
+from .jsonrpc import Exchange
 from .own import OWN, call_own
 
 if TYPE_CHECKING:
@@ -141,6 +144,7 @@ class Session:
         "_by_id",
         "_changed",
         "_draining",
+        "_exchanges",
         "_goes_after_this",
         "_goodbye",
         "_held",
@@ -158,6 +162,7 @@ class Session:
         self.connection = connection
         self._by_id: dict[Id, Answer] = {}
         self._in_order = _NOBODY  # calls without id
+        self._exchanges: set[Exchange] | None = None  # of JSON-RPC
         self._in_flight = 0
         self._streams = 0  # in flight
         self._held = 0  # bytes of answers that wait for their turn
@@ -232,6 +237,8 @@ class Session:
         for answer in [*self._by_id.values(), *self._in_order]:
             if answer.running is not None:
                 answer.running.cancel()
+        for exchange in list(self._exchanges or ()):
+            exchange.cancel()
 
     def finish(self, answer: Answer, *body: bytes) -> None:
         """A call has ended; the pieces of its line's body."""
@@ -275,6 +282,9 @@ class Session:
         if self.connection.gone:
             for answer in [*self._by_id.values(), *self._in_order]:
                 answer.abandon()
+            if self.server.cancel_abandoned:
+                for exchange in list(self._exchanges or ()):
+                    exchange.cancel()
         self._changed.wait()
 
     def _take_all(self, lines: Iterable[bytes]) -> None:
@@ -297,12 +307,18 @@ class Session:
             request = self._decode_in_turns(text) if is_large else decode_request(text, self.server.limits.max_depth)
         except CallError as error:
             self._has_room()
-            self._begin(getattr(error, "id", None)).refuse(error)
+            if looks_like(text):
+                self.connection.send(parse_error(error), b"\n")
+            else:
+                self._begin(getattr(error, "id", None)).refuse(error)
             return
         if isinstance(request, More):
             granted = self._by_id.get(request.id)
             if granted is not None:
                 granted.grant(request.items)
+            return
+        if isinstance(request, Foreign):
+            Exchange(self, request.value, has_room=self._has_room()).start()
             return
         # These are answered at once. They don't wait, so that a connection that is full can cancel a call.
         has_room = (request.id is not None and request.function in OWN) or self._has_room()
@@ -325,7 +341,7 @@ class Session:
         except CallError as error:
             answer.refuse(error)
 
-    def _decode_in_turns(self, text: bytes) -> Call | More:
+    def _decode_in_turns(self, text: bytes) -> Call | More | Foreign:
         return run_in_turns(decode_request_in_steps(text, self.server.limits.max_depth, self.server.runner.is_carried))
 
     def _has_room(self) -> bool:
@@ -358,12 +374,9 @@ class Session:
         if call.function in OWN:
             answer.done(dumps(call_own(self, call)))
             return
-        if self._draining:
-            self._refuse(call, answer, Draining(_GOING_AWAY))
-            return
-        if server.in_flight > server.limits.max_calls:
-            full = f"{server.limits.max_calls} calls are in flight on this server, and it takes no more (max_calls)"
-            self._refuse(call, answer, Overloaded(f"{full}: try again later"))
+        refusal = self.why_not()
+        if refusal is not None:
+            self._refuse(call, answer, refusal)
             return
         deadline = None if call.timeout is None else arrived + call.timeout
         if call.batch is not None:
@@ -373,6 +386,36 @@ class Session:
                 answer.stream(call.stream)
                 self._streams += 1
             answer.running = server.runner.start(call, text, answer, deadline, self.connection.peer)
+
+    def why_not(self) -> CallError | None:
+        """Why no call is started now; None where one may be."""
+        if self._draining:
+            return Draining(_GOING_AWAY)
+        most = self.server.limits.max_calls
+        if self.server.in_flight > most:
+            full = f"{most} calls are in flight on this server, and it takes no more (max_calls)"
+            return Overloaded(f"{full}: try again later")
+        return None
+
+    def enter(self, exchange: Exchange) -> None:
+        """What came in a line of JSON-RPC is in flight."""
+        self._in_flight += 1
+        self.server.in_flight += 1
+        if self._exchanges is None:
+            self._exchanges = set()
+        self._exchanges.add(exchange)
+
+    def leave(self, exchange: Exchange, answer: bytes) -> None:
+        """It has ended, with this line or none."""
+        self._in_flight -= 1
+        self.server.in_flight -= 1
+        assert self._exchanges is not None
+        self._exchanges.remove(exchange)
+        if answer:
+            self.connection.send(answer)
+        self._changed.set()
+        if self._draining:
+            self._say_goodbye()
 
     def _refuse(self, call: Call, answer: Answer, error: CallError) -> None:
         self.server.runner.refuse(call, answer, error, self.connection.peer)

@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_STREAM_WINDOW",
     "Args",
     "Call",
+    "Foreign",
     "Id",
     "More",
     "Reply",
@@ -50,7 +51,6 @@ _CALL_MEMBERS = _PLAIN_MEMBERS | {"progress", "batch", "stream", "enqueue"}
 _REPLY_KINDS = ("result", "error", "progress", "item")
 _NOT_YET = {
     "enqueue": "durable tasks (enqueue) are not available on this server: it has no queue",
-    "jsonrpc": 'JSON-RPC is not available on this server: send {"function": …, "args": …}',
     "auth": "a proof belongs into the first line, and only where the server's first line asks for it",
 }
 
@@ -98,7 +98,14 @@ class BadRequest(InvalidMessage):
         return "InvalidMessage"
 
 
-def decode_request(text: bytes, max_depth: int = MAX_DEPTH) -> Call | More:
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A line of another protocol on the same port, JSON-RPC: its JSON value."""
+
+    value: Any
+
+
+def decode_request(text: bytes, max_depth: int = MAX_DEPTH) -> Call | More | Foreign:
     """What a client's line asks for. Raises ``InvalidMessage`` (with ``.id`` where one could be read)."""
     try:
         message = loads(text, max_depth)
@@ -109,7 +116,7 @@ def decode_request(text: bytes, max_depth: int = MAX_DEPTH) -> Call | More:
 
 def decode_request_in_steps(
     text: bytes, max_depth: int, is_carried: Callable[[str], bool]
-) -> Generator[None, None, Call | More]:
+) -> Generator[None, None, Call | More | Foreign]:
     """The same for a large line, in steps between which others may run.
 
     Where ``is_carried`` says so of its function, the call's arguments are checked, and may be left out of it.
@@ -121,9 +128,13 @@ def decode_request_in_steps(
     return _decode(message)
 
 
-def _decode(message: Any) -> Call | More:
+def _decode(message: Any) -> Call | More | Foreign:
     if not isinstance(message, dict):
+        if isinstance(message, list):
+            return Foreign(message)
         raise BadRequest(f"a message is an object, not {_kind(message)}")
+    if "jsonrpc" in message:
+        return Foreign(message)
     id = message.get("id")
     if type(id) is not int and id is not None:
         if not isinstance(id, str):

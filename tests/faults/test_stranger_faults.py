@@ -224,8 +224,9 @@ def test_s1_10_000_guesses(secrets: Path, tmp_path: Path, count: int) -> None:
 def test_s1_many_guesses_at_the_same_time_are_no_more_guesses(secrets: Path) -> None:
     with serving("--secret-file", str(secrets), "--max-failures", "5", apps=["support.server_tasks:add"]) as server:
         peers = [server.connect() for _ in range(50)]
-        for peer in peers:
-            peer.send(answer(OTHER, peer.hear()["challenge"]))
+        challenges = [peer.hear()["challenge"] for peer in peers]
+        for peer, challenge in zip(peers, challenges):
+            peer.send(answer(OTHER, challenge))
         said = [is_refused(peer) for peer in peers]
         assert sum("the proof is wrong" in text for text in said) == 5
         for peer in peers:

@@ -13,6 +13,7 @@ from greentask.wire.message import (
     DEFAULT_STREAM_WINDOW,
     BadRequest,
     Call,
+    Foreign,
     More,
     Reply,
     decode_reply,
@@ -87,8 +88,11 @@ def test_a_message_is_one_line(messages: list[bytes]) -> None:
 # ---- Whatever comes in
 
 
-def check_request(request: Call | More) -> None:
+def check_request(request: Call | More | Foreign) -> None:
     """That it is what the types say, since the layers above rely on them."""
+    if isinstance(request, Foreign):
+        assert isinstance(request.value, list) or "jsonrpc" in request.value
+        return
     assert request.id is None or type(request.id) in (str, int)
     if isinstance(request, More):
         assert request.id is not None
@@ -239,8 +243,6 @@ def test_all_that_may_be_in_a_call() -> None:
         ({"function": "f", "enqueue": {"delay": 5}}, "durable tasks (enqueue) are not available on this server"),
         ({"function": "f", "enqueue": None}, "durable tasks (enqueue) are not available on this server"),
         ({"function": "f", "enqueue": 0}, "durable tasks (enqueue) are not available on this server"),
-        ({"jsonrpc": "2.0", "method": "f", "id": 1}, "JSON-RPC is not available on this server: send {"),
-        ({"jsonrpc": "2.0", "method": "f", "params": []}, "JSON-RPC is not available on this server: send {"),
         ({"auth": {"nonce": "00", "proof": "00"}}, "a proof belongs into the first line"),
     ],
     ids=lambda item: json.dumps(item)[:50] if isinstance(item, dict) else "",
@@ -256,8 +258,6 @@ def test_what_is_no_call_is_refused_with_its_reason(members: dict[str, Any], say
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (b"[]", "an array"),
-        (b'[{"jsonrpc":"2.0","method":"f","id":1}]', "an array"),
         (b'"f"', "a string"),
         (b"1", "a number"),
         (b"-2.5", "a number"),
