@@ -146,6 +146,12 @@ def _name_and_number(text: str) -> tuple[str, int]:
 @click.option(
     "--secret-file", metavar="FILE", help="Callers must prove that they know a secret of this file (one a line)."
 )
+@click.option(
+    "--allow",
+    metavar="NETWORK",
+    multiple=True,
+    help="Take connections only from here: 10.0.0.0/8, 2001:db8::/32 or an address; may be given several times.",
+)
 @click.option("--insecure", is_flag=True, help="Listen where other machines can call, with no proof of who does.")
 @click.option("--reload", is_flag=True, help="Reload when a source file changes: for development.")
 @click.option(

@@ -37,6 +37,7 @@ class ServeConfig:
     teardown_timeout: float = DEFAULT_TEARDOWN
     cancel_abandoned: bool = False
     secret_file: str | None = None
+    allow: tuple[str, ...] = ()
     insecure: bool = False
     debug: bool = False
     log_file: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import select
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,7 +22,7 @@ from ..wire.address import Address, parse_addresses
 from .connection import LineConnection
 from .limits import Limits
 from .listening import SocketFile, bound_address, listen_on, socket_files
-from .origin import ip_of, origin_of
+from .origin import Networks, ip_of, origin_of
 
 __all__ = ["Acceptor"]
 
@@ -57,8 +58,10 @@ class Acceptor:
         sockets: Iterable[GreenSocket] | None = None,
         socket_mode: int | None = None,
         socket_owner: str | None = None,
+        allow: Iterable[str] = (),
     ) -> None:
         self.limits = limits
+        self.not_allowed = 0  # connections that were closed at once
         self.open: set[LineConnection] = set()
         self.refused = 0
         self.late = 0
@@ -67,6 +70,8 @@ class Acceptor:
         self._remedy = remedy
         self._socket_mode = socket_mode
         self._socket_owner = socket_owner
+        networks = [allow] if isinstance(allow, str) else list(allow)
+        self._allowed = Networks(networks) if networks else None
         self._serve = serve
         self._given = None if sockets is None else list(sockets)
         self._sockets: list[GreenSocket] = []
@@ -104,6 +109,8 @@ class Acceptor:
         for sock in self._sockets:
             server = _Listener(sock, self._accepted, spawn=self._greenlets)
             server.warn = self._warn
+            if self._allowed is not None and sock.family != socket.AF_UNIX:
+                server.takes = self._takes
             server.start()
             self._servers.append(server)
 
@@ -129,6 +136,15 @@ class Acceptor:
                 connection.abort()
             self._greenlets.kill(timeout=1.0)
         return ended
+
+    def _takes(self, peer: Any) -> bool:
+        ip = ip_of(peer)
+        if self._allowed is None or ip is None or ip in self._allowed:
+            return True
+        self.not_allowed += 1
+        told = "the connection from %s is closed, for its address is not allowed (%d so far; told once a minute)"
+        self._warn(told, ip, self.not_allowed)
+        return False
 
     def _accepted(self, sock: GreenSocket, peer: Any) -> None:
         most = self.limits.max_connections_per_address
@@ -204,7 +220,15 @@ class _Listener(StreamServer):
 
     max_accept = 10  # at once: whoever brings thousands of connections doesn't hold up those that are there
     warn: Callable[..., None]
+    takes: Callable[[Any], bool] | None = None  # whether a peer is to be heard at all
     _lacks = False  # descriptors or memory
+
+    def do_handle(self, *args: Any) -> None:
+        sock, peer = args
+        if self.takes is None or self.takes(peer):
+            super().do_handle(sock, peer)
+        else:
+            sock.close()
 
     def do_read(self) -> Any:
         try:

@@ -71,6 +71,9 @@ class Server:
     secrets, secret_file
         Callers must prove that they know one of these secrets, or one of this file's (which is read anew when it has
         changed).
+    allow
+        Networks (``10.0.0.0/8``) and addresses whose connections are taken; none: all are. Connections on a Unix socket
+        are always taken.
     insecure
         Listen on addresses that other machines can reach, where callers don't prove who they are.
     sockets
@@ -102,6 +105,7 @@ class Server:
         debug: bool = False,
         secrets: Iterable[str | bytes] = (),
         secret_file: str | os.PathLike[str] | None = None,
+        allow: Iterable[str] = (),
         insecure: bool = False,
         sockets: Iterable[GreenSocket] | None = None,
         ask_status: Callable[[], dict[str, Any]] | None = None,
@@ -138,6 +142,7 @@ class Server:
             insecure=insecure or self._guard is not None,
             remedy=SECRET_REMEDY,
             sockets=sockets,
+            allow=allow,
         )
         self._sessions: set[Session] = set()
         self._ask_status = ask_status
@@ -243,6 +248,7 @@ class Server:
                 "unauthenticated": self._guard.refused if self._guard is not None else 0,
                 "too_many_from_address": self._acceptor.refused,
                 "line_timeout": self._acceptor.late,
+                "not_allowed": self._acceptor.not_allowed,
             },
         }
         if self.groups:

@@ -304,6 +304,7 @@ class TextServer:
         on_start: Callable[[TextServer], object] | None = None,
         on_stop: Callable[[TextServer], object] | None = None,
         limits: Limits | None = None,
+        allow: Iterable[str] = (),
         insecure: bool = False,
         socket_mode: int | None = None,
         socket_owner: str | None = None,
@@ -328,6 +329,7 @@ class TextServer:
             insecure=insecure,
             socket_mode=socket_mode,
             socket_owner=socket_owner,
+            allow=allow,
         )
 
     @property

@@ -253,6 +253,41 @@ def test_s1_a_stranger_does_not_write_into_the_log(server: RunningServer) -> Non
     assert "is refused: auth must have a nonce and a proof" in text
 
 
+# ---- Addresses
+
+
+def test_addresses_that_are_not_allowed_are_closed_unheard(tmp_path: Path) -> None:
+    listen = ["127.0.0.1:0", "[::1]:0", f"unix://{tmp_path}/socket"]
+    options = ("--allow", "127.0.0.1", "--allow", "127.0.1.0/24", "--allow", "2001:db8::/32")
+    with serving(*options, apps=["support.server_tasks:add"], listen=listen) as server:
+        for _ in range(20):
+            with connect_from("127.0.0.2", server) as peer:
+                assert is_closed(peer)
+        with connect(server.addresses[1]) as peer:
+            assert is_closed(peer), "::1 is no 127.0.0.1"
+        for peer in (server.connect(), connect_from("127.0.1.7", server), connect(server.addresses[2])):
+            with peer:
+                assert peer.call("add", 1, 2) == 3
+        status: dict[str, Any] = server.call("greentask.status")
+        assert status["refused"]["not_allowed"] == 21
+        assert server.output().count("its address is not allowed") == 1
+        assert "the connection from 127.0.0.2 is closed, for its address is not allowed (1 so far" in server.output()
+
+
+def is_closed(peer: LineClient) -> bool:
+    try:
+        peer.send({"function": "add", "args": [1, 2]})
+        return peer.line() is None
+    except ConnectionError:
+        return True
+
+
+def test_a_network_that_is_none() -> None:
+    done = greentask("serve", "support.server_tasks:add", "-l", "127.0.0.1:0", "--allow", "10.0.0.1/8")
+    assert done.returncode == 1
+    assert done.stderr.startswith("greentask serve: '10.0.0.1/8' is no network: write 10.0.0.0/8")
+
+
 # ---- S2: listening beyond loopback with no secret or mutual TLS
 
 
@@ -262,6 +297,8 @@ def test_s2_beyond_loopback_it_wants_to_know_who_calls(secrets: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("greentask serve: tcp://0.0.0.0:0 can be reached from other machines")
+    fenced = greentask("serve", "support.server_tasks:add", "--listen", "0.0.0.0:0", "--allow", "127.0.0.1")
+    assert fenced.stderr == done.stderr, "an address says where somebody is, and not who"
     for remedy in ("127.0.0.1", "--secret-file", "--insecure"):
         assert remedy in done.stderr
     with serving("--secret-file", str(secrets), apps=["support.server_tasks:add"], listen=["0.0.0.0:0"]) as server:
