@@ -50,6 +50,7 @@ from .tasks.task import Task, task
 if TYPE_CHECKING:
     from .client import Client, configure, default_client
     from .gateway import Gateway
+    from .hub.tls import TLSFiles
     from .pool.executor import Pool
     from .server.groups import Group
     from .server.limits import Limits
@@ -80,6 +81,7 @@ __all__ = [
     "PoolBroken",
     "RunningTask",
     "Server",
+    "TLSFiles",
     "Task",
     "TaskError",
     "Tasks",
@@ -106,6 +108,7 @@ _NEEDS_GEVENT = {
     "Limits": "server.limits",
     "Pool": "pool.executor",
     "Server": "server.server",
+    "TLSFiles": "hub.tls",
     "TextConnection": "server.text",
     "TextServer": "server.text",
 }

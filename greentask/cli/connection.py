@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 import click
@@ -47,16 +47,31 @@ class Where:
 
     server: str
     secret_file: str | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+
+_TLS_OPTIONS = {  # the last one comes first in the help
+    "key": "Its key.  [env: GREENTASK_TLS_KEY]",
+    "cert": "Our own certificate, for a server that wants to see one.  [env: GREENTASK_TLS_CERT]",
+    "ca": "The authority of a tls:// server's certificate.  [env: GREENTASK_TLS_CA]",
+}
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--server`` and what goes with it, which the command gets as ``where``."""
 
     @functools.wraps(command)
-    def collected(*args: Any, server: str, secret_file: str | None, **options: Any) -> Any:
-        return command(*args, where=Where(server, secret_file), **options)
+    def collected(*args: Any, **options: Any) -> Any:
+        where = Where(**{field.name: options.pop(field.name) for field in fields(Where)})
+        return command(*args, where=where, **options)
 
     for option in (
+        *(
+            click.option(f"--tls-{name}", envvar=f"GREENTASK_TLS_{name.upper()}", metavar="FILE", help=help)
+            for name, help in _TLS_OPTIONS.items()
+        ),
         click.option(
             "--secret-file",
             envvar="GREENTASK_SECRET_FILE",
@@ -80,7 +95,13 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def connected(where: Where) -> Iterator[Client]:
     """A client; errors end the program with a line on stderr and the exit code that they mean."""
     try:
-        with Client(where.server, secret_file=where.secret_file) as client:
+        with Client(
+            where.server,
+            secret_file=where.secret_file,
+            tls_ca=where.tls_ca,
+            tls_cert=where.tls_cert,
+            tls_key=where.tls_key,
+        ) as client:
             yield client
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None

@@ -143,6 +143,9 @@ def _name_and_number(text: str) -> tuple[str, int]:
     help="Permissions of a unix socket's file, such as 660.  [default: what the umask leaves]",
 )
 @click.option("--socket-owner", metavar="USER[:GROUP]", help="Whose that file is.")
+@click.option("--tls-cert", metavar="FILE", help="The certificate of tls:// addresses, in PEM.")
+@click.option("--tls-key", metavar="FILE", help="Its key, where that is not in the same file.")
+@click.option("--tls-client-ca", metavar="FILE", help="Callers must have a certificate of this authority.")
 @click.option(
     "--secret-file", metavar="FILE", help="Callers must prove that they know a secret of this file (one a line)."
 )

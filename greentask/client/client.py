@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..errors import LineTooLong, out_of_time
 from ..hub.bell import Bell
 from ..hub.files import Renewed, read_secrets
 from ..hub.home import allocate_lock, find_home
+from ..hub.tls import TLSFiles, client_context
 from ..tasks.context import current
 from ..tasks.remote import ProgressCallback
 from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments, zip_arguments
@@ -63,6 +65,13 @@ class Client:
         (which is read anew when it has changed). Without either it calls only servers that ask for no proof, with
         one only servers that do.
 
+    tls_ca
+        Servers at ``tls://`` addresses must have a certificate of this authority's, and not of one that the system
+        trusts; in any case one for the name or IP address by which they are called.
+    tls_cert, tls_key
+        Our own certificate and its key, for a server that wants to see one. The files are read anew when they have
+        changed.
+
     It connects at the first call, opens another connection where hundreds of calls are in flight on one, and connects
     anew when a connection was lost. A call that certainly did not run (its server could not be reached, goes away, or
     has too much to do) goes to another server by itself. In a task, a call has no more time than is left to that task.
@@ -86,6 +95,9 @@ class Client:
         idle_after: float = 60.0,
         secret: str | bytes | None = None,
         secret_file: str | os.PathLike[str] | None = None,
+        tls_ca: str | os.PathLike[str] | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
     ) -> None:
         self.addresses = parse_addresses(address)
         self._timeout = _check_timeout(timeout)
@@ -94,7 +106,11 @@ class Client:
         for name, seconds in (("dead_after", dead_after), ("idle_after", idle_after)):
             if not 0 < seconds < math.inf:
                 raise ValueError(f"{name} is in seconds above 0, not {seconds!r}")
-        options = LinkOptions(connect_timeout, max_line, dead_after, idle_after, _secrets(secret, secret_file))
+        files = TLSFiles(*(None if path is None else os.fspath(path) for path in (tls_cert, tls_key, tls_ca)))
+        tls = None
+        if files.paths or any(one.scheme == "tls" for one in self.addresses):
+            tls = Renewed(files.paths, partial(client_context, files)).get
+        options = LinkOptions(connect_timeout, max_line, dead_after, idle_after, _secrets(secret, secret_file), tls)
         self._core = _Core(self.addresses, None if weights is None else tuple(weights), options)
 
     def __repr__(self) -> str:

@@ -40,6 +40,9 @@ def default_client() -> Client:
             _client = Client(
                 os.environ.get("GREENTASK_URL") or DEFAULT_ADDRESS,
                 secret_file=os.environ.get("GREENTASK_SECRET_FILE") or None,
+                tls_ca=os.environ.get("GREENTASK_TLS_CA") or None,
+                tls_cert=os.environ.get("GREENTASK_TLS_CERT") or None,
+                tls_key=os.environ.get("GREENTASK_TLS_KEY") or None,
             )
         return _client
 

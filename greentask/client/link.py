@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any, Protocol
 
 import gevent
@@ -17,6 +18,7 @@ from gevent.socket import socket as GreenSocket
 from ..errors import InvalidMessage, LineTooLong, Unauthenticated
 from ..hub.home import Home
 from ..hub.outlet import Outlet
+from ..hub.tls import TLSSocket, outlet_of
 from ..wire.address import Address
 from ..wire.message import Call, Reply, decode_reply, encode_call
 from ..wire.proof import Secrets
@@ -44,6 +46,7 @@ class LinkOptions:
     dead_after: float
     idle_after: float
     secrets: Callable[[], Secrets] | None = None
+    tls: Callable[[], SSLContext] | None = None
 
 
 class LinkEvents(Protocol):
@@ -70,7 +73,7 @@ class Link:
         self._home = home
         self._options = options
         self._events = events
-        self._socket: GreenSocket | None = None
+        self._socket: GreenSocket | TLSSocket | None = None
         self._outlet: Outlet | None = None
         self._watch: Any = None  # the timer that looks for signs of life
         self._heard_at = self._busy_at = 0.0
@@ -119,7 +122,8 @@ class Link:
         if self._home.is_here():
             self.close()
         elif self._socket is not None:  # the home's thread, and the hub that the socket belongs to, are not here
-            os.close(self._socket._sock.detach())  # type: ignore[attr-defined]
+            raw = self._socket.raw if isinstance(self._socket, TLSSocket) else self._socket
+            os.close(raw._sock.detach())  # type: ignore[attr-defined]
             self._socket = None
 
     # ---- Its life
@@ -141,7 +145,7 @@ class Link:
         rest = b""
         sock = None
         try:
-            sock = _open(address, options.connect_timeout)
+            sock = _open(address, options)
             if options.secrets is not None:
                 rest = prove(sock, options.secrets(), options.connect_timeout)
         except (OSError, UnicodeError, Unauthenticated) as error:  # a UnicodeError: no name can be like that
@@ -164,20 +168,20 @@ class Link:
             return self.complaint or f"{address} sent what is no reply of a greentask server: {error}"
         return self.complaint or f"{address} closed the connection before it answered"
 
-    def _begin(self, sock: GreenSocket) -> None:
+    def _begin(self, sock: GreenSocket | TLSSocket) -> None:
         def failed(error: OSError) -> None:
             self._end(f"the connection to {self.target.address} was lost: {error.strerror or error}")
 
         loop = self._home.hub.loop
         self._socket = sock
-        self._outlet = Outlet(loop, sock.fileno(), failed)
+        self._outlet = outlet_of(sock, loop, failed)
         self._heard_at = self._busy_at = time.monotonic()
         interval = self._options.dead_after / _LOOKS
         self._watch = loop.timer(interval, interval, ref=False)
         self._watch.start(self._look_for_life)
         self._events.link_opened(self)
 
-    def _read(self, sock: GreenSocket, first: bytes) -> None:
+    def _read(self, sock: GreenSocket | TLSSocket, first: bytes) -> None:
         splitter = LineSplitter(self._options.max_line)
         while data := first or sock.recv(_CHUNK):
             first = b""
@@ -217,11 +221,24 @@ class Link:
             self.write(_PING)
 
 
-def _open(address: Address, timeout: float) -> GreenSocket:
+def _open(address: Address, options: LinkOptions) -> GreenSocket | TLSSocket:
+    timeout = options.connect_timeout
     if address.scheme == "unix":
         return _connect(socket.AF_UNIX, address.path, timeout)
-    if address.scheme == "tls":
-        raise OSError(f"{address}: this client speaks no TLS")
+    sock = _open_tcp(address, timeout)
+    if address.scheme != "tls":
+        return sock
+    assert options.tls is not None
+    try:
+        secured = TLSSocket(sock, options.tls(), server_name=address.host)
+        secured.handshake(timeout)
+    except BaseException:
+        sock.close()
+        raise
+    return secured
+
+
+def _open_tcp(address: Address, timeout: float) -> GreenSocket:
     error = OSError("the name has no address")
     for family, where in _look_up(address.host, address.port):
         try:

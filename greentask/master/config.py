@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ..hub.tls import TLSFiles
 from ..pool.cpus import processors
 from ..pool.processes import DEFAULT_GRACE
 from ..server.groups import Group
@@ -37,11 +38,20 @@ class ServeConfig:
     teardown_timeout: float = DEFAULT_TEARDOWN
     cancel_abandoned: bool = False
     secret_file: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
     allow: tuple[str, ...] = ()
     insecure: bool = False
     debug: bool = False
     log_file: str | None = None
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def tls(self) -> TLSFiles | None:
+        """The files of ``tls://`` addresses; None where none was named."""
+        files = TLSFiles(self.tls_cert, self.tls_key, self.tls_client_ca)
+        return files if files.paths else None
 
     def for_front(self, number: int) -> ServeConfig:
         """As the front of that number (from 0) gets it: with its share of the task processes, at least one."""

@@ -113,6 +113,7 @@ class _Front:
             cancel_abandoned=config.cancel_abandoned,
             debug=config.debug,
             secret_file=config.secret_file,
+            tls=config.tls,
             allow=config.allow,
             insecure=config.insecure,
             ask_status=self._ask_status,

@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -132,8 +133,10 @@ class Master:
 
     def _listen(self) -> None:
         if self._config.listen:
+            addresses = parse_addresses(self._config.listen)
             bound = listen_on(
-                parse_addresses(self._config.listen),
+                addresses,
+                tls=self._config.tls,
                 insecure=self._config.insecure or self._config.secret_file is not None,
                 remedy=SECRET_REMEDY,
                 socket_mode=self._socket_mode,
@@ -141,7 +144,9 @@ class Master:
             )
             self._sockets += bound
             self._socket_files = socket_files(bound)
-            self.addresses += [str(bound_address(sock)) for sock in bound]
+            self.addresses += [
+                str(replace(bound_address(sock), scheme=address.scheme)) for address, sock in zip(addresses, bound)
+            ]
 
     def _begin(self) -> None:
         for number in range(self._config.fronts):

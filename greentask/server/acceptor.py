@@ -9,6 +9,9 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from ssl import SSLContext
 from typing import Any
 
 import gevent
@@ -17,6 +20,8 @@ from gevent.pool import Pool as GreenletPool
 from gevent.server import StreamServer
 from gevent.socket import socket as GreenSocket
 
+from ..hub.files import Renewed
+from ..hub.tls import TLSFiles, TLSSocket, server_context
 from ..pool.linux import give_memory_back
 from ..wire.address import Address, parse_addresses
 from .connection import LineConnection
@@ -41,7 +46,8 @@ class Acceptor:
     """Runs ``serve(connection)`` in a greenlet for each connection, and closes it after that.
 
     ``open`` holds the connections that are being served, ``refused`` counts those past the limit of their address,
-    ``late`` those that were closed for a line that took too long.
+    ``late`` those that were closed for a line that took too long,
+    ``failed_handshakes`` those that could not agree on TLS.
 
     While there are any, one greenlet lets all of them grow older, every two seconds, or every tenth of the shortest
     time limit: by so much later a limit may be noticed.
@@ -59,12 +65,14 @@ class Acceptor:
         socket_mode: int | None = None,
         socket_owner: str | None = None,
         allow: Iterable[str] = (),
+        tls: TLSFiles | None = None,
     ) -> None:
         self.limits = limits
         self.not_allowed = 0  # connections that were closed at once
         self.open: set[LineConnection] = set()
         self.refused = 0
         self.late = 0
+        self.failed_handshakes = 0
         self._listen = parse_addresses(listen)
         self._insecure = insecure
         self._remedy = remedy
@@ -73,6 +81,8 @@ class Acceptor:
         networks = [allow] if isinstance(allow, str) else list(allow)
         self._allowed = Networks(networks) if networks else None
         self._serve = serve
+        self._tls = tls
+        self._context: Renewed[SSLContext] | None = None
         self._given = None if sockets is None else list(sockets)
         self._sockets: list[GreenSocket] = []
         self._files: list[SocketFile] = []
@@ -88,13 +98,16 @@ class Acceptor:
     @property
     def addresses(self) -> list[Address]:
         """Where it listens, with the ports that the kernel chose."""
-        return [bound_address(sock) for sock in self._sockets]
+        return [
+            replace(bound_address(sock), scheme=address.scheme) for address, sock in zip(self._listen, self._sockets)
+        ]
 
     def bind(self) -> None:
         """Take the addresses: from now on the kernel queues connections. Raises ``ConfigurationError``."""
         if self._given is None:
             self._sockets = listen_on(
                 self._listen,
+                tls=self._tls,
                 insecure=self._insecure,
                 remedy=self._remedy,
                 socket_mode=self._socket_mode,
@@ -106,8 +119,11 @@ class Acceptor:
 
     def start(self) -> None:
         """Serve."""
-        for sock in self._sockets:
-            server = _Listener(sock, self._accepted, spawn=self._greenlets)
+        for address, sock in zip(self._listen, self._sockets):
+            accepted = self._accepted
+            if address.scheme == "tls":
+                accepted = partial(self._accepted_tls, self._tls_context())
+            server = _Listener(sock, accepted, spawn=self._greenlets)
             server.warn = self._warn
             if self._allowed is not None and sock.family != socket.AF_UNIX:
                 server.takes = self._takes
@@ -146,7 +162,24 @@ class Acceptor:
         self._warn(told, ip, self.not_allowed)
         return False
 
-    def _accepted(self, sock: GreenSocket, peer: Any) -> None:
+    def _tls_context(self) -> Renewed[SSLContext]:
+        files = self._tls or TLSFiles()
+        if self._context is None:
+            self._context = Renewed(files.paths, partial(server_context, files))
+        return self._context
+
+    def _accepted_tls(self, context: Renewed[SSLContext], sock: GreenSocket, peer: Any) -> None:
+        secured = TLSSocket(sock, context.get())
+        try:
+            secured.handshake(self.limits.handshake_timeout)
+        except OSError as error:
+            self.failed_handshakes += 1
+            self._warn("the TLS handshake with %s failed (told once a minute): %s", ip_of(peer), error)
+            sock.close()
+            return
+        self._accepted(secured, peer)
+
+    def _accepted(self, sock: GreenSocket | TLSSocket, peer: Any) -> None:
         most = self.limits.max_connections_per_address
         origin = origin_of(sock, peer) if most and ip_of(peer) else None
         if origin is not None and self._origins[origin] >= most:

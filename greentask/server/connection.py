@@ -14,7 +14,7 @@ from gevent.hub import get_hub
 from gevent.socket import socket as GreenSocket
 
 from ..errors import CallError, DeadlineExceeded, LineTooLong
-from ..hub.outlet import Outlet
+from ..hub.tls import TLSSocket, outlet_of
 from ..wire.text import LineSplitter
 from .limits import Limits
 from .origin import origin_of
@@ -75,7 +75,7 @@ class LineConnection:
         "peer",
     )
 
-    def __init__(self, sock: GreenSocket, peer: Any, limits: Limits) -> None:
+    def __init__(self, sock: GreenSocket | TLSSocket, peer: Any, limits: Limits) -> None:
         self.peer = _name(peer)
         self._peer = peer
         self.gone = False  # nobody reads any more what we write
@@ -99,7 +99,7 @@ class LineConnection:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        self._outlet = Outlet(get_hub().loop, sock.fileno(), self._failed)
+        self._outlet = outlet_of(sock, get_hub().loop, self._failed)
 
     @property
     def origin(self) -> str:
@@ -263,7 +263,7 @@ class LineConnection:
 
     def has_input(self) -> bool:
         """Whether something has arrived that was not read, the peer's end among it."""
-        if self.gone:
+        if self.gone or (isinstance(self._socket, TLSSocket) and self._socket.has_input()):
             return True
         poll = _poll()
         poll.register(self._socket.fileno(), select.POLLIN)

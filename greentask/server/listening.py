@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError
+from ..hub.tls import TLSFiles
 from ..wire.address import Address
 
 __all__ = ["SECRET_REMEDY", "SocketFile", "bound_address", "listen_on", "parse_mode", "socket_files"]
 
 #: What else opens an address to other machines, for ``listen_on``.
-SECRET_REMEDY = "or have callers prove who they are with --secret-file (secret_file=), "
+SECRET_REMEDY = (
+    "or have callers prove who they are with --secret-file (secret_file=), or on tls:// with --tls-client-ca, "
+)
 _BACKLOG = 1024
 
 
@@ -58,6 +61,7 @@ def listen_on(
     *,
     insecure: bool = False,
     remedy: str = "",
+    tls: TLSFiles | None = None,
     socket_mode: int | None = None,
     socket_owner: str | None = None,
 ) -> list[GreenSocket]:
@@ -67,6 +71,8 @@ def listen_on(
         Also where other machines can call.
     remedy
         What else would do there, for the error: ``"or …, "``.
+    tls
+        What ``tls://`` addresses have; one where callers must have a certificate may be reached by anybody.
     socket_mode
         Permissions of a unix socket's file; None: what the umask leaves. Whoever may write to it can connect.
     socket_owner
@@ -75,7 +81,7 @@ def listen_on(
     sockets: list[GreenSocket] = []
     try:
         for address in addresses:
-            _check(address, insecure=insecure, remedy=remedy)
+            _check(address, tls, insecure=insecure, remedy=remedy)
             if address.scheme == "unix":
                 sockets.append(_unix(address, socket_mode, _ids(socket_owner or "")))
             else:
@@ -122,9 +128,11 @@ def bound_address(sock: GreenSocket) -> Address:
     return Address("tcp", host=name[0], port=name[1])
 
 
-def _check(address: Address, *, insecure: bool, remedy: str) -> None:
+def _check(address: Address, tls: TLSFiles | None, *, insecure: bool, remedy: str) -> None:
     if address.scheme == "tls":
-        raise ConfigurationError(f"{address}: this server speaks no TLS; listen on tcp:// behind a proxy that does")
+        if tls is None or tls.cert is None:
+            raise ConfigurationError(f"{address} needs a certificate: pass --tls-cert and --tls-key (tls=TLSFiles(…))")
+        insecure = insecure or tls.ca is not None
     if not address.is_loopback and not insecure:
         raise ConfigurationError(
             f"{address} can be reached from other machines, and anybody there could run the tasks: listen on "

@@ -18,6 +18,7 @@ from .._version import __version__
 from ..errors import ConfigurationError, GreentaskError, UnknownTask
 from ..hub.files import Renewed, read_secrets
 from ..hub.signals import stop_at_signals
+from ..hub.tls import TLSFiles
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
 from ..tasks.middleware import Hooks, Middleware, load_middleware
@@ -71,6 +72,9 @@ class Server:
     secrets, secret_file
         Callers must prove that they know one of these secrets, or one of this file's (which is read anew when it has
         changed).
+    tls
+        The certificate and key of ``tls://`` addresses; with a ``ca``, callers must have a certificate of it. Files are
+        read anew when they have changed.
     allow
         Networks (``10.0.0.0/8``) and addresses whose connections are taken; none: all are. Connections on a Unix socket
         are always taken.
@@ -105,6 +109,7 @@ class Server:
         debug: bool = False,
         secrets: Iterable[str | bytes] = (),
         secret_file: str | os.PathLike[str] | None = None,
+        tls: TLSFiles | None = None,
         allow: Iterable[str] = (),
         insecure: bool = False,
         sockets: Iterable[GreenSocket] | None = None,
@@ -143,6 +148,7 @@ class Server:
             remedy=SECRET_REMEDY,
             sockets=sockets,
             allow=allow,
+            tls=tls,
         )
         self._sessions: set[Session] = set()
         self._ask_status = ask_status
@@ -249,6 +255,7 @@ class Server:
                 "too_many_from_address": self._acceptor.refused,
                 "line_timeout": self._acceptor.late,
                 "not_allowed": self._acceptor.not_allowed,
+                "tls_handshake": self._acceptor.failed_handshakes,
             },
         }
         if self.groups:

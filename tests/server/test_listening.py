@@ -121,8 +121,8 @@ def test_an_address_that_this_machine_does_not_have() -> None:
         listen_on(parse_addresses("192.0.2.1:0"), insecure=True)
 
 
-def test_tls_is_not_spoken() -> None:
-    assert "no TLS" in refusal("tls://127.0.0.1:0")
+def test_tls_needs_a_certificate() -> None:
+    assert "needs a certificate: pass --tls-cert and --tls-key" in refusal("tls://127.0.0.1:0")
 
 
 # ---- Unix sockets

@@ -1,0 +1,92 @@
+"""S3: plain text to a TLS port, wrong certificates, old TLS. See the fault matrix's strangers."""
+
+import contextlib
+import datetime
+import socket
+import ssl
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from greentask import Client, ConnectionLost
+from support.certificates import Authority, flags
+from support.servers import LineClient, RunningServer, serving
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with serving(apps=["support.server_tasks:add"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def secured(authority: Authority) -> Iterator[RunningServer]:
+    options = flags(authority, "--handshake-timeout", "0.5")
+    with serving(*options, apps=["support.server_tasks:add"], listen=["tls://127.0.0.1:0"]) as server:
+        yield server
+        assert "Traceback" not in server.output()
+
+
+def test_s3_plain_text_to_a_tls_port_is_refused(secured: RunningServer) -> None:
+    with LineClient(socket.create_connection(("127.0.0.1", secured.port))) as peer:
+        peer.send({"function": "add", "args": [1, 2]})
+        heard = b""
+        with contextlib.suppress(ConnectionResetError):
+            while data := peer.socket.recv(4096):
+                heard += data
+        assert b"result" not in heard
+
+
+def test_s3_one_that_says_nothing_is_sent_away_and_holds_nobody_up(
+    secured: RunningServer, authority: Authority
+) -> None:
+    silent = [socket.create_connection(("127.0.0.1", secured.port)) for _ in range(50)]
+    with Client(secured.address, tls_ca=authority.ca) as client:
+        assert client.call("add", 1, 2) == 3
+    for sock in silent:
+        sock.settimeout(10)
+        assert sock.recv(1) == b""
+        sock.close()
+
+
+def test_s3_a_client_refuses_a_server_that_is_not_the_one(
+    secured: RunningServer, authority: Authority, tmp_path: Path
+) -> None:
+    with Client(secured.address) as client, pytest.raises(ConnectionLost, match="CERTIFICATE_VERIFY_FAILED"):
+        client.call("add", 1, 2)
+    other = Authority(tmp_path / "other")
+    with Client(secured.address, tls_ca=other.ca) as client, pytest.raises(ConnectionLost, match="VERIFY_FAILED"):
+        client.call("add", 1, 2)
+    names = authority.issue("elsewhere", "tasks.example")
+    late = authority.issue("late", "localhost", "127.0.0.1", not_after=datetime.datetime(2020, 1, 1))
+    for (cert, key), told in ((names, "Hostname mismatch|IP address mismatch"), (late, "expired")):
+        with (
+            serving("--tls-cert", cert, "--tls-key", key, listen=["tls://127.0.0.1:0"]) as server,
+            Client(server.address, tls_ca=authority.ca) as client,
+            pytest.raises(ConnectionLost, match=told),
+        ):
+            client.call("add", 1, 2)
+
+
+def test_s3_tls_to_a_plain_port_fails(server: RunningServer, authority: Authority) -> None:
+    address = server.address.replace("tcp://", "tls://")
+    with Client(address, tls_ca=authority.ca) as client, pytest.raises(ConnectionLost):
+        client.call("add", 1, 2)
+
+
+def test_s3_old_tls_is_refused(secured: RunningServer, authority: Authority) -> None:
+    context = ssl.create_default_context(cafile=authority.ca)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with socket.create_connection(("127.0.0.1", secured.port)) as sock, pytest.raises((ssl.SSLError, OSError)):
+        context.wrap_socket(sock, server_hostname="localhost")
