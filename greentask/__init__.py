@@ -45,6 +45,7 @@ from .tasks.context import RunningTask, current
 from .tasks.middleware import CallInfo, Middleware
 from .tasks.registry import Tasks
 from .tasks.remote import provide_default_caller
+from .tasks.resources import Resource, resource
 from .tasks.task import Task, task
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ __all__ = [
     "Overloaded",
     "Pool",
     "PoolBroken",
+    "Resource",
     "RunningTask",
     "Server",
     "TLSFiles",
@@ -96,6 +98,7 @@ __all__ = [
     "current",
     "default_client",
     "errors",
+    "resource",
     "task",
 ]
 

@@ -24,6 +24,7 @@ from ..runner import Runner
 from ..tasks.middleware import Hooks, Middleware, load_middleware
 from ..tasks.processes import DEFAULT_TEARDOWN
 from ..tasks.registry import Tasks
+from ..tasks.resources import Resource
 from ..tasks.task import DEFAULT_GROUP
 from ..wire.address import Address
 from ..wire.proof import Secrets
@@ -180,6 +181,7 @@ class Server:
             )
         self._acceptor.bind()
         try:
+            self._load_resources()
             self.groups.start()
         except BaseException:
             self._acceptor.close()
@@ -219,7 +221,22 @@ class Server:
         if not self._has_ended:
             self._has_ended = True
             self.hooks.tell(self.hooks.server_stopped, self)
+            for need in self._needs():
+                need.close()
         self._stopped.set()
+
+    def _needs(self) -> list[Resource[Any]]:
+        """The resources of greenlet tasks, each once."""
+        return list(dict.fromkeys(need for task in self.tasks if not task.process for need in task.needs))
+
+    def _load_resources(self) -> None:
+        for need in self._needs():
+            try:
+                need()
+            except Exception as error:
+                raise ConfigurationError(
+                    f"the resource {need.name} can't be loaded: {type(error).__name__}: {error}"
+                ) from error
 
     def wait_stopped(self) -> None:
         """Wait until ``stop`` has ended everything."""

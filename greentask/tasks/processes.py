@@ -19,6 +19,7 @@ from .context import RunningTask
 from .execution import execute
 from .middleware import CallInfo, Hooks, Middleware, load_middleware, pack
 from .registry import Tasks
+from .resources import close_resources
 from .task import DEFAULT_GROUP, Task, find_target
 
 __all__ = ["DEFAULT_TEARDOWN", "make_handler", "setup_for"]
@@ -66,6 +67,10 @@ def make_handler(
         module, _, qualname = target.partition(":")
         found = find_target(module, qualname)
         tasks.add(found if isinstance(found, Task) and found.name == name else _plain(found, name))
+    for task in tasks:
+        for need in task.needs:
+            if need.preload:
+                need()
     hooks = Hooks(load_middleware(one) if isinstance(one, str) else pickle.loads(one) for one in middleware)
     return _TaskHandler(tasks, hooks, group, teardown, debug=debug)
 
@@ -81,12 +86,15 @@ class _TaskHandler:
         self._debug = debug
 
     def prepare(self) -> None:
+        for task in self._tasks:
+            for need in task.needs:
+                need()
         self._hooks.tell(self._hooks.process_started, self._group)
 
     def finish(self) -> None:
-        if self._hooks.process_stopped:
-            with within(self._teardown):
-                self._hooks.tell(self._hooks.process_stopped, self._group)
+        with within(self._teardown):
+            self._hooks.tell(self._hooks.process_stopped, self._group)
+            close_resources()
 
     def run(self, job: Job) -> tuple[bool, bytes]:
         try:

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError, UnknownTask
 from .middleware import Middleware
+from .resources import Resource
 from .task import Task, is_importable
 
 __all__ = ["Tasks"]
@@ -57,15 +58,22 @@ class Tasks:
         timeout: float | None = None,
         max_running: int | None = None,
         max_waiting: int | None = None,
+        needs: Iterable[Resource[Any]] = (),
     ) -> Task[..., Any]:
         """Offer a task, or a function that isn't one yet. Raises ``ConfigurationError`` where the name is taken."""
         if isinstance(function, Task):
-            if process or any(option is not None for option in (name, timeout, max_running, max_waiting)):
+            if process or needs or any(option is not None for option in (name, timeout, max_running, max_waiting)):
                 raise ConfigurationError(f"{function.name!r} is a task already, with a name and options of its own")
             task: Task[..., Any] = function
         else:
             task = Task(
-                function, name=name, process=process, timeout=timeout, max_running=max_running, max_waiting=max_waiting
+                function,
+                name=name,
+                process=process,
+                timeout=timeout,
+                max_running=max_running,
+                max_waiting=max_waiting,
+                needs=needs,
             )
         taken = self._tasks.get(task.name)
         if taken is not None and not _are_one(taken, task):
@@ -88,6 +96,7 @@ class Tasks:
         timeout: float | None = None,
         max_running: int | None = None,
         max_waiting: int | None = None,
+        needs: Iterable[Resource[Any]] = (),
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(
@@ -100,12 +109,19 @@ class Tasks:
         timeout: float | None = None,
         max_running: int | None = None,
         max_waiting: int | None = None,
+        needs: Iterable[Resource[Any]] = (),
     ) -> Any:
         """As ``greentask.task``, and offered by this registry."""
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             task = Task(
-                function, name=name, process=process, timeout=timeout, max_running=max_running, max_waiting=max_waiting
+                function,
+                name=name,
+                process=process,
+                timeout=timeout,
+                max_running=max_running,
+                max_waiting=max_waiting,
+                needs=needs,
             )
             return self.add(task)
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from ..errors import ConfigurationError
 from .binding import Binder
 from .remote import Caller, ProgressCallback, default_caller
+from .resources import Resource
 
 __all__ = ["DEFAULT_GROUP", "DEFAULT_WINDOW", "RemoteFunction", "Task", "task"]
 
@@ -41,6 +42,7 @@ class Task(Generic[P, R]):
         timeout: float | None = None,
         max_running: int | None = None,
         max_waiting: int | None = None,
+        needs: Iterable[Resource[Any]] = (),
     ) -> None:
         if isinstance(function, Task):
             raise ConfigurationError(f"{function.name!r} is a task already")
@@ -66,6 +68,10 @@ class Task(Generic[P, R]):
         self.timeout = timeout
         self.max_running = max_running
         self.max_waiting = max_waiting
+        self.needs = tuple(needs)
+        for need in self.needs:
+            if not isinstance(need, Resource):
+                raise ConfigurationError(f"task {self.name!r} needs {need!r:.200}, which is no @resource")
         self.binder = Binder(function, self.name)
         self.streams = inspect.isgeneratorfunction(function)
         if inspect.isasyncgenfunction(function):
@@ -301,6 +307,7 @@ def task(
     timeout: float | None = None,
     max_running: int | None = None,
     max_waiting: int | None = None,
+    needs: Iterable[Resource[Any]] = (),
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -313,13 +320,14 @@ def task(
     timeout: float | None = None,
     max_running: int | None = None,
     max_waiting: int | None = None,
+    needs: Iterable[Resource[Any]] = (),
 ) -> Any:
     """Make a function a task. It stays callable as before.
 
     ``name``: what callers say (the function's own name). ``process``: run it in a task process, for what computes or
     blocks in C, in one of that group where it is a name; otherwise in a greenlet. ``timeout``: its limit in seconds.
     ``max_running``: how many of its calls a server runs at once; others wait in order, or are ``Overloaded`` where
-    ``max_waiting`` wait already.
+    ``max_waiting`` wait already. ``needs``: the resources that are to be loaded before its first call.
 
     >>> @task(process=True, timeout=60)                       # doctest: +SKIP
     ... def report(year): ...
@@ -327,7 +335,13 @@ def task(
 
     def decorate(function: Callable[..., Any]) -> Task[..., Any]:
         return Task(
-            function, name=name, process=process, timeout=timeout, max_running=max_running, max_waiting=max_waiting
+            function,
+            name=name,
+            process=process,
+            timeout=timeout,
+            max_running=max_running,
+            max_waiting=max_waiting,
+            needs=needs,
         )
 
     return decorate if function is None else decorate(function)

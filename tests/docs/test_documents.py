@@ -122,7 +122,7 @@ def test_the_tasks_document_runs(tmp_path: Path) -> None:
         assert done.stdout == "{'done': 1, 'total': 2}\n"
 
 
-@pytest.mark.parametrize(("name", "index"), [("docs/pool.md", 0)])
+@pytest.mark.parametrize(("name", "index"), [("docs/pool.md", 0), ("docs/resources.md", 0)])
 def test_a_program_of_the_documents_runs(tmp_path: Path, name: str, index: int) -> None:
     (tmp_path / "program.py").write_text(blocks(name, "python")[index], encoding="utf-8")
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)

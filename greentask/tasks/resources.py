@@ -1,0 +1,129 @@
+"""``@resource``: what is loaded once per process and used by many calls: a model, a table, a connection.
+
+A resource belongs to the process that loaded it. One that a template loads before it forks (``preload``) is the
+processes' as well, who share its memory, and nobody tears it down.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar, cast, overload
+
+from ..errors import ConfigurationError
+
+__all__ = ["Resource", "close_resources", "resource"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_loaded: list[Resource[Any]] = []  # in this process, in the order in which they were; no other thread touches it
+
+
+class Resource(Generic[T]):
+    """A function that loads something, and the thing, once it was loaded. Calling it gives the thing.
+
+    >>> @resource
+    ... def settings():
+    ...     return {"color": "green"}
+    >>> settings() is settings()
+    True
+    """
+
+    def __init__(self, load: Callable[[], T | Iterator[T]], *, preload: bool = False) -> None:
+        if isinstance(load, Resource) or not callable(load):
+            raise ConfigurationError(f"a resource is made from a function that loads it, not from {load!r:.200}")
+        self.name = str(getattr(load, "__qualname__", load))
+        self.preload = preload
+        self.__doc__ = load.__doc__
+        self._load = load
+        self._lock = threading.RLock()  # a greenlet's or thread's, that loads it while others wait
+        self._is_loading = False
+        self._rest: Iterator[T] | None = None  # the generator that tears it down
+        self._value: T | None = None
+        self._pid: int | None = None  # of the process that loaded it
+
+    def __repr__(self) -> str:
+        return f"<resource {self.name}{', loaded' if self.is_loaded else ''}>"
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it is there, in this process or in the one that this was forked from."""
+        return self._pid is not None
+
+    def __call__(self) -> T:
+        """The thing; loads it at first. What loading raises is raised, and the next call tries again."""
+        if self._pid is None:
+            with self._lock:
+                if self._pid is None:
+                    self._load_now()
+        return self._value  # type: ignore[return-value]
+
+    def _load_now(self) -> None:
+        if self._is_loading:
+            raise ConfigurationError(f"resource {self.name} needs itself: to load it, it must have been loaded before")
+        self._is_loading = True
+        try:
+            found: Any = self._load()
+            if inspect.isgenerator(found):
+                self._rest = cast("Iterator[T]", found)
+                found = next(self._rest)
+            self._value = found
+            self._pid = os.getpid()
+        except BaseException:
+            self._rest = None
+            raise
+        finally:
+            self._is_loading = False
+        if not _loaded:
+            atexit.register(close_resources)
+        _loaded.append(self)
+
+    def close(self) -> None:
+        """Tear it down, if this process loaded it; it can be loaded again. What that raises is logged."""
+        mine, rest = self._pid == os.getpid(), self._rest
+        self._pid = self._value = self._rest = None
+        if not mine or rest is None:
+            return
+        try:
+            next(rest, None)
+        except Exception:
+            logger.exception("tearing down the resource %s failed", self.name)
+
+
+def close_resources() -> None:
+    """Tear down all that this process has loaded, the newest first."""
+    while _loaded:
+        _loaded.pop().close()
+
+
+@overload
+def resource(load: Callable[[], Iterator[T]], /) -> Resource[T]: ...
+@overload
+def resource(load: Callable[[], T], /) -> Resource[T]: ...
+@overload
+def resource(*, preload: bool = False) -> Callable[[Callable[[], Any]], Resource[Any]]: ...
+
+
+def resource(load: Callable[[], Any] | None = None, /, *, preload: bool = False) -> Any:
+    """Make a function the loader of a resource, which each process loads once.
+
+    A generator yields the thing, and tears it down after that, when its process ends in good order.
+    ``preload``: where a task that runs in processes needs it, it is loaded before these are forked, so that they share
+    its memory. Not for what can't be shared so: connections, threads, what uses CUDA.
+
+    >>> @resource(preload=True)                               # doctest: +SKIP
+    ... def table(): return load_300_megabytes()
+    >>> @task(process="lookup", needs=[table])                # doctest: +SKIP
+    ... def find(key): return table()[key]
+    """
+
+    def decorate(load: Callable[[], Any]) -> Resource[Any]:
+        return Resource(load, preload=preload)
+
+    return decorate if load is None else decorate(load)

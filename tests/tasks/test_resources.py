@@ -1,0 +1,162 @@
+"""Resources: loaded once, by whoever asks first, and torn down in the reverse order; here and in a server."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from greentask import Resource, Task, WorkerLost, resource
+from greentask.client import Client
+from greentask.errors import ConfigurationError
+from greentask.tasks.resources import close_resources
+from support.resource_tasks import LOG
+from support.servers import serving, wait_until
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    close_resources()
+
+
+def test_it_is_loaded_once_by_many_who_ask_at_once() -> None:
+    loaded: list[int] = []
+
+    @resource
+    def slow() -> object:
+        time.sleep(0.05)
+        loaded.append(1)
+        return object()
+
+    got: list[object] = []
+    threads = [threading.Thread(target=lambda: got.append(slow())) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loaded) == 1
+    assert got == [slow()] * 10
+    assert isinstance(slow, Resource)
+    assert slow.is_loaded
+
+
+def test_none_is_a_thing_as_well() -> None:
+    loaded = []
+    thing = Resource(lambda: loaded.append(1))
+    assert thing() is None
+    assert thing() is None
+    assert loaded == [1]
+
+
+def test_a_failure_is_raised_and_the_next_call_tries_again() -> None:
+    tries: list[int] = []
+
+    @resource
+    def moody() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError("not yet")
+        return "well"
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="not yet"):
+            moody()
+    assert moody() == "well"
+
+
+def test_what_was_loaded_last_is_torn_down_first_and_may_come_again() -> None:
+    told: list[str] = []
+
+    @resource
+    def lower() -> Iterator[int]:
+        told.append("lower loaded")
+        yield 1
+        told.append("lower closed")
+
+    @resource
+    def upper() -> Iterator[int]:
+        value = lower() + 1
+        told.append("upper loaded")
+        yield value
+        told.append("upper closed")
+        raise ValueError("which is logged")
+
+    assert upper() == 2
+    close_resources()
+    assert told == ["lower loaded", "upper loaded", "upper closed", "lower closed"]
+    assert upper() == 2
+    assert told.count("lower loaded") == 2
+
+
+def test_one_that_needs_itself_says_so() -> None:
+    thing: Resource[object] = Resource(lambda: thing())
+    with pytest.raises(ConfigurationError, match="needs itself"):
+        thing()
+
+
+@pytest.mark.parametrize("wrong", [3, "table", Resource(dict)])
+def test_what_is_no_loader_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match="a resource is made from a function"):
+        Resource(wrong)  # type: ignore[arg-type]
+
+
+def test_a_task_needs_resources_only() -> None:
+    with pytest.raises(ConfigurationError, match="which is no @resource"):
+        Task(dict, name="x", needs=[dict])  # type: ignore[list-item]
+
+
+# ---- In a server
+
+
+def test_each_process_loads_what_its_tasks_need_and_shares_what_is_preloaded(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def told() -> list[list[str]]:
+        return [line.rsplit(" ", 1) for line in log.read_text().splitlines()]
+
+    apps = ["support.resource_tasks:ask", "support.resource_tasks:ask_here"]
+    with serving(apps=apps, **{LOG: str(log)}) as server:
+        with Client(server.address) as client:
+            assert client.call("ask_here") == "connection with 1000 bytes"
+            answers = {tuple(future.result(20)) for future in [client.submit("ask", "connection") for _ in range(20)]}
+        assert {answer for answer, _ in answers} == {"connection with 1000 bytes"}
+        pids = {str(process.pid) for process in server.below()[1:]}
+        template = str(server.below()[0].pid)
+        loaded = [what for what in told() if what[0].endswith("loaded")]
+        assert sorted(what for what, _ in loaded) == [
+            "cache loaded", "cache loaded", "connection loaded", "connection loaded", "connection loaded",
+            "table loaded", "table loaded",
+        ]  # fmt: skip
+        assert {pid for what, pid in loaded if what == "cache loaded"} == pids
+        assert {pid for what, pid in loaded if what == "table loaded"} == {template, str(server.pid)}
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    closed = [what for what, _ in told() if what.endswith("closed")]
+    assert sorted(closed) == ["cache closed"] * 2 + ["connection closed"] * 3
+    for pid in pids:
+        assert [what for what, one in told() if one == pid][-2:] == ["cache closed", "connection closed"]
+
+
+def test_what_can_not_be_loaded_is_its_callers_error_until_it_can(tmp_path: Path) -> None:
+    sign = tmp_path / "broken"
+    variables = {"GREENTASK_TEST_BROKEN": str(sign)}
+    with (
+        serving("--group", "shaky=1", apps=["support.resource_tasks:shaky"], **variables) as server,
+        Client(server.address) as client,
+    ):
+        assert client.call("shaky") == "well"
+        sign.touch()
+        for process in server.below()[1:]:
+            os.kill(process.pid, signal.SIGKILL)
+        error = wait_until(lambda: client.submit("shaky").exception(20), "it can't be loaded")
+        assert isinstance(error, WorkerLost)
+        told = wait_until(
+            lambda: (seen := str(client.submit("shaky").exception(20))) and "the disk is not there" in seen and seen
+        )
+        assert "OSError: the disk is not there" in told
+        sign.unlink()
+        wait_until(lambda: client.submit("shaky").exception(20) is None, "it is there again")
