@@ -12,6 +12,7 @@ import gevent
 from gevent import monkey
 from gevent.hub import get_hub
 from gevent.socket import socket as GreenSocket
+from gevent.socket import wait
 
 from ..errors import CallError, DeadlineExceeded, LineTooLong
 from ..hub.tls import TLSSocket, outlet_of
@@ -159,11 +160,14 @@ class LineConnection:
         # Where more has arrived, reading doesn't wait, and a peer that never pauses would hold the hub. One that sends
         # much waits for a whole turn of the loop, which sleep(0) is not: or its lines were taken faster than they are
         # worked off, and its answers came in a heap.
-        gevent.sleep(_A_TURN if self._has_much else 0)
+        if self._has_much:
+            gevent.sleep(_A_TURN)
         if self.fault is not None:
             return None
         self._reads = True
         try:
+            if not self._has_much:
+                self._wait_for_input()
             data = self._socket.recv(_CHUNK)
         except OSError as error:
             if error.errno == errno.EBADF and not self.gone:
@@ -187,6 +191,15 @@ class LineConnection:
         if lines:
             self._line_age = 0.0
         return lines
+
+    def _wait_for_input(self) -> None:
+        # There is none yet, most likely, and to ask costs less than to try. The watcher is the one that recv would wait
+        # with; what isn't just a socket may hold input that it knows nothing of.
+        watcher = getattr(self._socket, "_read_event", None) if type(self._socket) is GreenSocket else None
+        if watcher is None:
+            gevent.sleep(0)
+        else:
+            wait(watcher)
 
     def wait_until_read(self) -> None:
         """Let other greenlets run until the peer has caught up."""
