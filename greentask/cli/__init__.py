@@ -16,6 +16,10 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "serve": "Offer tasks to the network.",
+    "status": "Show what a server does.",
+    "top": "Show it live.",
+    "dump": "Show the stacks of a server's greenlets and task processes.",
+    "restart": "Replace the task processes of a group.",
     "reload": "Let a server load its code anew.",
     "stop": "Let a server end when its calls are answered.",
     "call": "Run a task on a server and print its result.",

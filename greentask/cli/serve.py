@@ -14,11 +14,11 @@ from ..errors import ConfigurationError, GreentaskError
 from ..master.config import ServeConfig
 from ..master.fronts import FrontFailed
 from ..master.inherited import inherited_sockets
-from ..master.logs import configure_logging
+from ..master.logs import FORMATS, configure_logging
 from ..master.master import Master
 from ..pool.processes import DEFAULT_GRACE
 from ..server.groups import parse_bytes, parse_group
-from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, MAY_BE_0, Limits
+from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, MAY_BE_0, Limits
 from ..server.listening import parse_mode
 from ..tasks.processes import DEFAULT_TEARDOWN
 from ..wire.json import DEEPEST
@@ -134,6 +134,14 @@ def _name_and_number(text: str) -> tuple[str, int]:
     show_default=True,
     help="Seconds that a task process has for its end in good order.",
 )
+@click.option(
+    "--max-hold",
+    type=click.FloatRange(0),
+    default=DEFAULT_MAX_HOLD,
+    show_default=True,
+    help="Seconds that a task may hold up the loop before that is logged, with its stack; 0: never logged.",
+)
+@click.option("--hide-arguments", is_flag=True, help="Leave arguments of running calls out of greentask.status.")
 @click.option("--cancel-abandoned", is_flag=True, help="Cancel calls whose connection broke; else they go on.")
 @_limit_options
 @click.option(
@@ -167,6 +175,8 @@ def _name_and_number(text: str) -> tuple[str, int]:
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id there.")
 @click.option("--ready-file", type=click.Path(dir_okay=False), help="Write the addresses there, once it serves.")
 @click.option("--log-file", type=click.Path(dir_okay=False), help="Log there, and not to stderr.")
+@click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True, help="Form of log lines.")
+@click.option("--log-calls", is_flag=True, help="Log each call at its end, and not just those that fail.")
 @click.option("--debug", is_flag=True, help="Send tracebacks to callers, and log more.")
 def command(
     apps: tuple[str, ...],
@@ -178,6 +188,7 @@ def command(
     pid_file: str | None,
     ready_file: str | None,
     log_file: str | None,
+    log_format: str,
     debug: bool,
     **options: object,
 ) -> None:
@@ -193,12 +204,14 @@ def command(
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until the master takes it
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
-        configure_logging(debug=debug, file=None if log_file is None else os.path.abspath(log_file))
+        log_file = None if log_file is None else os.path.abspath(log_file)
+        configure_logging(debug=debug, file=log_file, form=log_format)
         inherited = inherited_sockets()
         config = ServeConfig(
             apps=apps,
             listen=listen or (() if inherited else (DEFAULT_LISTEN,)),
-            log_file=None if log_file is None else os.path.abspath(log_file),
+            log_file=log_file,
+            log_format=log_format,
             debug=debug,
             limits=Limits(**{name: options.pop(name) for name in _LIMITS}),  # type: ignore[arg-type]
             **options,  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from ..hub.tls import TLSFiles
 from ..pool.cpus import processors
 from ..pool.processes import DEFAULT_GRACE
 from ..server.groups import Group
-from ..server.limits import DEFAULT_DRAIN, Limits
+from ..server.limits import DEFAULT_DRAIN, DEFAULT_MAX_HOLD, Limits
 from ..tasks.processes import DEFAULT_TEARDOWN
 
 __all__ = ["ServeConfig"]
@@ -37,6 +37,9 @@ class ServeConfig:
     middleware: tuple[str, ...] = ()
     teardown_timeout: float = DEFAULT_TEARDOWN
     cancel_abandoned: bool = False
+    max_hold: float = DEFAULT_MAX_HOLD
+    hide_arguments: bool = False
+    log_calls: bool = False
     secret_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -45,6 +48,7 @@ class ServeConfig:
     insecure: bool = False
     debug: bool = False
     log_file: str | None = None
+    log_format: str = "text"
     limits: Limits = field(default_factory=Limits)
 
     @property

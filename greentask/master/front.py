@@ -23,6 +23,7 @@ from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import die_with_parent, outlive_parent, raise_descriptors, set_title
+from ..server.dumping import dump
 from ..server.server import Server
 from ..tasks.loading import load_apps
 from ..tasks.registry import Tasks
@@ -62,6 +63,8 @@ class _Front:
             "drain": self._drain,
             "resize": self._resize,
             "status": self._status,
+            "dump": self._dump,
+            "restart": self._restart,
             "reopen": reopen_logs,
         }
         control.set_inheritable(False)
@@ -71,7 +74,7 @@ class _Front:
         self._begun.get()
         config = self._config
         assert config is not None
-        configure_logging(debug=config.debug, file=config.log_file)
+        configure_logging(debug=config.debug, file=config.log_file, form=config.log_format)
         sockets = [GreenSocket(fileno=fd) for fd in self._fds]
         for sock in sockets:
             os.set_inheritable(sock.fileno(), False)
@@ -111,6 +114,9 @@ class _Front:
             middleware=config.middleware,
             teardown=config.teardown_timeout,
             cancel_abandoned=config.cancel_abandoned,
+            max_hold=config.max_hold,
+            hide_arguments=config.hide_arguments,
+            log_calls=config.log_calls,
             debug=config.debug,
             secret_file=config.secret_file,
             tls=config.tls,
@@ -125,8 +131,8 @@ class _Front:
         self._channel.flush(1.0)
         os._exit(1)  # what was imported may have started threads that never end
 
-    def _ask_status(self) -> dict[str, Any]:
-        status: dict[str, Any] = self._channel.ask("status", within=2.0)
+    def _ask_status(self, detail: bool) -> dict[str, Any]:
+        status: dict[str, Any] = self._channel.ask("status", within=2.0, detail=detail)
         return status
 
     # ---- What the master says
@@ -143,10 +149,19 @@ class _Front:
         if self._server is not None and self._server.processes is not None:
             self._server.processes.resize(processes)
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self, detail: bool = False) -> dict[str, Any]:
+        return self._serving().status(detail=detail)
+
+    def _serving(self) -> Server:
         if self._server is None:
             raise ConfigurationError("it has not started yet")
-        return self._server.status()
+        return self._server
+
+    def _dump(self) -> str:
+        return dump(self._serving())
+
+    def _restart(self, group: str) -> None:
+        self._serving().restart_group(group)
 
     def _master_is_gone(self) -> None:
         if self._server is None or self._config is None:

@@ -46,7 +46,7 @@ class Front:
         number: int,
         config: ServeConfig,
         fds: Iterable[int],
-        ask_status: Callable[[], dict[str, Any]],
+        ask_status: Callable[..., dict[str, Any]],
         ended: Callable[[Front], object],
     ) -> None:
         self.number = number

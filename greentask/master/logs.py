@@ -1,24 +1,47 @@
-"""Where a serving process logs: to stderr, or to a file that can be opened anew after a rotation."""
+"""Where a serving process logs, and in which form: lines of text, or of JSON, with what a record has besides."""
 
 from __future__ import annotations
 
+import json
 import logging
+from datetime import datetime, timezone
 from logging.handlers import WatchedFileHandler
+from typing import Any
 
 from ..errors import ConfigurationError
 
-__all__ = ["configure_logging", "reopen_logs"]
+__all__ = ["FORMATS", "configure_logging", "reopen_logs"]
 
-_FORMAT = "%(asctime)s %(name)s: %(message)s"
+FORMATS = ("text", "json")
+
+_TEXT = "%(asctime)s %(name)s: %(message)s"
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}  # what every record has
 
 
-def configure_logging(*, debug: bool, file: str | None = None) -> None:
+class JSONFormatter(logging.Formatter):
+    """One object a line: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, and what ``extra`` has."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        told.update({name: value for name, value in vars(record).items() if name not in _OWN})
+        if record.exc_info:
+            told["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(told, default=repr)  # ASCII: no terminal obeys any of it
+
+
+def configure_logging(*, debug: bool, file: str | None = None, form: str = "text") -> None:
     """Set up the root logger. Raises ``ConfigurationError`` where the file can't be written."""
     try:
         handler = logging.StreamHandler() if file is None else WatchedFileHandler(file, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"--log-file: can't write {file}: {error.strerror}") from None
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(JSONFormatter() if form == "json" else logging.Formatter(_TEXT))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)

@@ -45,6 +45,7 @@ _GROWN_UP_AFTER = 10.0  # seconds: one that lived longer did not die young
 _PATIENCE = 3.0  # seconds that a connection which came to an old front just now has for its first call
 _SAME_SIGNAL = 0.5  # seconds in which a repeated signal is the same one: from the terminal and from a parent as well
 _STATUS_WITHIN = 1.0  # seconds
+_DUMP_WITHIN = 5.0  # seconds
 
 
 class Master:
@@ -94,6 +95,8 @@ class Master:
                 "status": self.status,
                 "resize": self.resize,
                 "reopen": self.reopen,
+                "dump": self.dump,
+                "restart": self.restart,
             }
         )
         self._fronts: dict[int, Front] = {}  # those that serve, by number
@@ -225,6 +228,22 @@ class Master:
         logger.info("%s from now on", _count(self._config.processes, "task process"))
         return self._config.processes
 
+    def dump(self) -> str:
+        """What all fronts and task processes are doing: their stacks."""
+        told = []
+        for front in self._all():
+            try:
+                text = front.ask("dump", within=_DUMP_WITHIN)
+            except ChannelError as error:
+                text = f"  {error}: it is stopped, starting, or its loop is held\n"
+            told.append(f"==== front {front.number}, process {front.pid}\n\n{text}")
+        return "\n".join(told)
+
+    def restart(self, group: str) -> None:
+        """Replace the task processes of a group. Raises ``ChannelError`` where there is none of that name."""
+        for front in self._fronts.values():
+            front.ask("restart", within=_STATUS_WITHIN, group=group)
+
     def reopen(self) -> None:
         """Let everybody go on in new log files."""
         reopen_logs()
@@ -232,9 +251,9 @@ class Master:
             if front.is_ready:
                 front.tell("reopen")
 
-    def status(self) -> dict[str, Any]:
+    def status(self, detail: bool = False) -> dict[str, Any]:
         """What it and its fronts are doing, as ``greentask.status`` answers."""
-        asked = [gevent.spawn(_status_of, front) for front in self._all() if front.is_ready]
+        asked = [gevent.spawn(_status_of, front, detail) for front in self._all() if front.is_ready]
         gevent.joinall(asked)
         status = merge([one.value for one in asked if one.value is not None])
         status["master"] = {
@@ -345,9 +364,9 @@ class Master:
         self._sockets = []
 
 
-def _status_of(front: Front) -> dict[str, Any] | None:
+def _status_of(front: Front, detail: bool) -> dict[str, Any] | None:
     try:
-        status: dict[str, Any] = front.ask("status", within=_STATUS_WITHIN)
+        status: dict[str, Any] = front.ask("status", within=_STATUS_WITHIN, detail=detail)
     except ChannelError:  # it has too much to do, or is going
         return None
     return {"front": front.number, **status}

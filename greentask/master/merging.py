@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from ..server.groups import in_all
@@ -16,11 +17,37 @@ def merge(fronts: list[dict[str, Any]]) -> dict[str, Any]:
     if not fronts:
         return {"fronts": []}
     status = {**fronts[0], **{name: sum(front[name] for front in fronts) for name in _SUMS}}
+    for name in ("calls", "refused"):
+        counted: Counter[str] = Counter()
+        for front in fronts:
+            counted.update(front.get(name, {}))
+        status[name] = dict(counted)
+    loops = [front["loop"] for front in fronts if "loop" in front]
+    if loops:
+        status["loop"] = {
+            "held": sum(one["held"] for one in loops),
+            "longest": max(one["longest"] for one in loops),
+        }
+    for name in ("running", "task_processes", "busiest"):
+        if any(name in front for front in fronts):
+            status[name] = [{"front": front["front"], **one} for front in fronts for one in front.pop(name, ())]
+    if any("tasks_called" in front for front in fronts):
+        status["tasks_called"] = _merged_tasks([front.pop("tasks_called", {}) for front in fronts])
     status["draining"] = all(front["draining"] for front in fronts)
     status.pop("front", None)
     status.update(_merged_groups([front["groups"] for front in fronts if "groups" in front]))
     status["fronts"] = fronts
     return status
+
+
+def _merged_tasks(each: list[dict[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for tasks in each:
+        for name, task in tasks.items():
+            known = merged.setdefault(name, {"outcomes": Counter(), "histogram": [0] * len(task["histogram"])})
+            known["outcomes"].update(task["outcomes"])
+            known["histogram"] = [one + other for one, other in zip(known["histogram"], task["histogram"])]
+    return {name: {**task, "outcomes": dict(task["outcomes"])} for name, task in sorted(merged.items())}
 
 
 def _merged_groups(each: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import select
 import signal
 import struct
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -56,6 +57,7 @@ _MOST_PIECES = 256  # of one writev; the kernel's limit (IOV_MAX) is 1024
 #: Seconds that a process looks for its next call before it sleeps: to be woken takes about as long.
 _AWAKE = 0.0001
 _HAS_COMPANY = processors() > 1  # on the only processor it would be in the others' way
+_HERE = os.path.dirname(__file__)  # whose frames are of no interest to those who look at a task
 _HEADER_SIZE, _unpack_header = HEADER.size, HEADER.unpack_from
 _CALL, _RESULT, _ERROR = Kind.CALL, Kind.RESULT, Kind.ERROR
 
@@ -174,6 +176,8 @@ class _Channel:
                 return token, body
             if kind == Kind.HAND_BACK:
                 self._hand_back()
+            elif kind == Kind.LOOK:
+                self._look()
             # Whatever else there is, is about a call that has been answered.
         return self.ahead.popleft()
 
@@ -271,6 +275,8 @@ class _Channel:
             self.ahead.append((about, body))
         elif kind == Kind.HAND_BACK:
             self._hand_back()
+        elif kind == Kind.LOOK:
+            self._look()
         elif kind == Kind.MORE and about == token:
             job.grant(MORE.unpack(whole(body))[0])
         elif kind == Kind.INTERRUPT and about == token:
@@ -285,6 +291,21 @@ class _Channel:
         tokens = pack_tokens(token for token, _ in self.ahead)
         self.ahead.clear()
         self._write(frame_header(Kind.HANDED_BACK, 0, len(tokens)), tokens)
+
+    def _look(self) -> None:
+        """Tell the stacks of all threads, the main one's without what answers this."""
+        told = []
+        for thread, frame in sys._current_frames().items():
+            is_main = thread == threading.main_thread().ident
+            stack = [
+                one
+                for one in traceback.extract_stack(frame)
+                if os.path.dirname(one.filename) != _HERE and one.filename != "<string>"
+            ]
+            heading = "main thread" if is_main else f"thread {thread}"
+            told.append(f"{heading}:\n" + ("".join(traceback.format_list(stack)) or "  waits for a call\n"))
+        text = "".join(told).encode("utf-8", "replace")
+        self._write(frame_header(Kind.LOOKED, 0, len(text)), text)
 
 
 def serve(fd: int, handler: Handler) -> NoReturn:

@@ -71,6 +71,7 @@ class Kind(enum.IntEnum):
     MORE = 2  # body: how many more items of the stream, 4 bytes
     INTERRUPT = 3  # body: why, OUT_OF_TIME or CANCELLED of `child`
     HAND_BACK = 4  # the calls that it has not started
+    LOOK = 5  # say what you are doing
     # from the process
     READY = 16
     RESULT = 17  # body: the result, as the handler encoded it
@@ -80,6 +81,7 @@ class Kind(enum.IntEnum):
     HANDED_BACK = 21  # body: the tokens of calls that it has not started, and now never will
     UNFIT = 22  # body: a traceback's text: it can't be made ready
     NOT_STARTED = 23  # body: why the call was ended before it began, likewise
+    LOOKED = 24  # body: the stacks of its threads, as text
 
 
 _KINDS = {kind.value: kind for kind in Kind}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..hub.outlet import Outlet
@@ -64,6 +65,7 @@ class Process:
         "heard",
         "is_nudged",
         "load",
+        "lookers",
         "outdated",
         "pid",
         "ready",
@@ -85,6 +87,7 @@ class Process:
         self.asked_back = False  # the calls that it has not started
         self.doom: str | None = None  # why it is being killed
         self.born = time.monotonic()
+        self.lookers: deque[Callable[[str], object]] = deque()  # who asked what it is doing
         self._events = events
         self._fd = fd
         os.set_blocking(fd, False)
@@ -128,6 +131,11 @@ class Process:
     def interrupt(self, call: PoolCall, reason: bytes) -> None:
         """Tell a call to end; the process looks at its socket when it is nudged."""
         self._outlet.write(frame_header(Kind.INTERRUPT, call.token, len(reason)), reason)
+
+    def look(self, told: Callable[[str], object]) -> None:
+        """Ask what it is doing; it looks at its socket when it is nudged."""
+        self.lookers.append(told)
+        self._outlet.write(frame_header(Kind.LOOK, 0, 0))
 
     def ask_back(self) -> None:
         """Ask for the calls that it has not started; the process looks at its socket when it is nudged."""
@@ -223,6 +231,9 @@ class Process:
             if call is not None:
                 self.done += 1
                 self._events.call_not_started(call, body)
+        elif kind is Kind.LOOKED:
+            if self.lookers:
+                self.lookers.popleft()(body.decode("utf-8", "replace"))
         elif kind is Kind.UNFIT:
             self._events.process_unfit(self, body.decode("utf-8", "replace"))
         elif self.calls and self.calls[0].token == token:

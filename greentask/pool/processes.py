@@ -18,8 +18,10 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from gevent.event import Event
 from gevent.hub import get_hub
 
 from ..errors import CallError, Cancelled, GreentaskError, WorkerLost, out_of_time
@@ -28,6 +30,7 @@ from .calls import Listener, PoolCall
 from .child import CANCELLED, OUT_OF_TIME
 from .cpus import processors
 from .frames import MOST_ITEMS, PROGRESS, Body
+from .memory import is_stopped, resident
 from .population import Population
 from .process import Process
 from .setup import Setup
@@ -142,6 +145,48 @@ class Processes:
             lost=self._population.lost,
             recycled=self._population.recycled,
         )
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each process: its id, what it does (``starting``, ``idle``, ``busy``, ``stopped``, ``ending``), the task that
+        it runs and for how many seconds, and its resident memory in bytes.
+        """
+        now, told = time.monotonic(), []
+        for process in self._population.members.values():
+            one: dict[str, Any] = {"pid": process.pid, "memory": resident(process.pid), "done": process.done}
+            if is_stopped(process.pid):
+                one["state"] = "stopped"
+            elif process.doom is not None or (process.retiring and not process.calls):
+                one["state"] = "ending"
+            elif not process.ready:
+                one["state"] = "starting"
+            else:
+                one["state"] = "busy" if process.calls else "idle"
+            if process.calls:
+                one["task"], one["seconds"] = process.calls[0].name, round(now - process.heard, 3)
+            told.append(one)
+        return told
+
+    def look(self, within: float = 1.0) -> dict[int, str | None]:
+        """What each process is doing, as text, by its process id; None for one that doesn't say so in time.
+
+        Waits for up to ``within`` seconds. One that is stopped, or busy in C, is silent.
+        """
+        told: dict[int, str | None] = {}
+        left = Event()
+        processes = [process for process in self._population.members.values() if process.ready]
+
+        def hear(pid: int, text: str) -> None:
+            told[pid] = text
+            if all(told.values()):
+                left.set()
+
+        for process in processes:
+            told[process.pid] = None
+            process.look(partial(hear, process.pid))
+            self._population.nudge(process)
+        if processes:
+            left.wait(within)
+        return told
 
     def pids(self) -> list[int]:
         """The process ids of the task processes."""

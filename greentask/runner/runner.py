@@ -16,6 +16,7 @@ from ..tasks.task import Task
 from ..wire.json import dumps
 from ..wire.message import Args, Call
 from .greenlets import GreenletCall
+from .statistics import Statistics
 from .turns import Leaving, Running, TurnCall, Turns
 from .watched import WatchedCall
 
@@ -27,7 +28,7 @@ class Runner:
 
     ``groups`` are the task processes, by the names of their groups. ``max_running`` says of tasks how many of their
     calls run at once, in place of what they say themselves. ``hooks`` are told of all calls, and ``check_result`` of
-    their results, which it may refuse (``InvalidResult``).
+    their results, which it may refuse (``InvalidResult``). ``statistics`` count them.
     A listener hears of the end of a call exactly once: ``done`` or ``failed``.
     """
 
@@ -40,7 +41,9 @@ class Runner:
         max_running: Mapping[str, int] | None = None,
         hooks: Hooks | None = None,
         check_result: Callable[[Body], None] | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
+        self.statistics = statistics
         self.tasks = tasks
         self.groups: Mapping[str, Processes] = groups or {}
         self.debug = debug
@@ -80,8 +83,9 @@ class Runner:
 
     def refuse(self, call: Call, listener: Listener, error: CallError, peer: str | None = None) -> None:
         """Refuse a call without a look at it, for a reason that its caller knows; the hooks hear of it all the same."""
-        if self.hooks.watch_calls and call.function in self.tasks:
-            watched = WatchedCall(self.hooks, self.tasks.get(call.function), call, None, peer, listener, None)
+        if call.function in self.tasks:
+            task = self.tasks.get(call.function)
+            watched = WatchedCall(self.hooks, task, call, None, peer, listener, None, self.statistics, call.args)
             try:
                 watched.begin()
             except CallError:
@@ -101,9 +105,9 @@ class Runner:
         peer: str | None,
         item: int | None,
     ) -> Running:
-        if not self.hooks.watch_calls:
+        if not (self.hooks.watch_calls or self.statistics):
             return self._start_in_turn(task, call, args, line, listener, deadline, None)
-        watched = WatchedCall(self.hooks, task, call, item, peer, listener, self.check_result)
+        watched = WatchedCall(self.hooks, task, call, item, peer, listener, self.check_result, self.statistics, args)
         try:
             watched.begin()
             return self._start_in_turn(task, call, args, line, watched, deadline, watched)

@@ -11,7 +11,8 @@ from ..pool.calls import Listener
 from ..pool.frames import Body
 from ..tasks.middleware import CallInfo, Hooks, Outcome, Refused, error_of, outcome_of
 from ..tasks.task import Task
-from ..wire.message import Call
+from ..wire.message import Args, Call
+from .statistics import Statistics
 
 __all__ = ["WatchedCall"]
 
@@ -19,7 +20,19 @@ __all__ = ["WatchedCall"]
 class WatchedCall:
     """The ``Listener`` of a call in place of the one that waits for it, which hears everything before the hooks do."""
 
-    __slots__ = ("_began", "_call", "_check_result", "_hooks", "_item", "_listener", "_peer", "_state", "_task")
+    __slots__ = (
+        "_began",
+        "_call",
+        "_check_result",
+        "_hooks",
+        "_item",
+        "_listener",
+        "_peer",
+        "_state",
+        "_statistics",
+        "_task",
+        "args",
+    )
 
     def __init__(
         self,
@@ -30,7 +43,11 @@ class WatchedCall:
         peer: str | None,
         listener: Listener,
         check_result: Callable[[Body], None] | None,
+        statistics: Statistics | None,
+        args: Args | None,
     ) -> None:
+        self.args = args
+        self._statistics = statistics
         self._hooks = hooks
         self._task = task
         self._call = call
@@ -53,6 +70,8 @@ class WatchedCall:
 
     def begin(self) -> None:
         """It has come. Raises ``CallError`` where a hook refuses it."""
+        if self._statistics is not None:
+            self._statistics.running[self] = None
         if self._hooks.before_call:
             try:
                 self._hooks.ask(self._hooks.before_call, self.info)
@@ -71,6 +90,8 @@ class WatchedCall:
                 self.refuse(error)
                 return
         self._listener.done(result)
+        if self._statistics is not None:
+            self._statistics.ended(self, self._task.name, "done", time.monotonic() - self._began)
         if self._hooks.after_call:
             self._hooks.tell(self._hooks.after_call, self.info.ended("done"))
 
@@ -90,6 +111,8 @@ class WatchedCall:
 
     def _tell(self, outcome: Outcome, error: CallError | bytes) -> None:
         hooks = self._hooks
+        if self._statistics is not None:
+            self._statistics.ended(self, self._task.name, outcome, time.monotonic() - self._began)
         if hooks.call_failed or hooks.after_call:
             ended = self.info.ended(outcome, error_of(error))
             hooks.tell(hooks.call_failed, ended)

@@ -1,4 +1,4 @@
-"""What is logged of tasks that fail: a middleware, as a user's would be."""
+"""What is logged of calls: a middleware, as a user's would be."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from ..tasks.middleware import CallInfo, Middleware
 from ..wire.json import dumps
 
-__all__ = ["FailureLog"]
+__all__ = ["CallLog", "FailureLog"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +20,49 @@ class FailureLog(Middleware):
     def call_failed(self, call: CallInfo) -> None:
         if call.outcome != "failed" or not logger.isEnabledFor(logging.INFO):
             return
-        text = dumps(call.error).decode("utf-8", "replace")
-        if len(text) > _MOST:
-            text = text[:_MOST] + "…"
-        if not text.isprintable():  # JSON escapes controls, but for those above ASCII and what turns text around
-            text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-        logger.info("task %s failed: %s", ascii(call.task)[1:-1], text)
+        text = _plain(dumps(call.error).decode("utf-8", "replace"))
+        logger.info("task %s failed: %s", _plain(call.task), text, extra=_extra(call))
+
+
+class CallLog(Middleware):
+    """Logs each call at its end, in one line of that kind."""
+
+    def after_call(self, call: CallInfo) -> None:
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        where = "a greenlet" if call.group is None else f"group {call.group}"
+        logger.info(
+            "call of %s, id %s, by %s, in %s: %s in %.6f s",
+            _plain(call.task),
+            _plain(str(call.id)),
+            call.peer,
+            where,
+            call.outcome,
+            call.duration or 0.0,
+            extra=_extra(call),
+        )
+
+
+def _extra(call: CallInfo) -> dict[str, object]:
+    told: dict[str, object] = {
+        "task": call.task,
+        "id": call.id,
+        "peer": call.peer,
+        "group": call.group,
+        "outcome": call.outcome,
+        "duration": None if call.duration is None else round(call.duration, 6),
+    }
+    if call.item is not None:
+        told["item"] = call.item
+    if call.error is not None:
+        told["error"] = str(call.error.get("type"))
+    return told
+
+
+def _plain(text: str) -> str:
+    """Cut short, and without what would begin another line or command a terminal."""
+    if len(text) > _MOST:
+        text = text[:_MOST] + "…"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

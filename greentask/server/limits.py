@@ -10,11 +10,13 @@ from ..pool.frames import Body, size_of
 from ..wire.json import DEEPEST, MAX_DEPTH
 from ..wire.text import DEFAULT_MAX_LINE
 
-__all__ = ["DEFAULT_DRAIN", "DEFAULT_LISTEN", "MAY_BE_0", "Limits"]
+__all__ = ["DEFAULT_DRAIN", "DEFAULT_LISTEN", "DEFAULT_MAX_HOLD", "MAY_BE_0", "Limits"]
 
 DEFAULT_LISTEN = "127.0.0.1:12345"
 #: Seconds that calls in flight have for ending when a server stops, or a front is replaced.
 DEFAULT_DRAIN = 30.0
+#: Seconds that a task may hold up the loop before that is logged.
+DEFAULT_MAX_HOLD = 0.5
 
 #: Those that 0 turns off.
 MAY_BE_0 = frozenset({"idle_timeout", "line_timeout", "max_connections_per_address"})

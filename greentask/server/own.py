@@ -27,7 +27,10 @@ def _tasks(session: Session) -> Callable[..., Any]:
 
 
 def _status(session: Session) -> Callable[..., Any]:
-    return session.server.tell_status
+    def status(detail: bool = False) -> dict[str, Any]:
+        return session.server.tell_status(bool(detail))
+
+    return status
 
 
 def _cancel(session: Session) -> Callable[..., Any]:

@@ -21,6 +21,7 @@ from ..hub.signals import stop_at_signals
 from ..hub.tls import TLSFiles
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
+from ..runner.statistics import Statistics
 from ..tasks.middleware import Hooks, Middleware, load_middleware
 from ..tasks.processes import DEFAULT_TEARDOWN
 from ..tasks.registry import Tasks
@@ -30,16 +31,19 @@ from ..wire.address import Address
 from ..wire.proof import Secrets
 from .acceptor import Acceptor
 from .connection import LineConnection
-from .failures import FailureLog
+from .failures import CallLog, FailureLog
 from .groups import Group, ProcessGroups, in_all
 from .guard import Guard
-from .limits import DEFAULT_DRAIN, DEFAULT_LISTEN, Limits
+from .limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, Limits
 from .listening import SECRET_REMEDY
 from .session import Session
+from .watchdog import Watchdog
 
 __all__ = ["Server"]
 
 logger = logging.getLogger(__name__)
+
+_MOST_SHOWN = 50  # connections
 
 
 class Server:
@@ -68,6 +72,12 @@ class Server:
         Seconds that a task process has for its end in good order.
     cancel_abandoned
         Cancel the calls of a connection that broke, instead of letting them end.
+    max_hold
+        Seconds that a task may hold up the loop, and all others, before that is logged with its stack; 0: never.
+    hide_arguments
+        Leave the arguments of running calls out of what ``greentask.status`` tells.
+    log_calls
+        Log each call, and not just those that fail.
     debug
         Send tracebacks to callers.
     secrets, secret_file
@@ -107,6 +117,9 @@ class Server:
         middleware: Iterable[Middleware | str] = (),
         teardown: float = DEFAULT_TEARDOWN,
         cancel_abandoned: bool = False,
+        max_hold: float = DEFAULT_MAX_HOLD,
+        hide_arguments: bool = False,
+        log_calls: bool = False,
         debug: bool = False,
         secrets: Iterable[str | bytes] = (),
         secret_file: str | os.PathLike[str] | None = None,
@@ -114,7 +127,7 @@ class Server:
         allow: Iterable[str] = (),
         insecure: bool = False,
         sockets: Iterable[GreenSocket] | None = None,
-        ask_status: Callable[[], dict[str, Any]] | None = None,
+        ask_status: Callable[[bool], dict[str, Any]] | None = None,
     ) -> None:
         self.tasks = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
         self.limits = limits or Limits()
@@ -126,7 +139,8 @@ class Server:
         if default != Group() and DEFAULT_GROUP in groups:
             raise ConfigurationError(f"the group {DEFAULT_GROUP!r} is described twice: leave out processes and max_…")
         groups.setdefault(DEFAULT_GROUP, default)
-        middleware = [FailureLog(), *self.tasks.middleware, *middleware]
+        log = CallLog() if log_calls else FailureLog()
+        middleware = [log, *self.tasks.middleware, *middleware]
         self.hooks = Hooks(load_middleware(one) if isinstance(one, str) else one for one in middleware)
         self.groups = ProcessGroups(
             self.tasks, groups, grace=grace, teardown=teardown, middleware=middleware, debug=debug
@@ -139,7 +153,10 @@ class Server:
             max_running=max_running,
             hooks=self.hooks,
             check_result=self.limits.check_result,
+            statistics=Statistics(),
         )
+        self._hide_arguments = hide_arguments
+        self._watchdog = Watchdog(max_hold) if max_hold else None
         self._guard = _guard(secrets, secret_file, self.limits)
         self._acceptor = Acceptor(
             listen,
@@ -187,6 +204,8 @@ class Server:
             self._acceptor.close()
             raise
         self._acceptor.start()
+        if self._watchdog is not None:
+            self._watchdog.start()
         self.hooks.tell(self.hooks.server_started, self)
 
     def serve_forever(self, drain: float = DEFAULT_DRAIN) -> None:
@@ -220,6 +239,8 @@ class Server:
         self.groups.close()
         if not self._has_ended:
             self._has_ended = True
+            if self._watchdog is not None:
+                self._watchdog.stop()
             self.hooks.tell(self.hooks.server_stopped, self)
             for need in self._needs():
                 need.close()
@@ -242,17 +263,17 @@ class Server:
         """Wait until ``stop`` has ended everything."""
         self._stopped.wait()
 
-    def tell_status(self) -> dict[str, Any]:
+    def tell_status(self, detail: bool = False) -> dict[str, Any]:
         """What ``greentask.status`` answers."""
         if self._ask_status is not None:
             try:
-                return self._ask_status()
+                return self._ask_status(detail)
             except GreentaskError as error:
                 logger.warning("what the other fronts do is not known: %s", error)
-        return self.status()
+        return self.status(detail=detail)
 
-    def status(self) -> dict[str, Any]:
-        """What this server is doing."""
+    def status(self, *, detail: bool = False) -> dict[str, Any]:
+        """What this server is doing; in ``detail`` with its calls, processes and connections one by one."""
         status: dict[str, Any] = {
             "version": __version__,
             "python": sys.version.partition(" ")[0],
@@ -275,10 +296,30 @@ class Server:
                 "tls_handshake": self._acceptor.failed_handshakes,
             },
         }
+        statistics = self.runner.statistics
+        if statistics is not None:
+            status["calls"] = statistics.totals()
+        if self._watchdog is not None:
+            status["loop"] = {"held": self._watchdog.held, "longest": round(self._watchdog.longest, 3)}
+        if detail:
+            status.update(self._detail())
         if self.groups:
             status["groups"] = self.groups.status()
             status["processes"] = in_all(status["groups"].values())
         return status
+
+    def _detail(self) -> dict[str, Any]:
+        statistics = self.runner.statistics
+        assert statistics is not None
+        busiest = sorted(self._sessions, key=lambda session: session.weight, reverse=True)[:_MOST_SHOWN]
+        return {
+            "running": statistics.oldest(arguments=not self._hide_arguments),
+            "tasks_called": statistics.tasks(),
+            "task_processes": [
+                {"group": name, **process} for name, pool in self.groups.items() for process in pool.describe()
+            ],
+            "busiest": [session.describe() for session in busiest],
+        }
 
     def restart_group(self, name: str) -> None:
         """Replace every process of a group: a few at a time, each after its task and when its successor is ready.

@@ -220,6 +220,22 @@ class Session:
         if not (self._in_flight or self._taking or self.connection.has_input()):
             self.connection.end_with(self._goodbye)
 
+    @property
+    def weight(self) -> tuple[int, int]:
+        """What makes it worth a look: calls in flight, and bytes that its peer has not read."""
+        return self._in_flight, self.connection.unsent
+
+    def describe(self) -> dict[str, Any]:
+        """Whose it is, and what it is about."""
+        connection = self.connection
+        return {
+            "peer": connection.peer,
+            "in_flight": self._in_flight,
+            "unsent": connection.unsent,
+            "read": connection.bytes_read,
+            "written": connection.bytes_written,
+        }
+
     def is_busy(self) -> bool:
         """Whether a call is in flight."""
         return self._in_flight > 0

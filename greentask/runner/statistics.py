@@ -1,0 +1,93 @@
+"""What a server's calls come to: how many ended how, how long they took, and which run. Of bounded size."""
+
+from __future__ import annotations
+
+import reprlib
+import time
+from bisect import bisect_left
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..tasks.middleware import Outcome
+    from .watched import WatchedCall
+
+__all__ = ["BOUNDS", "Statistics", "percentile"]
+
+#: Upper bounds of the histogram's buckets, in seconds: two for each doubling, from 16 us to 18 minutes.
+BOUNDS = tuple(2 ** (step / 2) for step in range(-32, 21))
+
+_MOST_SHOWN = 50  # running calls
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = 6
+_SHORT.maxlevel = 3
+
+
+class Statistics:
+    """Told by each call when it comes and when it has ended. Belongs to the hub of its server."""
+
+    def __init__(self) -> None:
+        self.running: dict[WatchedCall, None] = {}  # in the order in which they came
+        self._tasks: dict[str, _Task] = {}  # only those that the server has
+
+    def ended(self, call: WatchedCall, name: str, outcome: Outcome, seconds: float) -> None:
+        """A call has ended."""
+        self.running.pop(call, None)
+        task = self._tasks.get(name)
+        if task is None:
+            task = self._tasks[name] = _Task()
+        task.outcomes[outcome] += 1
+        if outcome != "refused":
+            task.counts[bisect_left(BOUNDS, seconds)] += 1
+
+    def totals(self) -> dict[str, int]:
+        """How many calls ended how."""
+        total: Counter[str] = Counter()
+        for task in self._tasks.values():
+            total.update(task.outcomes)
+        return dict(total)
+
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """For each task that was called: how many calls ended how, and the histogram of how long they took."""
+        return {
+            name: {"outcomes": dict(task.outcomes), "histogram": list(task.counts)}
+            for name, task in sorted(self._tasks.items())
+        }
+
+    def oldest(self, *, arguments: bool) -> list[dict[str, Any]]:
+        """The running calls that came first, at most fifty."""
+        now = time.monotonic()
+        shown = []
+        for call in islice(self.running, _MOST_SHOWN):
+            info = call.info
+            told: dict[str, Any] = {"task": info.task, "id": info.id, "peer": info.peer, "group": info.group}
+            told["seconds"] = round(now - info.began, 3)
+            if info.item is not None:
+                told["item"] = info.item
+            if arguments:
+                told["args"] = _SHORT.repr(call.args)
+            shown.append(told)
+        return shown
+
+
+class _Task:
+    __slots__ = ("counts", "outcomes")
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.counts = [0] * (len(BOUNDS) + 1)
+
+
+def percentile(counts: list[int], part: float) -> float | None:
+    """Below which ``part`` (0 to 1) of what is in a histogram lies, in seconds; None where nothing is."""
+    wanted = sum(counts) * part
+    if not wanted:
+        return None
+    seen = 0
+    for bound, count in zip((*BOUNDS, 2 * BOUNDS[-1]), counts):
+        seen += count
+        if seen >= wanted:
+            return float(bound)
+    return float(2 * BOUNDS[-1])

@@ -1,0 +1,199 @@
+"""`greentask status`, `top`, `dump` and `restart`, and what `greentask.status` has for them."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.programs import greentask
+from support.servers import RunningServer, serving, wait_until
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with serving("--max-hold", "0.2", apps=["support.seen_tasks"]) as server:
+        yield server
+        assert "Traceback" not in server.output()
+
+
+def detail(server: RunningServer) -> dict[str, Any]:
+    status: dict[str, Any] = server.call("greentask.status", detail=True)
+    return status
+
+
+def run(server: RunningServer, *arguments: str) -> str:
+    done = greentask(*arguments, "--server", server.address, COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_status_counts_calls_and_how_long_they_took(server: RunningServer) -> None:
+    with server.connect() as peer:
+        for seconds in (0.0, 0.0, 0.05):
+            peer.call("nap", seconds)
+        peer.ask({"function": "fail"})
+        peer.ask({"function": "nap", "args": []})
+        peer.ask({"id": 1, "function": "nap", "args": [30], "timeout": 0.05})
+    status = detail(server)
+    outcomes = status["tasks_called"]["nap"]["outcomes"]
+    assert outcomes["done"] >= 3
+    assert outcomes["refused"] >= 1
+    assert outcomes["out of time"] >= 1
+    assert status["tasks_called"]["fail"]["outcomes"]["failed"] >= 1
+    assert sum(status["tasks_called"]["nap"]["histogram"]) >= 4, "those that did not run took no time"
+    assert status["calls"]["done"] >= 3
+
+
+def test_running_calls_are_shown_with_age_and_arguments_cut_short(server: RunningServer) -> None:
+    with server.connect() as peer:
+        peer.send({"id": "mine", "function": "nap", "args": {"seconds": 30, "note": "x" * 10_000}})
+        [call] = wait_until(lambda: [one for one in detail(server)["running"] if one["id"] == "mine"], "it runs")
+        assert (call["task"], call["id"], call["group"]) == ("nap", "mine", None)
+        assert call["peer"] == f"127.0.0.1:{peer.socket.getsockname()[1]}"
+        assert len(call["args"]) < 200
+        assert "'seconds': 30" in call["args"]
+        shown = run(server, "status")
+        assert "mine" in shown
+        assert "Busiest connections" in shown
+        peer.ask({"id": "x", "function": "greentask.cancel", "args": {"id": "mine"}})
+
+
+def test_arguments_can_be_hidden() -> None:
+    with serving("--hide-arguments", apps=["support.seen_tasks"]) as server, server.connect() as peer:
+        peer.send({"id": 1, "function": "nap", "args": {"seconds": 30, "note": "secret"}})
+        wait_until(lambda: detail(server)["running"], "it runs")
+        assert "secret" not in json.dumps(detail(server))
+
+
+def test_processes_are_shown_with_what_they_do(server: RunningServer) -> None:
+    with server.connect() as peer:
+        peer.send({"id": 1, "function": "compute", "args": [1.0]})
+        [busy] = wait_until(
+            lambda: [one for one in detail(server)["task_processes"] if one["state"] == "busy"], "one is busy"
+        )
+        assert busy["task"] == "compute"
+        assert busy["group"] == "default"
+        assert busy["memory"] > 5_000_000
+        assert "compute" in run(server, "dump")
+        assert peer.hear()["result"] == 1.0
+
+
+def test_p4_a_stopped_process_is_shown_as_such(server: RunningServer) -> None:
+    with server.connect() as peer:
+        peer.send({"id": 1, "function": "stop_me"})
+        [stopped] = wait_until(
+            lambda: [one for one in detail(server)["task_processes"] if one["state"] == "stopped"], "one is stopped"
+        )
+        assert "it doesn't answer: it is stopped, or busy in C" in run(server, "dump")
+        os.kill(stopped["pid"], signal.SIGCONT)
+        assert peer.hear() == {"id": 1, "result": None}
+
+
+def test_g1_a_task_that_holds_the_loop_is_named_with_its_stack(server: RunningServer) -> None:
+    before = detail(server)["loop"]["held"]
+    assert server.call("compute_in_the_loop", 0.8) == 0.8
+    wait_until(lambda: "the loop goes on, after it was held for 0." in server.output(), "it is told")
+    output = server.output()
+    assert "by the task compute_in_the_loop, which runs in a greenlet, and all other calls wait" in output
+    assert "declare it process=True" in output
+    assert "while time.perf_counter() < until" in output
+    status = detail(server)
+    assert status["loop"]["held"] == before + 1
+    assert status["loop"]["longest"] > 0.5
+
+
+def test_a_loop_that_only_waits_is_not_held(server: RunningServer) -> None:
+    before = detail(server)["loop"]["held"]
+    assert server.call("nap", 0.7) == 0.7
+    assert detail(server)["loop"]["held"] == before
+
+
+def test_status_as_a_table_and_as_json(server: RunningServer) -> None:
+    shown = run(server, "status")
+    assert server.address in shown
+    assert "Task processes" in shown
+    status = json.loads(run(server, "status", "--json"))
+    assert status["listen"] == [server.address]
+    assert {"tasks_called", "task_processes", "busiest", "calls", "loop", "master"} <= set(status)
+
+
+def test_top_prints_its_looks_where_there_is_no_terminal(server: RunningServer) -> None:
+    shown = run(server, "top", "--every", "0.2", "--times", "2")
+    assert shown.count("a second") >= 4
+    assert shown.count("Task processes") == 2
+
+
+def test_what_has_no_server_ends_with_3() -> None:
+    for command in ("status", "top"):
+        assert greentask(command, "--server", "127.0.0.1:1").returncode == 3
+
+
+def test_names_and_arguments_do_not_command_a_terminal(server: RunningServer) -> None:
+    with server.connect() as peer:
+        peer.send({"id": "\x1b[31m\nforged", "function": "nap", "args": {"seconds": 30, "note": "\x1b[2J"}})
+        wait_until(lambda: detail(server)["running"], "it runs")
+        for shown in (run(server, "status"), run(server, "dump")):
+            assert "\x1b" not in shown
+            assert "\nforged" not in shown
+
+
+def test_a_dump_has_greenlets_and_processes(server: RunningServer) -> None:
+    with server.connect() as peer:
+        peer.send({"id": 1, "function": "nap", "args": [30]})
+        wait_until(lambda: detail(server)["running"], "it runs")
+        text = run(server, "dump")
+    assert "==== front 0, process" in text
+    assert "a greenlet runs the task nap:" in text
+    assert "in nap\n    time.sleep(seconds)" in text
+    assert text.count("task process ") == 2
+    assert "waits for a call" in text
+
+
+def test_a_group_is_restarted_while_it_serves(server: RunningServer) -> None:
+    before = set(server.status()["processes"]["pids"])
+    assert run(server, "restart", "default") == "the processes of default are replaced\n"
+    wait_until(lambda: not before & set(server.status()["processes"]["pids"]), "all are new")
+    done = greentask("restart", "nope", "--server", server.address)
+    assert done.returncode == 1
+    assert "there is no group of processes 'nope'" in done.stderr
+
+
+# ---- Logs
+
+
+def test_calls_are_logged_as_json_where_that_is_wanted() -> None:
+    with serving("--log-format", "json", "--log-calls", apps=["support.seen_tasks"]) as server:
+        with server.connect() as peer:
+            peer.ask({"id": "a\nb\x1b[31m", "function": "nap", "args": [0.01]})
+            peer.ask({"id": 2, "function": "fail", "args": ["no\nstock"]})
+            port = peer.socket.getsockname()[1]
+        wait_until(lambda: '"id": 2' in server.output(), "it is logged")
+        output = server.output()
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    first, second = (one for one in lines if "task" in one)
+    assert (first["task"], first["id"], first["outcome"], first["group"]) == ("nap", "a\nb\x1b[31m", "done", None)
+    assert first["peer"] == f"127.0.0.1:{port}"
+    assert 0.01 <= first["duration"] < 5
+    assert first["level"] == "info"
+    assert (second["task"], second["outcome"], second["error"]) == ("fail", "failed", "ValueError")
+    assert "\x1b" not in output
+
+
+def test_calls_are_logged_as_text_on_a_line_each() -> None:
+    with serving("--log-calls", apps=["support.seen_tasks"]) as server:
+        with server.connect() as peer:
+            peer.ask({"id": "a\nb\x1b[31m", "function": "nap", "args": [0.0]})
+        wait_until(lambda: "call of nap" in server.output(), "it is logged")
+        assert "call of nap, id a\\nb\\x1b[31m, by 127.0.0.1:" in server.output()
+        assert "in a greenlet: done in 0.0" in server.output()
+
+
+@pytest.mark.parametrize("options", [(), ("--log-format", "json")], ids=["text", "json"])
+def test_o5_a_full_disk_under_the_log_does_not_stop_it(options: tuple[str, ...]) -> None:
+    with serving("--log-file", "/dev/full", "--log-calls", *options, apps=["support.seen_tasks"]) as server:
+        for _ in range(3):
+            assert server.call("nap", 0.0) == 0.0
+        assert "Traceback" not in server.output()
