@@ -181,7 +181,8 @@ class Gateway:
     def _decode(self, message: str | bytes) -> Call:
         call = decode_request(message.encode() if isinstance(message, str) else message)
         if not isinstance(call, Call) or call.batch is not None or call.stream:
-            raise BadRequest("batch and stream are not available through this gateway", getattr(call, "id", None))
+            told = "batch, stream and JSON-RPC are not available through this gateway"
+            raise BadRequest(told, getattr(call, "id", None))
         if call.function not in self.tasks:
             error = UnknownTask(f"this gateway offers no task {call.function[:80]!r}")
             error.id = call.id  # type: ignore[attr-defined]

@@ -1,4 +1,8 @@
-"""JSON-RPC 2.0 on a connection: what came in one line, and the line that answers it."""
+"""JSON-RPC 2.0 on a connection: its requests are started as any other call, and answered in its own form.
+
+A notification is a call in flight as well, of which nobody hears. A batch is one call in flight: what it holds until
+its last request has ended is bounded, and so is how many of its requests run at once.
+"""
 
 from __future__ import annotations
 
@@ -8,165 +12,252 @@ import gevent
 from gevent.event import Event
 from gevent.lock import Semaphore
 
-from ..errors import CallError, Cancelled, InvalidResult, Overloaded, refusal
+from ..errors import CallError, InvalidResult, refusal
 from ..pool.frames import Body, whole
 from ..runner import Running
-from ..wire.json import dumps, loads
-from ..wire.jsonrpc import NoRequest, Request, decode, error, result
-from ..wire.message import Call
+from ..wire.json import dumps
+from ..wire.jsonrpc import Request, batch_response, decode, error_response, refused, result_response
+from ..wire.message import BadRequest, JsonRpc
 from .batch import WINDOW
 from .own import OWN, call_own
 
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Exchange"]
+__all__ = ["RpcBatch", "RpcCall", "take"]
 
 
-class Exchange:
-    """A request, or a batch of them: run, and answered in one line when all have ended.
+def take(session: Session, line: JsonRpc, text: bytes, arrived: float, size: int) -> None:
+    """Take a line of the connection: a request or a batch. It waits while too much is in flight.
 
-    A batch runs in a greenlet of its own, which waits while ``WINDOW`` of its requests run.
+    ``size`` is the line's, where it is large.
+    """
+    if isinstance(line.message, list) and line.message and line.unfit is None:
+        has_room = session.has_room()
+        batch = RpcBatch(session, line.message, size)
+        session.enter(batch, batch)
+        batch.run(session.why_not(has_room=has_room))
+        return
+    try:
+        if isinstance(line.message, list):
+            raise BadRequest(line.unfit or "a batch has at least one request")
+        request = decode(line.message, line.unfit)
+    except BadRequest as error:
+        session.connection.send(refused(error.id, error), b"\n")
+        return
+    # As in the session: these are answered at once, so that a connection that is full can cancel a call.
+    has_room = (not request.is_notification and request.call.function in OWN) or session.has_room()
+    answer = RpcCall(session, request, size)
+    if session.is_in_flight(answer.key):
+        in_use = BadRequest(f"id {dumps(request.id).decode()} belongs to a call that is still in flight")
+        session.connection.send(refused(request.id, in_use), b"\n")
+        return
+    session.enter(answer.key, answer)
+    session.try_to_start(request.call, text, answer, arrived, has_room=has_room)
+
+
+class _Listener:
+    """Puts what comes of a request into a response, which is empty for a notification."""
+
+    __slots__ = ("_request", "_session")
+
+    def __init__(self, session: Session, request: Request) -> None:
+        self._session = session
+        self._request = request
+
+    def done(self, result: Body) -> None:
+        try:
+            self._session.server.limits.check_result(result)
+        except InvalidResult as error:
+            self.refuse(error)
+        else:
+            is_heard = not self._request.is_notification
+            self._ended(result_response(self._request.id, whole(result)) if is_heard else b"")
+
+    def failed(self, error: bytes) -> None:
+        is_heard = not self._request.is_notification
+        self._ended(error_response(self._request.id, error) if is_heard else b"")
+
+    def refuse(self, error: CallError) -> None:
+        """End it with one of the protocol's own errors."""
+        self.failed(dumps(refusal(error)))
+
+    def progress(self, report: bytes) -> None:
+        """There is no place for it."""
+
+    def item(self, item: bytes) -> None:
+        raise AssertionError("JSON-RPC has no streams")
+
+    def _ended(self, response: bytes) -> None:
+        raise NotImplementedError
+
+
+class RpcCall(_Listener):
+    """A request that came alone.
+
+    In the session it is known by its id, as other calls are, or by itself where that is no name: null, a fraction.
     """
 
-    def __init__(self, session: Session, message: Any, *, has_room: bool) -> None:
-        self.session = session
-        self._is_batch = isinstance(message, list) and bool(message)
-        self._requests: list[Any] = message if self._is_batch else [message]
-        self._has_room = has_room
-        self._slots = Semaphore(min(WINDOW, session.server.limits.max_in_flight))
-        self._running: dict[_Member, Running | None] = {}
-        self._none_running = Event()
-        self._answers: list[bytes] = []
-        self._size = 0  # bytes of them
-        self._cancelled = False
-        self._all_taken = False
+    __slots__ = ("bulk", "key", "running", "size")
 
-    def start(self) -> None:
-        """Run it."""
-        self.session.enter(self)
-        if self._is_batch:
-            gevent.spawn(self._run)
-        else:
-            self._take(self._requests[0])
-            self._all_taken = True
-            if not self._running:
-                self._end()
+    is_stream = False
+
+    def __init__(self, session: Session, request: Request, size: int) -> None:
+        super().__init__(session, request)
+        is_name = isinstance(request.id, (str, int))
+        self.key: Any = request.id if is_name else self
+        self.running: Running | None = None
+        self.size = size
+        self.bulk: list[Any] = [request.call.args] if size and request.call.args else []
+
+    def grant(self, items: int) -> None:
+        """It is no stream."""
+
+    def grant_no_more(self) -> None:
+        """It is no stream."""
+
+    def abandon(self) -> None:
+        """The connection is broken."""
+        if self.running is not None and self._session.server.cancel_abandoned:
+            self.running.cancel()
+
+    def _ended(self, response: bytes) -> None:
+        self._session.leave(self.key, self, *((response, b"\n") if response else ()))
+
+
+class RpcBatch:
+    """Runs the requests of an array in a greenlet of its own, and answers them in one line, in their order.
+
+    Its responses count as held by the session. When there are too many, it ends with one error for all of them.
+    """
+
+    is_stream = False
+
+    def __init__(self, session: Session, messages: list[Any], size: int) -> None:
+        limits = session.server.limits
+        self.session = session
+        self.running: RpcBatch | None = self
+        self.size = size
+        self.bulk: list[Any] = [messages] if size else []
+        self._messages = messages
+        self._slots = Semaphore(min(WINDOW, limits.max_in_flight, limits.max_calls))
+        self._responses: dict[int, bytes] = {}
+        self._held = 0  # bytes of them
+        self._in_flight: dict[int, Running | None] = {}
+        self._none_in_flight = Event()
+        self._is_too_much = False
+        self._cancelled = False
+
+    def run(self, why_not: CallError | None) -> None:
+        """Begin; ``why_not`` refuses all of its requests."""
+        gevent.spawn(self._run, why_not)
 
     def cancel(self) -> None:
-        """Cancel what runs, and start no more."""
+        """Cancel the requests that run, and start no more."""
         self._cancelled = True
-        for running in list(self._running.values()):
+        for running in list(self._in_flight.values()):
             if running is not None:
                 running.cancel()
 
-    def _run(self) -> None:
-        item_slots = self.session.server.item_slots
-        for request in self._requests:
-            self._slots.acquire()
-            item_slots.acquire()
-            self.session.connection.wait_until_read()
-            self._take(request)
-        while self._running:
-            self._none_running.clear()
-            self._none_running.wait()
-        self._end()
+    def grant(self, items: int) -> None:
+        """It is no stream."""
 
-    def _take(self, value: Any) -> None:
-        member = _Member(self, None)
-        self._running[member] = None
+    def grant_no_more(self) -> None:
+        """It is no stream."""
+
+    def abandon(self) -> None:
+        """The connection is broken."""
+        if self.session.server.cancel_abandoned:
+            self.cancel()
+
+    def _run(self, why_not: CallError | None) -> None:
+        connection = self.session.connection
+        for index, message in enumerate(self._messages):
+            if index % 64 == 63:
+                gevent.sleep(0)  # there may be millions of them
+                connection.wait_until_read()
+            if self._cancelled:
+                break
+            try:
+                request = decode(message)
+            except BadRequest as error:
+                self._hold(index, refused(error.id, error))
+            else:
+                self._start(index, request, why_not)
+        while self._in_flight:
+            self._none_in_flight.clear()
+            self._none_in_flight.wait()
+        connection.wait_until_read()
+        self.session.hold(-self._held)
+        self.session.leave(self, self, *self._line())
+
+    def _start(self, index: int, request: Request, why_not: CallError | None) -> None:
+        runner, item_slots = self.session.server.runner, self.session.server.item_slots
+        peer = self.session.connection.peer
+        self._slots.acquire()
+        item_slots.acquire()
+        self._in_flight[index] = None
+        item = _Item(self, request, index)
+        call = request.call
         try:
-            request = decode(value)
-        except NoRequest as invalid:
-            member.id = invalid.id
-            member.refuse(invalid)
-            return
-        member.id = request.id
-        try:
-            running = self._start(request, member)
+            if self._cancelled:
+                self.ended(index, b"")
+            elif call.function in OWN:
+                item.done(dumps(call_own(self.session, call)))
+            elif why_not is not None:
+                runner.refuse(call, item, why_not, peer)
+            else:
+                running = runner.start_item(call, call.args, item, None, peer, index)
+                if index in self._in_flight:
+                    self._in_flight[index] = running
         except CallError as error:
-            member.refuse(error)
-        else:
-            if member in self._running:
-                self._running[member] = running
+            item.refuse(error)
 
-    def _start(self, request: Request, member: _Member) -> Running | None:
-        id = None if request.id is None else loads(request.id)
-        call = Call(request.method, request.params, id if isinstance(id, (str, int)) else None)
-        session = self.session
-        if call.function in OWN:
-            member.done(dumps(call_own(session, call)))
-            return None
-        why_not = self._why_not()
-        if why_not is not None:
-            session.server.runner.refuse(call, member, why_not, session.connection.peer)
-            return None
-        return session.server.runner.start_item(call, call.args, member, None, session.connection.peer)
+    def ended(self, index: int, response: bytes) -> None:
+        """A request has ended."""
+        del self._in_flight[index]
+        self._slots.release()
+        self.session.server.item_slots.release()
+        if response:
+            self._hold(index, response)
+        if not self._in_flight:
+            self._none_in_flight.set()
 
-    def _why_not(self) -> CallError | None:
-        if self._cancelled:
-            return Cancelled("cancelled by its caller", started=False)
-        if not self._has_room:
-            return Overloaded("too many calls are in flight on this connection (max_in_flight): try again later")
-        return self.session.why_not()
+    def _hold(self, index: int, response: bytes) -> None:
+        if self._is_too_much:
+            return
+        self._responses[index] = response
+        self._held += len(response)
+        if not self.session.hold(len(response)):
+            self._is_too_much = True
+            self.session.hold(-self._held)
+            self._held = 0
+            self._responses.clear()
+            self.cancel()
 
-    def ended(self, member: _Member, answer: bytes) -> None:
-        """A request has ended, with this response, or none for a notification."""
-        del self._running[member]
-        if answer:
-            self._answers.append(answer)
-            self._size += len(answer)
-        if self._is_batch:
-            self._slots.release()
-            self.session.server.item_slots.release()
-            if not self._running:
-                self._none_running.set()
-        elif self._all_taken:
-            self._end()
-
-    def has_room_for(self, answer: Body) -> bool:
-        """Whether a peer may get that as well in one line."""
-        return self._size + sum(map(len, answer if isinstance(answer, list) else [answer])) <= self._limit
-
-    @property
-    def _limit(self) -> int:
-        return self.session.server.limits.max_unsent
-
-    def _end(self) -> None:
-        if self._is_batch and self._answers:
-            line = b"[%b]\n" % b",".join(self._answers)
-        else:
-            line = b"".join(answer + b"\n" for answer in self._answers)
-        self.session.leave(self, line)
+    def _line(self) -> tuple[bytes, ...]:
+        if self._is_too_much:
+            most = self.session.server.limits.max_unsent // 2
+            error = InvalidResult(
+                f"the responses of this batch, with those of others on this connection, take more than half of "
+                f"max_unsent ({most} bytes): some of its requests have run; send smaller batches, or raise max_unsent"
+            )
+            return refused(None, error), b"\n"
+        if not self._responses:
+            return ()  # all were notifications
+        responses = [self._responses.pop(index) for index in sorted(self._responses)]
+        return batch_response(responses), b"\n"
 
 
-class _Member:
-    """The ``Listener`` of one request. ``id`` is its JSON; None where nobody wants an answer."""
+class _Item(_Listener):
+    """A request of a batch."""
 
-    __slots__ = ("_exchange", "id")
+    __slots__ = ("_batch", "_index")
 
-    def __init__(self, exchange: Exchange, id: bytes | None) -> None:
-        self._exchange = exchange
-        self.id = id
+    def __init__(self, batch: RpcBatch, request: Request, index: int) -> None:
+        super().__init__(batch.session, request)
+        self._batch = batch
+        self._index = index
 
-    def done(self, body: Body) -> None:
-        if not self._exchange.has_room_for(body):
-            too_much = "the results of this batch are more than max_unsent: ask for less at once, or raise it"
-            self.refuse(InvalidResult(too_much))
-        else:
-            self._exchange.ended(self, b"" if self.id is None else result(self.id, whole(body)))
-
-    def failed(self, described: bytes) -> None:
-        self._end(loads(described))
-
-    def refuse(self, why: CallError) -> None:
-        self._end(refusal(why))
-
-    def progress(self, report: bytes) -> None:
-        """JSON-RPC has no place for it."""
-
-    def item(self, item: bytes) -> None:
-        raise AssertionError("nothing streams in JSON-RPC")
-
-    def _end(self, described: dict[str, Any]) -> None:
-        self._exchange.ended(self, b"" if self.id is None else error(self.id, described))
+    def _ended(self, response: bytes) -> None:
+        self._batch.ended(self._index, response)

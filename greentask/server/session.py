@@ -19,12 +19,12 @@ from ..hub.steps import run_in_turns
 from ..pool.frames import Body
 from ..runner import Running
 from ..wire.json import dumps
-from ..wire.jsonrpc import looks_like, parse_error
+from ..wire.jsonrpc import PARSE_ERROR, refused
 from ..wire.message import (
     BadRequest,
     Call,
-    Foreign,
     Id,
+    JsonRpc,
     More,
     decode_request,
     decode_request_in_steps,
@@ -36,7 +36,7 @@ from ..wire.message import (
 from ..wire.steps import LARGE, take_apart
 from .batch import Batch
 from .connection import LineConnection
-from .jsonrpc import Exchange
+from .jsonrpc import RpcBatch, RpcCall, take
 from .own import OWN, call_own
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ _CUT_OFF = error_member(
 
 
 _GOING_AWAY = "this server is going away and starts nothing new: call another, or again in a moment"
-_GOODBYE = line(None, error_member(Draining(_GOING_AWAY)))
-_IDLE_GOODBYE = line(None, error_member(Draining("this connection was idle and is closed: open another for a call")))
+_GOODBYE = Draining(_GOING_AWAY)
+_IDLE_GOODBYE = Draining("this connection was idle and is closed: open another for a call")
 
 
 class Session:
@@ -144,13 +144,13 @@ class Session:
         "_by_id",
         "_changed",
         "_draining",
-        "_exchanges",
         "_goes_after_this",
         "_goodbye",
         "_held",
         "_in_flight",
         "_in_order",
         "_size",
+        "_speaks_rpc",
         "_streams",
         "_taking",
         "connection",
@@ -160,9 +160,8 @@ class Session:
     def __init__(self, server: Server, connection: LineConnection) -> None:
         self.server = server
         self.connection = connection
-        self._by_id: dict[Id, Answer] = {}
+        self._by_id: dict[Any, Answer | RpcCall | RpcBatch] = {}  # JSON-RPC has some that have no name but themselves
         self._in_order = _NOBODY  # calls without id
-        self._exchanges: set[Exchange] | None = None  # of JSON-RPC
         self._in_flight = 0
         self._streams = 0  # in flight
         self._held = 0  # bytes of answers that wait for their turn
@@ -172,6 +171,7 @@ class Session:
         self._asked = False  # a line has come
         self._goes_after_this = False  # it drains when the lines that have come are taken
         self._taking = False
+        self._speaks_rpc = False  # a line of JSON-RPC has come
         self._goodbye = _GOODBYE
         connection.on_break = self._changed.set
         connection.owner = self
@@ -186,7 +186,9 @@ class Session:
         while (lines := self.connection.read()) is not None:
             if lines:
                 self._take_all(lines)
-        if self.connection.fault is not None:
+        if self.connection.fault is not None and self._speaks_rpc:
+            self.connection.send(refused(None, self.connection.fault), b"\n")
+        elif self.connection.fault is not None:
             self._begin(None).refuse(self.connection.fault)
         for answer in list(self._by_id.values()):
             answer.grant_no_more()
@@ -218,7 +220,8 @@ class Session:
         so for the peer all of its calls that are unanswered then have not run.
         """
         if not (self._in_flight or self._taking or self.connection.has_input()):
-            self.connection.end_with(self._goodbye)
+            told = refused(None, self._goodbye) + b"\n" if self._speaks_rpc else line(None, error_member(self._goodbye))
+            self.connection.end_with(told)
 
     @property
     def weight(self) -> tuple[int, int]:
@@ -253,8 +256,6 @@ class Session:
         for answer in [*self._by_id.values(), *self._in_order]:
             if answer.running is not None:
                 answer.running.cancel()
-        for exchange in list(self._exchanges or ()):
-            exchange.cancel()
 
     def finish(self, answer: Answer, *body: bytes) -> None:
         """A call has ended; the pieces of its line's body."""
@@ -282,6 +283,37 @@ class Session:
         if self._draining:
             self._say_goodbye()
 
+    def enter(self, key: Any, entry: RpcCall | RpcBatch) -> None:
+        """Something of JSON-RPC is in flight from now on, under its id or another ``key``."""
+        self._in_flight += 1
+        self.server.in_flight += 1
+        self._size += entry.size
+        self._by_id[key] = entry
+
+    def leave(self, key: Any, entry: RpcCall | RpcBatch, *data: bytes) -> None:
+        """It has ended; the pieces of its line, where it has one."""
+        self.server.in_flight -= 1
+        self._in_flight -= 1
+        entry.running = None
+        if entry.size:
+            self._size -= entry.size
+            gevent.spawn(run_in_turns, take_apart(entry.bulk))
+        del self._by_id[key]
+        if data:
+            self.connection.send(*data)
+        self._changed.set()
+        if self._draining:
+            self._say_goodbye()
+
+    def is_in_flight(self, key: Any) -> bool:
+        """Whether something is, under that id."""
+        return key in self._by_id
+
+    def hold(self, size: int) -> bool:
+        """Count so many bytes more (or fewer) that wait for what they are sent with; False where that is too many."""
+        self._held += size
+        return self._held <= self.server.limits.max_unsent // 2
+
     def _send(self, id: Id | None, body: tuple[bytes, ...]) -> None:
         self._in_flight -= 1  # an answer that waits for its turn counts, or there could be any number of them
         if len(body) == 1 and not self._in_flight:
@@ -298,9 +330,6 @@ class Session:
         if self.connection.gone:
             for answer in [*self._by_id.values(), *self._in_order]:
                 answer.abandon()
-            if self.server.cancel_abandoned:
-                for exchange in list(self._exchanges or ()):
-                    exchange.cancel()
         self._changed.wait()
 
     def _take_all(self, lines: Iterable[bytes]) -> None:
@@ -322,22 +351,17 @@ class Session:
         try:
             request = self._decode_in_turns(text) if is_large else decode_request(text, self.server.limits.max_depth)
         except CallError as error:
-            self._has_room()
-            if looks_like(text):
-                self.connection.send(parse_error(error), b"\n")
-            else:
-                self._begin(getattr(error, "id", None)).refuse(error)
+            self._refuse_line(text, error)
             return
-        if isinstance(request, More):
-            granted = self._by_id.get(request.id)
-            if granted is not None:
-                granted.grant(request.items)
-            return
-        if isinstance(request, Foreign):
-            Exchange(self, request.value, has_room=self._has_room()).start()
+        if not isinstance(request, Call):
+            if isinstance(request, JsonRpc):
+                self._speaks_rpc |= request.is_certain
+                take(self, request, text, arrived, len(text) if is_large else 0)
+            elif request.id in self._by_id:
+                self._by_id[request.id].grant(request.items)
             return
         # These are answered at once. They don't wait, so that a connection that is full can cancel a call.
-        has_room = (request.id is not None and request.function in OWN) or self._has_room()
+        has_room = (request.id is not None and request.function in OWN) or self.has_room()
         if request.id is not None and request.id in self._by_id:
             # Not a call of its own: it has no line of answers that could be told from the first one's.
             in_use = BadRequest(f"id {dumps(request.id).decode()} belongs to a call that is still in flight")
@@ -348,19 +372,22 @@ class Session:
             answer.size = len(text)
             self._size += len(text)
             answer.bulk = [value for value in (request.args, *(request.batch or ())) if value]
-        if not has_room:
-            crowded = "too many calls are in flight on this connection, with streams among them (max_in_flight)"
-            self._refuse(request, answer, Overloaded(f"{crowded}: try again later"))
-            return
-        try:
-            self._start(request, text, answer, arrived)
-        except CallError as error:
-            answer.refuse(error)
+        self.try_to_start(request, text, answer, arrived, has_room=has_room)
 
-    def _decode_in_turns(self, text: bytes) -> Call | More | Foreign:
+    def _refuse_line(self, text: bytes, error: CallError) -> None:
+        """Answer what is no message. Who has spoken JSON-RPC, or tried to, is told in its form."""
+        could_be_read = isinstance(error, BadRequest)
+        if self._speaks_rpc or (not could_be_read and b'"jsonrpc"' in text):
+            id, code = getattr(error, "id", None), None if could_be_read else PARSE_ERROR
+            self.connection.send(refused(id, error, code), b"\n")
+        else:
+            self.has_room()
+            self._begin(getattr(error, "id", None)).refuse(error)
+
+    def _decode_in_turns(self, text: bytes) -> Call | More | JsonRpc:
         return run_in_turns(decode_request_in_steps(text, self.server.limits.max_depth, self.server.runner.is_carried))
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
         """Wait until another call may be in flight; False where that could take for ever."""
         limits = self.server.limits
         while (
@@ -385,53 +412,40 @@ class Session:
             self._in_order.append(answer)
         return answer
 
-    def _start(self, call: Call, text: bytes, answer: Answer, arrived: float) -> None:
-        server = self.server
-        if call.function in OWN:
-            answer.done(dumps(call_own(self, call)))
-            return
-        refusal = self.why_not()
-        if refusal is not None:
-            self._refuse(call, answer, refusal)
-            return
-        deadline = None if call.timeout is None else arrived + call.timeout
-        if call.batch is not None:
-            answer.running = Batch(server, call, call.batch, deadline, answer)
+    def why_not(self, *, has_room: bool) -> CallError | None:
+        """Why a call is not started now; None where it is."""
+        limits = self.server.limits
+        if not has_room:
+            told = "too many calls are in flight on this connection, with streams among them (max_in_flight)"
+        elif self._draining:
+            return Draining(_GOING_AWAY)
+        elif self.server.in_flight > limits.max_calls:
+            told = f"{limits.max_calls} calls are in flight on this server, and it takes no more (max_calls)"
         else:
-            if call.stream:
+            return None
+        return Overloaded(f"{told}: try again later")
+
+    def try_to_start(
+        self, call: Call, text: bytes, answer: Answer | RpcCall, arrived: float, *, has_room: bool
+    ) -> None:
+        """Start a call, or refuse it."""
+        server = self.server
+        try:
+            if has_room and call.function in OWN:
+                answer.done(dumps(call_own(self, call)))
+                return
+            if not has_room or self._draining or server.in_flight > server.limits.max_calls:
+                why_not = self.why_not(has_room=has_room)
+                assert why_not is not None
+                server.runner.refuse(call, answer, why_not, self.connection.peer)
+                return
+            deadline = None if call.timeout is None else arrived + call.timeout
+            if call.batch is not None and isinstance(answer, Answer):  # JSON-RPC has other batches, and no streams
+                answer.running = Batch(server, call, call.batch, deadline, answer)
+                return
+            if call.stream and isinstance(answer, Answer):
                 answer.stream(call.stream)
                 self._streams += 1
             answer.running = server.runner.start(call, text, answer, deadline, self.connection.peer)
-
-    def why_not(self) -> CallError | None:
-        """Why no call is started now; None where one may be."""
-        if self._draining:
-            return Draining(_GOING_AWAY)
-        most = self.server.limits.max_calls
-        if self.server.in_flight > most:
-            full = f"{most} calls are in flight on this server, and it takes no more (max_calls)"
-            return Overloaded(f"{full}: try again later")
-        return None
-
-    def enter(self, exchange: Exchange) -> None:
-        """What came in a line of JSON-RPC is in flight."""
-        self._in_flight += 1
-        self.server.in_flight += 1
-        if self._exchanges is None:
-            self._exchanges = set()
-        self._exchanges.add(exchange)
-
-    def leave(self, exchange: Exchange, answer: bytes) -> None:
-        """It has ended, with this line or none."""
-        self._in_flight -= 1
-        self.server.in_flight -= 1
-        assert self._exchanges is not None
-        self._exchanges.remove(exchange)
-        if answer:
-            self.connection.send(answer)
-        self._changed.set()
-        if self._draining:
-            self._say_goodbye()
-
-    def _refuse(self, call: Call, answer: Answer, error: CallError) -> None:
-        self.server.runner.refuse(call, answer, error, self.connection.peer)
+        except CallError as error:
+            answer.refuse(error)

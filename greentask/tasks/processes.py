@@ -114,7 +114,8 @@ class _TaskHandler:
             hooks = self._hooks
             info = CallInfo(name, message.get("id"), None, None, "process", self._group, time.monotonic(), {})
         task = self._tasks.get(name)
-        return execute(task, message.get("args"), running, emit, debug=self._debug, hooks=hooks, info=info)
+        args = message["args"] if "args" in message else message.get("params")  # as JSON-RPC calls them
+        return execute(task, args, running, emit, debug=self._debug, hooks=hooks, info=info)
 
     def interrupted(self, interrupt: Interrupt) -> bytes:
         return dumps(refusal(ended_by(interrupt)))

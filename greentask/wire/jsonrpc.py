@@ -1,102 +1,111 @@
-"""JSON-RPC 2.0: what a request means, and what is answered. https://www.jsonrpc.org/specification"""
+"""JSON-RPC 2.0 (https://www.jsonrpc.org/specification): its requests as calls, and what answers them.
+
+An error's ``data`` is the error object that greentask's own protocol has: ``type`` and ``message``, and ``started`` and
+``traceback`` where these are known.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..errors import CallError, InvalidMessage
-from .json import dumps
-from .message import Args
+from ..errors import CallError, refusal
+from .json import dumps, loads
+from .message import MAX_ID, BadRequest, Call, find_id, kind_of, show
 
-__all__ = ["CODES", "TASK_FAILED", "NoRequest", "Request", "decode", "error", "looks_like", "parse_error", "result"]
+__all__ = [
+    "PARSE_ERROR",
+    "Request",
+    "RpcId",
+    "batch_response",
+    "decode",
+    "error_response",
+    "refused",
+    "result_response",
+]
 
-PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
+RpcId = str | int | float | None
 
-#: The codes of our own errors, by type. What a task itself raises has ``TASK_FAILED``.
-CODES = {
-    "InvalidMessage": INVALID_REQUEST,
-    "LineTooLong": INVALID_REQUEST,
-    "UnknownTask": METHOD_NOT_FOUND,
-    "InvalidArguments": INVALID_PARAMS,
-    "Overloaded": -32000,
-    "Draining": -32001,
-    "DeadlineExceeded": -32003,
-    "Cancelled": -32004,
-    "WorkerLost": -32005,
-    "InvalidResult": -32006,
+PARSE_ERROR = -32700
+#: An error that the task itself raised.
+TASK_ERROR = -32000
+_CODES = {
+    "InvalidMessage": -32600,
+    "UnknownTask": -32601,
+    "InvalidArguments": -32602,
+    "InvalidResult": -32603,
+    "Overloaded": -32001,
+    "Draining": -32002,
+    "Unauthenticated": -32003,
+    "DeadlineExceeded": -32004,
+    "Cancelled": -32005,
+    "WorkerLost": -32006,
+    "LineTooLong": -32007,
 }
-TASK_FAILED = -32099
-
-_MESSAGES = {
+# The specification's own words for its own codes; what happened in particular is in the error's data.
+_WORDS = {
     PARSE_ERROR: "Parse error",
-    INVALID_REQUEST: "Invalid Request",
-    METHOD_NOT_FOUND: "Method not found",
-    INVALID_PARAMS: "Invalid params",
+    -32600: "Invalid Request",
+    -32601: "Method not found",
+    -32602: "Invalid params",
+    -32603: "Internal error",
 }
-
-_MAX_ID = 1000  # characters, as of our own
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request. ``id`` is its JSON; None where it is a notification, which is not answered."""
-
-    method: str
-    params: Args | None
-    id: bytes | None
+_MEMBERS = frozenset({"jsonrpc", "method", "params", "id"})
 
 
-class NoRequest(InvalidMessage):
-    """What should be a request is none; ``id`` is the JSON of what is answered to."""
+class Request(NamedTuple):
+    """A call, and whether its caller wants no answer."""
 
-    def __init__(self, message: str, id: bytes = b"null") -> None:
-        super().__init__(message)
-        self.id = id
-
-    @property
-    def type(self) -> str:
-        return "InvalidMessage"
+    call: Call
+    id: RpcId
+    is_notification: bool
 
 
-def looks_like(text: bytes) -> bool:
-    """Whether a line that can't be read was meant as JSON-RPC."""
-    return b'"jsonrpc"' in text
+def decode(message: Any, unfit: str | None = None) -> Request:
+    """What one request asks for; ``unfit`` says why it is refused all the same.
 
-
-def decode(value: Any) -> Request:
-    """A request from its JSON value. Raises ``NoRequest``."""
-    if not isinstance(value, dict):
-        raise NoRequest("a request is an object")
-    id = value.get("id")
+    Raises ``InvalidMessage``, with ``.id`` where one could be read.
+    """
+    if not isinstance(message, dict):
+        raise BadRequest(f"a request is an object, not {kind_of(message)}")
+    if unfit is not None:
+        raise BadRequest(unfit, find_id(message))
+    id = message.get("id")
     if isinstance(id, bool) or not isinstance(id, (str, int, float, type(None))):
-        raise NoRequest("id must be a string, a number or null")
-    told = dumps(id)
-    if len(told) > _MAX_ID:
-        raise NoRequest(f"id is longer than {_MAX_ID} characters")
-    if value.get("jsonrpc") != "2.0":
-        raise NoRequest('jsonrpc must be "2.0"', told)
-    method, params = value.get("method"), value.get("params")
-    if not isinstance(method, str):
-        raise NoRequest("method must be a string", told)
-    if "params" in value and not isinstance(params, (dict, list)):
-        raise NoRequest("params must be an array or an object", told)
-    return Request(method, params, told if "id" in value else None)
+        raise BadRequest(f"id must be a string, a number or null, not {kind_of(id)}")
+    if isinstance(id, str) and len(id) > MAX_ID:
+        raise BadRequest(f"id is longer than {MAX_ID} characters")
+    method, params = message.get("method"), message.get("params")
+    if message.get("jsonrpc") != "2.0":
+        raise BadRequest('jsonrpc must be "2.0"', id)
+    if not _MEMBERS.issuperset(message):
+        raise BadRequest(f"unknown member {show(min(message.keys() - _MEMBERS))}", id)
+    if not isinstance(method, str) or not method:
+        raise BadRequest("method must be a non-empty string" if "method" in message else "method is missing", id)
+    if params is not None and not isinstance(params, (dict, list)):
+        raise BadRequest(f"params must be an object or an array, not {kind_of(params)}", id)
+    return Request(Call(method, params, id), id, "id" not in message)  # type: ignore[arg-type]  # may be a float
 
 
-def result(id: bytes, body: bytes) -> bytes:
-    """A response, from its result's JSON."""
-    return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (body, id)
+def result_response(id: RpcId, result: bytes) -> bytes:
+    """The response with a result, which is JSON already."""
+    return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (result, dumps(id))
 
 
-def error(id: bytes, described: dict[str, Any]) -> bytes:
-    """A response for one of our error objects, ``{"type": …, "message": …}``, which it has as ``data``."""
-    code = CODES.get(described["type"], TASK_FAILED)
-    message = _MESSAGES.get(code, described["message"])
-    return b'{"jsonrpc":"2.0","error":%b,"id":%b}' % (dumps({"code": code, "message": message, "data": described}), id)
+def error_response(id: RpcId, error: bytes, code: int | None = None) -> bytes:
+    """The response with an error object of greentask's own protocol, in JSON; ``code`` unless its type has one."""
+    described = loads(error)
+    if code is None:
+        code = _CODES.get(described["type"], TASK_ERROR)
+    message = _WORDS.get(code) or described["message"] or described["type"]
+    head = b'{"jsonrpc":"2.0","error":{"code":%d,"message":%b,"data":' % (code, dumps(message))
+    return b'%b%b},"id":%b}' % (head, error, dumps(id))
 
 
-def parse_error(why: CallError) -> bytes:
-    """A response to a line that can't be read."""
-    told = {"code": PARSE_ERROR, "message": "Parse error", "data": {"type": why.type, "message": str(why)}}
-    return b'{"jsonrpc":"2.0","error":%b,"id":null}' % dumps(told)
+def refused(id: RpcId, error: CallError, code: int | None = None) -> bytes:
+    """The response with one of the protocol's own errors."""
+    return error_response(id, dumps(refusal(error)), code)
+
+
+def batch_response(responses: list[bytes]) -> bytes:
+    """The responses of a batch, of which there is at least one."""
+    return b"[%b]" % b",".join(responses)

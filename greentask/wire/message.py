@@ -20,8 +20,8 @@ __all__ = [
     "DEFAULT_STREAM_WINDOW",
     "Args",
     "Call",
-    "Foreign",
     "Id",
+    "JsonRpc",
     "More",
     "Reply",
     "decode_reply",
@@ -30,10 +30,13 @@ __all__ = [
     "encode_call",
     "encode_more",
     "error_member",
+    "find_id",
     "item_line",
+    "kind_of",
     "line",
     "line_around",
     "member",
+    "show",
 ]
 
 Id = str | int
@@ -86,10 +89,24 @@ class Reply:
     index: int | None = None
 
 
-class BadRequest(InvalidMessage):
-    """``InvalidMessage`` for a line whose ``id`` could be read all the same."""
+@dataclass(frozen=True, slots=True)
+class JsonRpc:
+    """A line of JSON-RPC, a request or an array of them; ``unfit`` says why it is refused all the same."""
 
-    def __init__(self, message: str, id: Id | None = None) -> None:
+    message: dict[str, Any] | list[Any]
+    unfit: str | None = None
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether its sender means JSON-RPC; an array may be anything."""
+        first = self.message[0] if isinstance(self.message, list) and self.message else self.message
+        return isinstance(first, dict) and "jsonrpc" in first
+
+
+class BadRequest(InvalidMessage):
+    """``InvalidMessage`` for a line whose ``id`` could be read all the same (in JSON-RPC, it may be a fraction)."""
+
+    def __init__(self, message: str, id: Id | float | None = None) -> None:
         super().__init__(message)
         self.id = id
 
@@ -98,25 +115,18 @@ class BadRequest(InvalidMessage):
         return "InvalidMessage"
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """A line of another protocol on the same port, JSON-RPC: its JSON value."""
-
-    value: Any
-
-
-def decode_request(text: bytes, max_depth: int = MAX_DEPTH) -> Call | More | Foreign:
+def decode_request(text: bytes, max_depth: int = MAX_DEPTH) -> Call | More | JsonRpc:
     """What a client's line asks for. Raises ``InvalidMessage`` (with ``.id`` where one could be read)."""
     try:
         message = loads(text, max_depth)
     except Unfit as error:
-        raise BadRequest(str(error), _find_id(error.value)) from None
+        return _refuse(error)
     return _decode(message)
 
 
 def decode_request_in_steps(
     text: bytes, max_depth: int, is_carried: Callable[[str], bool]
-) -> Generator[None, None, Call | More | Foreign]:
+) -> Generator[None, None, Call | More | JsonRpc]:
     """The same for a large line, in steps between which others may run.
 
     Where ``is_carried`` says so of its function, the call's arguments are checked, and may be left out of it.
@@ -124,21 +134,27 @@ def decode_request_in_steps(
     try:
         message = yield from loads_in_steps(text, max_depth, is_carried)
     except Unfit as error:
-        raise BadRequest(str(error), _find_id(error.value)) from None
+        return _refuse(error)
     return _decode(message)
 
 
-def _decode(message: Any) -> Call | More | Foreign:
+def _refuse(error: Unfit) -> JsonRpc:
+    if isinstance(error.value, list) or (isinstance(error.value, dict) and "jsonrpc" in error.value):
+        return JsonRpc(error.value, str(error))
+    raise BadRequest(str(error), find_id(error.value)) from None
+
+
+def _decode(message: Any) -> Call | More | JsonRpc:
     if not isinstance(message, dict):
         if isinstance(message, list):
-            return Foreign(message)
-        raise BadRequest(f"a message is an object, not {_kind(message)}")
+            return JsonRpc(message)
+        raise BadRequest(f"a message is an object, not {kind_of(message)}")
     if "jsonrpc" in message:
-        return Foreign(message)
+        return JsonRpc(message)
     id = message.get("id")
     if type(id) is not int and id is not None:
         if not isinstance(id, str):
-            raise BadRequest(f"id must be a string or an integer, not {_kind(id)}")
+            raise BadRequest(f"id must be a string or an integer, not {kind_of(id)}")
         if len(id) > MAX_ID:
             raise BadRequest(f"id is longer than {MAX_ID} characters: it would be on every line about the call")
     try:
@@ -150,7 +166,7 @@ def _decode(message: Any) -> Call | More | Foreign:
         raise
 
 
-def _find_id(message: Any) -> Id | None:
+def find_id(message: Any) -> Id | None:
     """The id of what is no message all the same, for its sender, who waits for an answer to it."""
     id = message.get("id") if isinstance(message, dict) else None
     if isinstance(id, bool) or not isinstance(id, (str, int)) or find_fault(id, "id") is not None:
@@ -176,12 +192,12 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
             raise BadRequest("batch takes the place of args, and does not go with stream")
         items = message["batch"]
         if not isinstance(items, list):
-            raise BadRequest(f"batch must be an array of args values, not {_kind(items)}")
+            raise BadRequest(f"batch must be an array of args values, not {kind_of(items)}")
         batch = tuple(_check_args(item, "each item of batch") for item in items)
     stream = _decode_stream(message.get("stream", False))
     progress = message.get("progress", False)
     if not isinstance(progress, bool):
-        raise BadRequest(f"progress must be true or false, not {_kind(progress)}")
+        raise BadRequest(f"progress must be true or false, not {kind_of(progress)}")
     if id is None:
         for name, wanted in (("progress", progress), ("batch", batch is not None), ("stream", bool(stream))):
             if wanted:
@@ -191,7 +207,7 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
 
 def _check_members(message: dict[str, Any]) -> None:
     for name in sorted(message.keys() - _CALL_MEMBERS):
-        raise BadRequest(_NOT_YET.get(name, f"unknown member {_show(name)}"))
+        raise BadRequest(_NOT_YET.get(name, f"unknown member {show(name)}"))
     if message.get("enqueue", False) is not False:
         raise BadRequest(_NOT_YET["enqueue"])
 
@@ -200,9 +216,9 @@ def _decode_more(message: dict[str, Any]) -> More:
     id, items = message["more"], message.get("items", DEFAULT_STREAM_WINDOW)
     unknown = message.keys() - {"more", "items"}
     if unknown:
-        raise BadRequest(f"unknown member {_show(min(unknown))}")
+        raise BadRequest(f"unknown member {show(min(unknown))}")
     if isinstance(id, bool) or not isinstance(id, (str, int)):
-        raise BadRequest(f"more must be a call's id, not {_kind(id)}")
+        raise BadRequest(f"more must be a call's id, not {kind_of(id)}")
     if isinstance(items, bool) or not isinstance(items, int) or not 0 < items <= _MAX_STREAM_WINDOW:
         raise BadRequest(f"items must be an integer from 1 to {_MAX_STREAM_WINDOW}")
     return More(id, items)
@@ -210,7 +226,7 @@ def _decode_more(message: dict[str, Any]) -> More:
 
 def _check_args(args: Any, what: str) -> Args | None:
     if args is not None and not isinstance(args, (dict, list)):
-        raise BadRequest(f"{what} must be an object (keyword arguments) or an array, not {_kind(args)}")
+        raise BadRequest(f"{what} must be an object (keyword arguments) or an array, not {kind_of(args)}")
     return args
 
 
@@ -218,13 +234,13 @@ def _decode_timeout(timeout: Any) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise BadRequest(f"timeout must be a number of seconds above 0, not {_kind(timeout)}")
+        raise BadRequest(f"timeout must be a number of seconds above 0, not {kind_of(timeout)}")
     try:
         seconds = float(timeout)
     except OverflowError:
         seconds = math.inf
     if not 0 < seconds < math.inf:
-        raise BadRequest(f"timeout must be a number of seconds above 0, not {_show(timeout)}")
+        raise BadRequest(f"timeout must be a number of seconds above 0, not {show(timeout)}")
     return seconds
 
 
@@ -242,12 +258,12 @@ def decode_reply(text: bytes) -> Reply:
     """What a server's line says. Raises ``InvalidMessage``, and ``Unauthenticated`` where it asks for a proof."""
     message = loads(text, DEEPEST + 1)  # a result may be that deep, and is one level down here
     if not isinstance(message, dict):
-        raise InvalidMessage(f"a reply is an object, not {_kind(message)}")
+        raise InvalidMessage(f"a reply is an object, not {kind_of(message)}")
     id, index = message.get("id"), message.get("index")
     if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
-        raise InvalidMessage(f"id must be a string or an integer, not {_kind(id)}")
+        raise InvalidMessage(f"id must be a string or an integer, not {kind_of(id)}")
     if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
-        raise InvalidMessage(f"index must be an integer, not {_kind(index)}")
+        raise InvalidMessage(f"index must be an integer, not {kind_of(index)}")
     kinds = [kind for kind in _REPLY_KINDS if kind in message]
     if len(kinds) != 1:
         if "challenge" in message:
@@ -257,7 +273,7 @@ def decode_reply(text: bytes) -> Reply:
         raise InvalidMessage(f"a reply has one of {', '.join(_REPLY_KINDS)}, not {' and '.join(kinds) or 'none'}")
     value = message[kinds[0]]
     if kinds[0] == "error" and not isinstance(value, dict):
-        raise InvalidMessage(f"error must be an object, not {_kind(value)}")
+        raise InvalidMessage(f"error must be an object, not {kind_of(value)}")
     return Reply(id, kinds[0], value, index)
 
 
@@ -316,13 +332,15 @@ def item_line(id: Id | None, index: int, body: bytes) -> bytes:
     return line(id, b'"index":%d,%b' % (index, body))
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What JSON calls it, with its article."""
     if value is None:
         return "null"
     names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
     return names.get(type(value), "a number")
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """Its JSON, cut short."""
     text = dumps(value).decode()
     return text if len(text) <= 80 else text[:80] + "…"

@@ -528,7 +528,6 @@ def test_the_task_process_reads_every_number_and_string_as_the_server_does(parts
         assert alike(loads_checked(text.encode()), expected)
 
 
-@MORE_EXAMPLES
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "\\u0061", "é", "\\u00e9", "1", ""]), values), max_size=4))
 def test_an_object_is_read_whole_or_not_at_all(members: list[tuple[str, Any]]) -> None:
     text = "{" + ",".join(f'"{key}":{json.dumps(value)}' for key, value in members) + "}"

@@ -13,7 +13,7 @@ from greentask.wire.message import (
     DEFAULT_STREAM_WINDOW,
     BadRequest,
     Call,
-    Foreign,
+    JsonRpc,
     More,
     Reply,
     decode_reply,
@@ -88,10 +88,10 @@ def test_a_message_is_one_line(messages: list[bytes]) -> None:
 # ---- Whatever comes in
 
 
-def check_request(request: Call | More | Foreign) -> None:
+def check_request(request: Call | More | JsonRpc) -> None:
     """That it is what the types say, since the layers above rely on them."""
-    if isinstance(request, Foreign):
-        assert isinstance(request.value, list) or "jsonrpc" in request.value
+    if isinstance(request, JsonRpc):
+        assert isinstance(request.message, list) or "jsonrpc" in request.message
         return
     assert request.id is None or type(request.id) in (str, int)
     if isinstance(request, More):
@@ -134,7 +134,7 @@ def check_error(error: InvalidMessage, answers_to: str | int | None) -> None:
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["function", "args", "id", "timeout", "progress", "batch", "stream", "enqueue", "more", "items"]
+            ["function", "args", "id", "timeout", "progress", "batch", "stream", "enqueue", "more", "items", "jsonrpc"]
         ),
         values | st.booleans() | st.integers(-1, 3) | st.just("f"),
     )
