@@ -51,7 +51,7 @@ from .tasks.task import Task, task
 if TYPE_CHECKING:
     from .client import Client, configure, default_client
     from .gateway import Gateway
-    from .hub.tls import TLSFiles
+    from .hub.files import TLSFiles
     from .pool.executor import Pool
     from .server.groups import Group
     from .server.limits import Limits
@@ -111,7 +111,7 @@ _NEEDS_GEVENT = {
     "Limits": "server.limits",
     "Pool": "pool.executor",
     "Server": "server.server",
-    "TLSFiles": "hub.tls",
+    "TLSFiles": "hub.files",
     "TextConnection": "server.text",
     "TextServer": "server.text",
 }

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import LineTooLong, out_of_time
 from ..hub.bell import Bell
-from ..hub.files import Renewed, read_secrets
+from ..hub.files import Renewed, TLSFiles, read_secrets
 from ..hub.home import allocate_lock, find_home
-from ..hub.tls import TLSFiles, client_context
 from ..tasks.context import current
 from ..tasks.remote import ProgressCallback
 from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments, zip_arguments
@@ -33,6 +32,9 @@ from .link import LinkOptions
 from .mailbox import Mailbox
 from .receivers import CallFuture, Ended, EventReceiver, Item, Progress, WaitingGreenlet
 from .router import Receiver, Router
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["Client", "Target"]
 
@@ -109,7 +111,7 @@ class Client:
         files = TLSFiles(*(None if path is None else os.fspath(path) for path in (tls_cert, tls_key, tls_ca)))
         tls = None
         if files.paths or any(one.scheme == "tls" for one in self.addresses):
-            tls = Renewed(files.paths, partial(client_context, files)).get
+            tls = _client_context(files)
         options = LinkOptions(connect_timeout, max_line, dead_after, idle_after, _secrets(secret, secret_file), tls)
         self._core = _Core(self.addresses, None if weights is None else tuple(weights), options)
 
@@ -545,3 +547,9 @@ def _check_timeout(timeout: float | None) -> float | None:
     if timeout is not None and not 0 < timeout < float("inf"):
         raise ValueError(f"timeout is in seconds above 0, not {timeout!r}")
     return timeout
+
+
+def _client_context(files: TLSFiles) -> Callable[[], SSLContext]:
+    from ..hub.tls import client_context
+
+    return Renewed(files.paths, partial(client_context, files)).get

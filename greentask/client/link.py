@@ -7,8 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ssl import SSLContext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 from gevent import getcurrent, monkey
@@ -17,14 +16,18 @@ from gevent.socket import socket as GreenSocket
 
 from ..errors import InvalidMessage, LineTooLong, Unauthenticated
 from ..hub.home import Home
-from ..hub.outlet import Outlet
-from ..hub.tls import TLSSocket, outlet_of
+from ..hub.outlet import Outlet, outlet_of
 from ..wire.address import Address
 from ..wire.message import Call, Reply, decode_reply, encode_call
 from ..wire.proof import Secrets
 from ..wire.text import LineSplitter
 from .balance import Target
 from .proving import prove
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from ..hub.tls import TLSSocket
 
 __all__ = ["Link", "LinkEvents", "LinkOptions"]
 
@@ -122,8 +125,8 @@ class Link:
         if self._home.is_here():
             self.close()
         elif self._socket is not None:  # the home's thread, and the hub that the socket belongs to, are not here
-            raw = self._socket.raw if isinstance(self._socket, TLSSocket) else self._socket
-            os.close(raw._sock.detach())  # type: ignore[attr-defined]
+            raw: Any = getattr(self._socket, "raw", self._socket)  # of TLS
+            os.close(raw._sock.detach())
             self._socket = None
 
     # ---- Its life
@@ -229,6 +232,8 @@ def _open(address: Address, options: LinkOptions) -> GreenSocket | TLSSocket:
     if address.scheme != "tls":
         return sock
     assert options.tls is not None
+    from ..hub.tls import TLSSocket
+
     try:
         secured = TLSSocket(sock, options.tls(), server_name=address.host)
         secured.handshake(timeout)

@@ -7,12 +7,13 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..errors import ConfigurationError
 from ..wire.proof import MIN_SECRET, Secrets
 
-__all__ = ["Renewed", "check_private", "read_secrets"]
+__all__ = ["Renewed", "TLSFiles", "check_private", "read_secrets"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,27 @@ _LOOKED_EVERY = 1.0  # seconds
 _MOST_BYTES = 64 * 1024
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFiles:
+    """The files of one side, in PEM.
+
+    cert, key
+        Its certificate (with the chain behind it), and the key; the key may be in the same file.
+    ca
+        A server: callers must have a certificate of this authority (mutual TLS). A client: the server's must be of
+        this one, and not of one of those that the system trusts.
+    """
+
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Those that there are."""
+        return tuple(path for path in (self.cert, self.key, self.ca) if path is not None)
 
 
 class Renewed(Generic[T]):

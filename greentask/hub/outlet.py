@@ -11,7 +11,7 @@ from typing import Any
 
 from gevent.event import Event
 
-__all__ = ["Outlet"]
+__all__ = ["Outlet", "outlet_of"]
 
 _MOST_PIECES = 256  # of one writev; the kernel's limit (IOV_MAX) is 1024
 _WRITE = 2  # the event loop's name for "writable"
@@ -160,3 +160,9 @@ class Outlet:
 
 def _ignore(_error: OSError) -> None:
     pass
+
+
+def outlet_of(sock: Any, loop: Any, failed: Callable[[OSError], None]) -> Outlet:
+    """The outlet of a socket: its own, where it makes one (TLS)."""
+    make: Callable[..., Outlet] | None = getattr(sock, "make_outlet", None)
+    return Outlet(loop, sock.fileno(), failed) if make is None else make(loop, failed)

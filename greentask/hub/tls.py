@@ -1,47 +1,28 @@
 """TLS under a connection: what leaves through the outlet is encrypted there, what arrives is decrypted as it is read.
 
 The TLS engine itself does no I/O (``ssl.MemoryBIO``), so writing still never waits, and a connection still has one
-writer. Belongs to the hub in which it is used.
+writer. Belongs to the hub in which it is used. Imported where TLS is used, and not before: gevent can't patch ``ssl``
+well once it is in use.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gevent
 from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError
+from .files import TLSFiles, check_private
 from .outlet import Outlet
 
-__all__ = ["TLSFiles", "TLSOutlet", "TLSSocket", "client_context", "outlet_of", "server_context"]
+__all__ = ["TLSOutlet", "TLSSocket", "client_context", "server_context"]
 
 _CHUNK = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class TLSFiles:
-    """The files of one side, in PEM.
-
-    cert, key
-        Its certificate (with the chain behind it), and the key; the key may be in the same file.
-    ca
-        A server: callers must have a certificate of this authority (mutual TLS). A client: the server's must be of
-        this one, and not of one of those that the system trusts.
-    """
-
-    cert: str | None = None
-    key: str | None = None
-    ca: str | None = None
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Those that there are."""
-        return tuple(path for path in (self.cert, self.key, self.ca) if path is not None)
 
 
 def server_context(files: TLSFiles) -> ssl.SSLContext:
@@ -69,6 +50,8 @@ def _load(context: ssl.SSLContext, files: TLSFiles) -> None:
     if files.key is not None and files.cert is None:
         raise ConfigurationError("a TLS key needs its certificate: pass --tls-cert")
     try:
+        if files.key is not None:
+            check_private(files.key, os.stat(files.key))
         if files.cert is not None:
             context.load_cert_chain(files.cert, files.key, password=_refuse_password)
         if files.ca is not None:
@@ -201,8 +184,15 @@ class TLSOutlet(Outlet):
         self._tls = tls
 
     def write(self, *pieces: bytes) -> None:
-        if not self._closed:
-            super().write(self._tls.encrypt(b"".join(pieces)))
+        if self._closed:
+            return
+        try:
+            data = self._tls.encrypt(b"".join(pieces))
+        except ssl.SSLError as error:  # what arrived has broken the engine
+            self.close()
+            self._loop.run_callback(self._failed, error)
+        else:
+            super().write(data)
 
     def write_now(self, piece: bytes) -> None:
         self.write(piece)
@@ -210,8 +200,3 @@ class TLSOutlet(Outlet):
     def write_encrypted(self, data: bytes) -> None:
         """Send what the TLS engine itself has to say."""
         super().write(data)
-
-
-def outlet_of(sock: Any, loop: Any, failed: Callable[[OSError], None]) -> Outlet:
-    """The outlet of a socket, with TLS or without."""
-    return sock.make_outlet(loop, failed) if isinstance(sock, TLSSocket) else Outlet(loop, sock.fileno(), failed)

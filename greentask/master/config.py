@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..hub.tls import TLSFiles
+from ..hub.files import TLSFiles
 from ..pool.cpus import processors
 from ..pool.processes import DEFAULT_GRACE
 from ..server.groups import Group

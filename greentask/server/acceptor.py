@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import select
@@ -11,8 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from ssl import SSLContext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.monkey import get_original
@@ -20,14 +20,18 @@ from gevent.pool import Pool as GreenletPool
 from gevent.server import StreamServer
 from gevent.socket import socket as GreenSocket
 
-from ..hub.files import Renewed
-from ..hub.tls import TLSFiles, TLSSocket, server_context
+from ..hub.files import Renewed, TLSFiles
 from ..pool.linux import give_memory_back
 from ..wire.address import Address, parse_addresses
 from .connection import LineConnection
 from .limits import Limits
 from .listening import SocketFile, bound_address, listen_on, socket_files
 from .origin import Networks, ip_of, origin_of
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from ..hub.tls import TLSSocket
 
 __all__ = ["Acceptor"]
 
@@ -83,6 +87,7 @@ class Acceptor:
         self._serve = serve
         self._tls = tls
         self._context: Renewed[SSLContext] | None = None
+        self._shaking: set[GreenSocket] = set()  # on which a TLS handshake is under way
         self._given = None if sockets is None else list(sockets)
         self._sockets: list[GreenSocket] = []
         self._files: list[SocketFile] = []
@@ -120,10 +125,8 @@ class Acceptor:
     def start(self) -> None:
         """Serve."""
         for address, sock in zip(self._listen, self._sockets):
-            accepted = self._accepted
-            if address.scheme == "tls":
-                accepted = partial(self._accepted_tls, self._tls_context())
-            server = _Listener(sock, accepted, spawn=self._greenlets)
+            context = self._tls_context() if address.scheme == "tls" else None
+            server = _Listener(sock, partial(self._accepted, context), spawn=self._greenlets)
             server.warn = self._warn
             if self._allowed is not None and sock.family != socket.AF_UNIX:
                 server.takes = self._takes
@@ -139,6 +142,9 @@ class Acceptor:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
+        for sock in self._shaking:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def is_serving(self, greenlet: object) -> bool:
         """Whether this is the greenlet of a connection."""
@@ -163,45 +169,61 @@ class Acceptor:
         return False
 
     def _tls_context(self) -> Renewed[SSLContext]:
+        from ..hub.tls import server_context
+
         files = self._tls or TLSFiles()
         if self._context is None:
             self._context = Renewed(files.paths, partial(server_context, files))
         return self._context
 
-    def _accepted_tls(self, context: Renewed[SSLContext], sock: GreenSocket, peer: Any) -> None:
+    def _secure(self, context: Renewed[SSLContext], sock: GreenSocket, peer: Any) -> TLSSocket | None:
+        from ..hub.tls import TLSSocket
+
         secured = TLSSocket(sock, context.get())
+        self._shaking.add(sock)
         try:
             secured.handshake(self.limits.handshake_timeout)
         except OSError as error:
             self.failed_handshakes += 1
             self._warn("the TLS handshake with %s failed (told once a minute): %s", ip_of(peer), error)
-            sock.close()
-            return
-        self._accepted(secured, peer)
+            return None
+        finally:
+            self._shaking.discard(sock)
+        return secured
 
-    def _accepted(self, sock: GreenSocket | TLSSocket, peer: Any) -> None:
+    def _accepted(self, context: Renewed[SSLContext] | None, sock: GreenSocket, peer: Any) -> None:
         most = self.limits.max_connections_per_address
         origin = origin_of(sock, peer) if most and ip_of(peer) else None
-        if origin is not None and self._origins[origin] >= most:
+        if origin is None:
+            self._take(context, sock, peer)
+            return
+        if self._origins[origin] >= most:
             sock.close()
             self.refused += 1
             told = "connections from %s are refused: it has %d, and more are not taken (max_connections_per_address)"
             self._warn(told, origin, most)
             return
-        connection = LineConnection(sock, peer, self.limits)
+        self._origins[origin] += 1
+        try:
+            self._take(context, sock, peer)
+        finally:
+            self._origins[origin] -= 1
+            if not self._origins[origin]:
+                del self._origins[origin]
+
+    def _take(self, context: Renewed[SSLContext] | None, sock: GreenSocket, peer: Any) -> None:
+        secured = sock if context is None else self._secure(context, sock, peer)
+        if secured is None:
+            sock.close()
+            return
+        connection = LineConnection(secured, peer, self.limits)
         self.open.add(connection)
-        if origin is not None:
-            self._origins[origin] += 1
         if self._ageing is None:
             self._ageing = gevent.spawn(self._let_age)
         try:
             self._serve(connection)
         finally:
             self.open.discard(connection)
-            if origin is not None:
-                self._origins[origin] -= 1
-                if not self._origins[origin]:
-                    del self._origins[origin]
             connection.close()
 
     def _let_age(self) -> None:

@@ -6,7 +6,7 @@ import errno
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 from gevent import monkey
@@ -15,10 +15,13 @@ from gevent.socket import socket as GreenSocket
 from gevent.socket import wait
 
 from ..errors import CallError, DeadlineExceeded, LineTooLong
-from ..hub.tls import TLSSocket, outlet_of
+from ..hub.outlet import outlet_of
 from ..wire.text import LineSplitter
 from .limits import Limits
 from .origin import origin_of
+
+if TYPE_CHECKING:
+    from ..hub.tls import TLSSocket
 
 __all__ = ["LineConnection"]
 
@@ -276,7 +279,10 @@ class LineConnection:
 
     def has_input(self) -> bool:
         """Whether something has arrived that was not read, the peer's end among it."""
-        if self.gone or (isinstance(self._socket, TLSSocket) and self._socket.has_input()):
+        if self.gone:
+            return True
+        decrypted: Callable[[], bool] | None = getattr(self._socket, "has_input", None)  # of TLS
+        if decrypted is not None and decrypted():
             return True
         poll = _poll()
         poll.register(self._socket.fileno(), select.POLLIN)

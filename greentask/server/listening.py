@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError
-from ..hub.tls import TLSFiles
+from ..hub.files import TLSFiles
 from ..wire.address import Address
 
 __all__ = ["SECRET_REMEDY", "SocketFile", "bound_address", "listen_on", "parse_mode", "socket_files"]

@@ -16,9 +16,8 @@ from gevent.socket import socket as GreenSocket
 
 from .._version import __version__
 from ..errors import ConfigurationError, GreentaskError, UnknownTask
-from ..hub.files import Renewed, read_secrets
+from ..hub.files import Renewed, TLSFiles, read_secrets
 from ..hub.signals import stop_at_signals
-from ..hub.tls import TLSFiles
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
 from ..runner.statistics import Statistics

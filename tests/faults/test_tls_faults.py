@@ -2,8 +2,10 @@
 
 import contextlib
 import datetime
+import signal
 import socket
 import ssl
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 from greentask import Client, ConnectionLost
 from support.certificates import Authority, flags
-from support.servers import LineClient, RunningServer, serving
+from support.programs import run_source
+from support.servers import LineClient, RunningServer, serving, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +93,35 @@ def test_s3_old_tls_is_refused(secured: RunningServer, authority: Authority) -> 
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with socket.create_connection(("127.0.0.1", secured.port)) as sock, pytest.raises((ssl.SSLError, OSError)):
         context.wrap_socket(sock, server_hostname="localhost")
+
+
+def test_s3_silent_peers_count_for_their_address_and_do_not_hold_up_the_end(authority: Authority) -> None:
+    options = flags(authority, "--handshake-timeout", "60", "--max-connections-per-address", "5")
+    with serving(*options, apps=["support.server_tasks:add"], listen=["tls://127.0.0.1:0"]) as server:
+        peers = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(20)]
+        wait_until(lambda: sum(is_closed(peer) for peer in peers) == 15, "all but five are sent away")
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert time.monotonic() - began < 10
+        for peer in peers:
+            peer.close()
+
+
+def is_closed(sock: socket.socket) -> bool:
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_s3_nobody_needs_the_ssl_module_who_uses_no_tls() -> None:
+    """gevent can't patch it well once it is in use, and a program may be patched after it has imported us."""
+    assert run_source(
+        "import sys, greentask.client.client, greentask.server.server\n"
+        "from gevent import monkey; monkey.patch_all()\n"
+        "print('greentask.hub.tls' in sys.modules)"
+    ) == ["False"]

@@ -25,6 +25,7 @@ class Authority:
         cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
         made.private_key_pem.write_to_path(key)
+        key.chmod(0o600)
         return str(cert), str(key)
 
 
