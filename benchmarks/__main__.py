@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("pings", "pool", "server")
+NAMES = ("gunicorn", "pings", "pool", "server")
 WITH_PARTS = ("server",)
 
 
