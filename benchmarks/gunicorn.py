@@ -30,6 +30,23 @@ def _get(base: str, path: str) -> dict[str, float]:
     return figures
 
 
+_BARE = """
+import time
+from benchmarks.gunicorn_app import compute
+end, count = time.perf_counter() + 1.5, 0
+while time.perf_counter() < end:
+    compute(0.01)
+    count += 1
+print(count * 0.01 / 1.5)
+"""
+
+
+def _bare() -> float:
+    """The share of two processors that two processes get which only compute: others may use this machine, too."""
+    both = [subprocess.Popen([sys.executable, "-c", _BARE], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in "12"]
+    return sum(float(one.communicate(timeout=60)[0]) for one in both) / 2
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         conf, log = Path(folder, "gunicorn.conf.py"), Path(folder, "log")
@@ -45,17 +62,22 @@ def main() -> None:
                 time.sleep(0.1)
             line = next(line for line in log.read_text().splitlines() if "Listening at: http" in line)
             base = line.split("Listening at: ")[1].split()[0]
-            rounds = [{kind: _get(base, kind) for kind in KINDS} for _ in range(ROUNDS)]
+            bare, rounds = [], []
+            for _ in range(ROUNDS):
+                rounds.append({kind: _get(base, kind) for kind in KINDS})
+                bare.append(_bare())
         finally:
             started.terminate()
             started.wait(60)
     names = ("p50_us", "calls_per_s", "of_two_cores")
     found = {kind: {name: round(median(one[kind][name] for one in rounds), 3) for name in names} for kind in KINDS}
     rows = [[kind, *(f"{found[kind][name]:,.2f}" for name in names)] for kind in KINDS]
+    share = round(median(bare), 3)
+    rows.append(["two bare processes", "", "", f"{share:.2f}"])
     tell(
         "gunicorn",
         "From one gevent web worker to two processes",
         ["", "p50 of a small call, µs", "calls/s, 64 greenlets", "10 ms computations, of two cores"],
         rows,
-        {"rounds": ROUNDS, "kinds": found},
+        {"rounds": ROUNDS, "bare_of_two_cores": share, "kinds": found},
     )
