@@ -11,6 +11,7 @@ __all__ = ["Balance", "RetryBudget", "Target"]
 
 # Until a server that failed is tried again: up to so many seconds, more with each failure in a row ("full jitter":
 # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+_chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
@@ -41,7 +42,7 @@ class Balance:
         if any(not weight > 0 for weight in weights):
             raise ValueError(f"a server's weight is above 0, not {min(weights)}")
         self.targets = [Target(address, weight) for address, weight in zip(addresses, weights)]
-        self._turn = random.randrange(len(self.targets))  # or all clients would begin with the first one
+        self._turn = _chance.randrange(len(self.targets))  # or all clients would begin with the first one
 
     def pick(self, avoid: Collection[Target] = ()) -> Target | None:
         """Who gets the next call; None where there are none but those to avoid.
@@ -65,7 +66,7 @@ class Balance:
 
     def failed(self, target: Target, now: float) -> None:
         """It could not be reached, or was lost: eject it for a while."""
-        target.retry_at = now + random.uniform(0, min(_FIRST_PAUSE * 2**target.failures, _LONGEST_PAUSE))
+        target.retry_at = now + _chance.uniform(0, min(_FIRST_PAUSE * 2**target.failures, _LONGEST_PAUSE))
         target.failures = min(target.failures + 1, 30)
 
     def works(self, target: Target) -> None:

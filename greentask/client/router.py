@@ -41,6 +41,7 @@ _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 #: Calls in flight on one connection from which on another one is opened, and how many there are to one server. A server
 #: reads no further while a connection has max_in_flight (1,000) calls in flight, pings among it.
 _MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
+_chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
 _REMEDY = "; is a server running there?"
 
 
@@ -271,7 +272,7 @@ class Router:
         pause = _PAUSES[sent.tries]
         sent.tries += 1
         if pause:
-            self._send_later(id, sent, pause * random.uniform(0.5, 1.5))
+            self._send_later(id, sent, pause * _chance.uniform(0.5, 1.5))
         else:
             self._send(id, sent)
 
