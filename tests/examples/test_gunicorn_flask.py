@@ -119,3 +119,33 @@ def test_the_task_server_ends_with_a_killed_master(tmp_path: Path) -> None:
         running.process.kill()
         running.process.wait()
         wait_until(lambda: is_gone(pid))
+
+
+@pytest.mark.slow
+def test_a_reload_under_load_loses_no_request(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+    over = threading.Event()
+
+    def load(running: Gunicorn) -> None:
+        while not over.is_set():
+            try:
+                assert "ann" in running.get("/mail/ann")
+            except (OSError, AssertionError) as error:
+                failures.append(error)
+
+    with gunicorn(tmp_path) as running:
+        threads = [threading.Thread(target=load, args=(running,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            tasks = tmp_path / "example" / "tasks.py"
+            code = tasks.read_text()
+            tasks.write_text(code.replace("sent to", "posted to"))
+            running.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: "posted to ann" in running.get("/mail/ann"), within=20)
+            wait_until(lambda: running.log().count("Worker exiting") >= 2, within=20)
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join(30)
+        assert not failures
