@@ -1,7 +1,7 @@
 """``@resource``: what is loaded once per process and used by many calls: a model, a table, a connection.
 
-A resource belongs to the process that loaded it. One that a template loads before it forks (``preload``) is the
-processes' as well, who share its memory, and nobody tears it down.
+A resource belongs to the process that loaded it; one that is forked from that loads its own. But for those that say
+``preload``: what a template has loaded is its processes' as well, who share its memory, and nobody tears it down.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Resource(Generic[T]):
 
     @property
     def is_loaded(self) -> bool:
-        """Whether it is there, in this process or in the one that this was forked from."""
-        return self._pid is not None
+        """Whether this process has it: it has loaded it itself, or shares what was loaded before it was forked."""
+        return self._pid == os.getpid() or (self.preload and self._pid is not None)
 
     def __call__(self) -> T:
         """The thing; loads it at first. What loading raises is raised, and the next call tries again."""
-        if self._pid is None:
+        if not self.is_loaded:
             with self._lock:
-                if self._pid is None:
+                if not self.is_loaded:
                     self._load_now()
         return self._value  # type: ignore[return-value]
 

@@ -109,6 +109,31 @@ def test_a_task_needs_resources_only() -> None:
         Task(dict, name="x", needs=[dict])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize(("preload", "loads"), [(False, 2), (True, 1)])
+def test_a_forked_process_loads_its_own_unless_it_was_preloaded(tmp_path: Path, preload: bool, loads: int) -> None:
+    log = tmp_path / "log"
+
+    @resource(preload=preload)
+    def connection() -> Iterator[int]:
+        with log.open("a") as file:
+            file.write("loaded\n")
+        yield os.getpid()
+        with log.open("a") as file:
+            file.write("closed\n")
+
+    mine = connection()
+    pid = os.fork()
+    if pid == 0:
+        theirs = connection()
+        close_resources()
+        os._exit(0 if (theirs == mine) == preload else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert connection() == mine
+    told = log.read_text().split()
+    assert told.count("loaded") == loads
+    assert told.count("closed") == loads - 1, "the parent's is the parent's"
+
+
 # ---- In a server
 
 
