@@ -1,7 +1,7 @@
 """How ``greentask reload`` and its like reach a master: an abstract Unix socket that bears its process id.
 
-There is no file to be left behind. The kernel says who is at the other end: only the master's own user may ask, and
-root.
+There is no file to be left behind, or to be written where nothing can be. The kernel says who is at the other end:
+only the master's own user may ask, and root.
 """
 
 from __future__ import annotations
@@ -18,15 +18,23 @@ from gevent.socket import socket as GreenSocket
 
 from .channel import Channel, ChannelError
 
-__all__ = ["AdminServer", "connect"]
+__all__ = ["AdminServer", "connect", "socket_name"]
 
 logger = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("3i")  # process, user, group (unix(7), SO_PEERCRED)
 
 
-def _name(pid: int) -> str:
-    return f"\0greentask-master-{pid}"
+def socket_name(pid: int) -> str:
+    """The name of the socket of the master that has this process id where we are.
+
+    Names are one for all in a network, which containers may share (those of a pod do), and each has its process 1.
+    """
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # /proc is not there, or another namespace's
+        namespace = 0
+    return f"\0greentask-master-{namespace}-{pid}"
 
 
 def _peer(sock: GreenSocket) -> tuple[int, int]:
@@ -43,8 +51,14 @@ class AdminServer:
         self._server: StreamServer | None = None
 
     def start(self) -> None:
+        """Listen; without the name (anybody on the machine can take it) there are still the signals."""
         sock = GreenSocket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.bind(_name(os.getpid()))
+        try:
+            sock.bind(socket_name(os.getpid()))
+        except OSError as error:
+            sock.close()
+            logger.warning("greentask reload and stop can't reach this server, but signals do: %s", error.strerror)
+            return
         sock.listen(16)
         self._server = StreamServer(sock, self._serve)
         self._server.start()
@@ -65,7 +79,7 @@ def connect(pid: int) -> Channel:
     """A channel to the master that has this process id. Raises ``ChannelError``."""
     sock = GreenSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.connect(_name(pid))
+        sock.connect(socket_name(pid))
     except OSError:
         sock.close()
         raise ChannelError(f"process {pid} is no greentask server on this machine") from None

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from greentask import Client, ConnectionLost
+from greentask.master.admin import socket_name
 from support.parts import require
 from support.programs import environment, greentask
 from support.reloaded import write_module
@@ -242,7 +243,7 @@ def test_other_users_can_not_tell_it_anything(server: RunningServer) -> None:
     program = (
         "import os, socket; sock = socket.socket(socket.AF_UNIX)\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"sock.connect('\\0greentask-master-{server.process.pid}')\n"
+        f"sock.connect({socket_name(server.process.pid)!r})\n"
         """sock.sendall(b'{"what":"stop","args":{},"id":1}\\n'); print(sock.recv(100))"""
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)

@@ -237,14 +237,16 @@ def serving(
     processes: int = 2,
     cwd: Path | None = None,
     new_session: bool = False,
+    inside: Iterable[str] = (),
     **variables: str,
 ) -> Iterator[RunningServer]:
     """Start `python -m greentask serve APPS OPTIONS`, wait until it is ready; end it (if it hasn't ended) afterwards.
 
     `new_session` gives it a process group of its own, as a shell would: `os.killpg` is then what Ctrl-C does.
+    `inside` is a command that runs what follows it: `unshare`, say.
     `variables` go into its environment.
     """
-    command = [sys.executable, "-m", "greentask", "serve", *apps, *options, "--processes", str(processes)]
+    command = [*inside, sys.executable, "-m", "greentask", "serve", *apps, *options, "--processes", str(processes)]
     for address in listen:
         command += ["--listen", address]
     with tempfile.TemporaryDirectory(prefix="greentask-test-") as folder:
