@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from greentask.server.limits import DEFAULT_DRAIN
 from support.parts import require
-from support.programs import ROOT, greentask
+from support.programs import ROOT, greentask, program
+from support.proofs import secret_file
 from support.servers import serving
 
 FOLDER = ROOT / "examples" / "deploy"
@@ -57,6 +59,34 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     )
     complaints = [line for line in done.stderr.splitlines() if "greentask" in line]
     assert complaints == []
+
+
+def test_the_unit_starts_and_reloads_with_its_own_commands(tmp_path: Path) -> None:
+    secret_file(tmp_path).rename(tmp_path / "secret")
+    unit = dict(re.findall(r"^(\w+)=(.*)$", (FOLDER / "greentask.service").read_text(), re.MULTILINE))
+    assert float(unit["TimeoutStopSec"]) >= DEFAULT_DRAIN + 10
+    start = unit["ExecStart"].replace("${CREDENTIALS_DIRECTORY}", str(tmp_path))
+    _, *start_arguments = start.replace("$OPTIONS", "--listen 127.0.0.1:0").split()
+    with program("-m", "greentask", *start_arguments, cwd=FOLDER) as (line, started):
+        assert "serves 3 tasks" in line
+        _, *reload = unit["ExecReload"].replace("$MAINPID", str(started.pid)).split()
+        done = greentask(*reload)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_image_serves_and_its_health_check_proves_the_secret(tmp_path: Path) -> None:
+    file, ours = (FOLDER / "Dockerfile").read_text(), str(secret_file(tmp_path))
+    [variable] = re.findall(r"GREENTASK_SECRET_FILE=(\S+)", file)
+    [command] = re.findall(r"^CMD (\[.*\])$", file, re.MULTILINE)
+    assert variable in command
+    command = command.replace(variable, ours).replace("0.0.0.0:12345", "127.0.0.1:0")
+    [health] = re.findall(r"HEALTHCHECK .* CMD (\[.*\])$", file, re.MULTILINE)
+    _, *check = json.loads(health)
+    with program("-m", "greentask", *json.loads(command), cwd=FOLDER) as (line, _):
+        server = next(word for word in line.split() if word.startswith("tcp://"))
+        done = greentask(*check, GREENTASK_URL=server, GREENTASK_SECRET_FILE=ours)
+        assert (done.returncode, done.stdout) == (0, '"pong"\n'), done.stderr
+        assert greentask(*check, GREENTASK_URL=server, GREENTASK_SECRET_FILE="").returncode == 4
 
 
 @pytest.mark.parametrize(
