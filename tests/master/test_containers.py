@@ -1,8 +1,5 @@
 """`greentask serve` as a container runs it: as process 1, and with little of what a machine has."""
 
-import os
-import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,14 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
-from greentask.master.admin import AdminServer, socket_name
-from support.parts import require
+from support.namespaces import ALONE
 from support.programs import environment
 from support.servers import RunningServer, serving, wait_until
-
-ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 MODULE = """
 import subprocess
@@ -44,7 +37,6 @@ def container(
     folder: Path, *inside: str, unset: tuple[str, ...] = ()
 ) -> Iterator[tuple[RunningServer, psutil.Process]]:
     """A server that is process 1 of a namespace of its own; it, and its master as it is seen from outside."""
-    require(can_unshare(), "needs root, and to be allowed to unshare(1) namespaces")
     (folder / "boxed.py").write_text(MODULE)
     without = [argument for name in unset for argument in ("-u", name)]
     with serving(apps=["boxed"], cwd=folder, inside=[*ALONE, *inside, "env", *without]) as server:
@@ -56,10 +48,6 @@ def container(
             if master.is_running():
                 master.terminate()  # unshare itself heeds no SIGTERM
                 server.wait()
-
-
-def can_unshare() -> bool:
-    return shutil.which("unshare") is not None and subprocess.run([*ALONE, "true"], capture_output=True).returncode == 0
 
 
 def within(master: psutil.Process, *command: str) -> "subprocess.CompletedProcess[str]":
@@ -119,12 +107,3 @@ def test_it_needs_no_place_to_write_to_and_no_home(tmp_path: Path) -> None:
         assert within(master, "reload", "--pid", "1").returncode == 0
         assert server.call("square", 4) == 16
     assert not (tmp_path / "x").exists()
-
-
-def test_a_name_that_somebody_has_taken_leaves_the_signals(caplog: pytest.LogCaptureFixture) -> None:
-    with socket.socket(socket.AF_UNIX) as taken:
-        taken.bind(socket_name(os.getpid()))
-        server = AdminServer({})
-        server.start()
-        server.close()
-    assert "greentask reload and stop can't reach this server, but signals do: Address already in use" in caplog.text

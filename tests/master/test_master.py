@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from greentask import Client, ConnectionLost
-from greentask.master.admin import socket_name
+from greentask.master.admin import AdminServer, socket_name
 from support.parts import require
 from support.programs import environment, greentask
 from support.reloaded import write_module
@@ -108,7 +108,7 @@ def test_a_reload_brings_new_code_while_the_old_one_ends_what_it_has_begun(
 ) -> None:
     old = server.pid
     with server.connect() as busy, server.connect() as idle, server.connect() as fresh:
-        busy.send({"id": 1, "function": "version", "args": [1.0]})
+        busy.send({"id": 1, "function": "version", "args": [4.0]})
         assert idle.call("front") == old
         wait_until(lambda: server.status()["in_flight"] == 1, "it is in flight")
         write_module(tmp_path, 2)
@@ -411,3 +411,15 @@ def can_connect(server: RunningServer) -> bool:
     except OSError:
         return False
     return True
+
+
+# ---- The admin socket
+
+
+def test_a_name_that_somebody_has_taken_leaves_the_signals(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(socket_name(os.getpid()))
+        server = AdminServer({})
+        server.start()
+        server.close()
+    assert "greentask reload and stop can't reach this server, but signals do: Address already in use" in caplog.text
