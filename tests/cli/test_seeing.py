@@ -146,7 +146,7 @@ def test_a_dump_has_greenlets_and_processes(server: RunningServer) -> None:
         wait_until(lambda: detail(server)["running"], "it runs")
         text = run(server, "dump")
     assert "==== front 0, process" in text
-    assert "a greenlet runs the task nap:" in text
+    assert "runs the task nap:" in text  # one or several: others may still nap
     assert "in nap\n    time.sleep(seconds)" in text
     assert text.count("task process ") == 2
     assert "waits for a call" in text
