@@ -21,7 +21,7 @@ OTHERS = ("test_client.py", "test_router.py", "test_mailbox.py", "test_default.p
 @pytest.mark.parametrize(
     ("kind", "modules", "home"),
     [
-        ("patched", ("test_map.py",), "here"),
+        pytest.param("patched", ("test_map.py",), "here", marks=pytest.mark.slow),
         pytest.param("patched", ("test_stream.py", *OTHERS), "here", marks=pytest.mark.slow),
         pytest.param("greenlet", SOME + OTHERS, "in the background", marks=pytest.mark.slow),
     ],

@@ -31,6 +31,7 @@ def test_calls_are_shared_by_the_servers_and_by_weight() -> None:
             assert [future.result(20) for future in futures] == [0.3] * 40
 
 
+@pytest.mark.slow
 def test_one_that_dies_is_left_out_and_brought_back() -> None:
     with served() as one, served() as other, Client([one.address, other.address]) as client:
         assert len(who(client)) == 2
@@ -82,6 +83,7 @@ def test_one_that_has_too_much_to_do_hands_its_calls_to_the_other(tmp_path: Path
         assert held.cancel()
 
 
+@pytest.mark.slow
 def test_a_server_that_gives_no_sign_of_life_is_given_up() -> None:
     with served() as server, Client(server.address, dead_after=0.6) as client:
         assert client.call("add", 1, 2) == 3

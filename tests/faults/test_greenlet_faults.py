@@ -145,6 +145,7 @@ def test_g3_a_stream_that_swallows_its_timeout() -> None:
     assert len(swallowed) >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the task, as it should be
 def test_g4_leaves_things_behind() -> None:
     leave_things_behind(3_000)

@@ -237,6 +237,7 @@ def test_p8_results_that_json_cannot_carry() -> None:
         assert ask(pool, tasks.pid).result() == pid
 
 
+@pytest.mark.slow
 def test_p8_a_result_of_200_mb() -> None:
     with processes() as pool, largest_gap() as gap:
         kind, body = ask(pool, tasks.large, 200 * MB).wait(60)

@@ -141,6 +141,7 @@ def test_calls_in_flight_are_bounded(browser: WebSocket) -> None:
     assert sorted(hear(browser)["id"] for _ in range(4)) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_frames_of_answers_at_once_never_mix(browser: WebSocket) -> None:
     """Large and small answers, ended in the same moment by different greenlets, to a reader that is not in a hurry."""
     for round in range(20):

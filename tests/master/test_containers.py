@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from support.namespaces import ALONE
 from support.programs import environment
 from support.servers import RunningServer, serving, wait_until
+
+pytestmark = pytest.mark.slow
 
 MODULE = """
 import subprocess

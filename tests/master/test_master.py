@@ -198,6 +198,7 @@ def reload_under_calls(server: RunningServer, folder: Path, reloads: int, thread
     assert [path for path in found if path.stat().st_size != 1] == []
 
 
+@pytest.mark.slow
 def test_source_files_that_change_bring_a_reload(tmp_path: Path) -> None:
     write_module(tmp_path, 1)
     with serving("--reload", apps=["mine"], cwd=tmp_path) as server:
@@ -271,6 +272,7 @@ def test_sigttin_and_sigttou_make_one_task_process_more_and_one_fewer(server: Ru
     assert sizes() == (1, 1), "and so it stays when the code is loaded anew"
 
 
+@pytest.mark.slow
 def test_sigusr1_opens_the_log_file_anew(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write_module(tmp_path, 1)

@@ -170,6 +170,7 @@ def test_only_the_call_that_was_running_fails(tmp_path: Path) -> None:
         assert [each.result() for each in others] == list(range(10))
 
 
+@pytest.mark.slow
 def test_an_answer_that_was_given_before_the_death_counts(tmp_path: Path) -> None:
     with processes() as pool:
         for number in range(10):
@@ -685,6 +686,7 @@ def test_a_coroutine_that_is_interrupted_leaves_the_loop_usable(tmp_path: Path) 
 # ---- Start and close
 
 
+@pytest.mark.slow
 def test_close_leaves_no_process_no_zombie_and_no_descriptor() -> None:
     with processes():
         pass  # what is made once for all (the hub's own descriptors) is made now
@@ -945,6 +947,7 @@ def under_random_kills(folder: Path, seconds: float, size: int) -> None:
     assert done < len(asked)
 
 
+@pytest.mark.slow
 def test_random_kills_lose_no_caller_and_run_no_task_twice(tmp_path: Path) -> None:
     under_random_kills(tmp_path, 1.5, 3)
 

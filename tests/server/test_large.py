@@ -90,11 +90,12 @@ def test_a_large_batch_is_run(peer: LineClient) -> None:
     assert replies[-1] == {"id": 1, "result": {"done": 500, "failed": 0}}
 
 
+@pytest.mark.slow
 def test_large_lines_in_flight_on_one_connection_are_bounded(server: RunningServer, tmp_path: Path) -> None:
     """Four times the longest line; whoever sends more waits, and the server's memory doesn't grow with it."""
     gate = tmp_path / "gate"
     line = to_line({"function": "mark_in_process", "args": {"file": str(gate), "seconds": 0}})
-    large = to_line({"id": 1, "function": "nap_in_process", "args": {"seconds": 0.7}})
+    large = to_line({"id": 1, "function": "nap_in_process", "args": {"seconds": 3.0}})
     padded = to_line({"function": "echo_in_process", "args": ["x" * 4_000_000]})
     with server.connect() as hogs, server.connect() as peer:
         for id in range(2):  # both processes are busy

@@ -174,7 +174,7 @@ def test_what_a_process_reads_no_more_is_an_error_and_it_goes_on(pool: Processes
     assert ask(pool, "read_less", args=[640]).result() is None
     error = ask(pool, "add", args=[10**1_000]).error()
     assert isinstance(error, InvalidArguments)
-    assert "this process can't read the arguments: Exceeds the limit (640 digits)" in str(error)
+    assert "this process can't read the arguments: Exceeds the limit (640" in str(error)
     assert ask(pool, "read_less", args=[4_300]).result() is None
     assert ask(pool, "add", args=[10**1_000, 0]).result() == 10**1_000
     assert pool.pids() == before
