@@ -99,9 +99,10 @@ def test_g2_what_is_raised_for_want_of_an_end_of_recursion() -> None:
 
 def test_g3_swallows_its_timeout() -> None:
     swallowed: list[BaseException] = []
-    released = Event()
+    released, begun = Event(), Event()
 
     def task() -> str:
+        begun.set()
         while not released.is_set():
             try:
                 released.wait()
@@ -113,8 +114,9 @@ def test_g3_swallows_its_timeout() -> None:
     for cancel in (False, True):
         swallowed.clear()
         released.clear()
+        begun.clear()
         started = start(runner, "t", None if cancel else time.monotonic() + 0.1)
-        gevent.sleep(0)
+        assert begun.wait(SOON)
         if cancel:
             started.running.cancel()
         error = started.error(0.1 + SOON)

@@ -32,15 +32,18 @@ def peer(server: RunningServer) -> Iterator[LineClient]:
 
 
 def test_each_task_runs_in_its_group(server: RunningServer, peer: LineClient) -> None:
-    groups = server.status()["groups"]
-    assert {name: (group["size"], group["alive"]) for name, group in groups.items()} == {
-        "default": (1, 1),
-        "ml": (2, 2),
-    }
+    def groups() -> dict[str, Any]:
+        found: dict[str, Any] = server.status()["groups"]
+        return found
+
+    def sizes() -> dict[str, tuple[int, int]]:
+        return {name: (group["size"], group["alive"]) for name, group in groups().items()}
+
+    wait_until(lambda: sizes() == {"default": (1, 1), "ml": (2, 2)}, "all are alive")
     assert peer.call("here") == server.pid
-    assert peer.call("report") in groups["default"]["pids"]
-    assert peer.call("predict")["pid"] in groups["ml"]["pids"]
-    assert peer.call("plain_pid") in groups["ml"]["pids"]
+    assert peer.call("report") in groups()["default"]["pids"]
+    assert peer.call("predict")["pid"] in groups()["ml"]["pids"]
+    assert peer.call("plain_pid") in groups()["ml"]["pids"]
     assert "3 task processes" in server.output()
 
 
