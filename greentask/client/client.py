@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import itertools
 import math
 import os
-import sys
-import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -17,19 +11,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LineTooLong, out_of_time
-from ..hub.bell import Bell
 from ..hub.files import Renewed, TLSFiles, read_secrets
-from ..hub.home import allocate_lock, find_home
 from ..tasks.context import current
 from ..tasks.remote import ProgressCallback
 from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments, zip_arguments
-from ..wire.address import Address, parse_addresses
+from ..wire.address import parse_addresses
 from ..wire.message import DEFAULT_STREAM_WINDOW, Call, More, encode_call, encode_more
 from ..wire.proof import Secrets
 from ..wire.text import DEFAULT_MAX_LINE
-from .balance import Balance
+from .core import Core
 from .link import LinkOptions
-from .mailbox import Mailbox
+from .mapping import map_calls
 from .receivers import CallFuture, Ended, EventReceiver, Item, Progress, WaitingGreenlet
 from .router import Receiver, Router
 
@@ -37,8 +29,6 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 __all__ = ["Client", "Target"]
-
-_CLOSED_WITHIN = 1.5  # seconds
 
 #: What is called: a task's name, or the task.
 Target = str | Task[..., Any]
@@ -113,7 +103,7 @@ class Client:
         if files.paths or any(one.scheme == "tls" for one in self.addresses):
             tls = _client_context(files)
         options = LinkOptions(connect_timeout, max_line, dead_after, idle_after, _secrets(secret, secret_file), tls)
-        self._core = _Core(self.addresses, None if weights is None else tuple(weights), options)
+        self._core = Core(self.addresses, None if weights is None else tuple(weights), options)
 
     def __repr__(self) -> str:
         return f"<Client of {', '.join(map(str, self.addresses))}>"
@@ -253,8 +243,7 @@ class Client:
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}")
         submit = (self._try_submit(function, item, timeout, progress) for item in items)
-        futures = _as_finished(submit, window) if unordered else _in_order(submit, window)
-        return _results(futures, return_exceptions)
+        return map_calls(submit, window, unordered=unordered, return_exceptions=return_exceptions)
 
     def stream_args(
         self,
@@ -359,168 +348,8 @@ class Client:
             _forget(router, call)
 
 
-class _Core:
-    """What a client and those made by its ``using`` share: the router, remade in a forked child.
-
-    The lock guards against two threads making the router at once. A client that is forgotten without ``close`` leaves
-    its router, which ends with the last of its calls.
-    """
-
-    def __init__(
-        self,
-        addresses: tuple[Address, ...],
-        weights: tuple[float, ...] | None,
-        options: LinkOptions,
-    ) -> None:
-        Balance(addresses, weights)  # or it raises
-        self.max_line = options.max_line
-        self._options = options
-        self._addresses = addresses
-        self._weights = weights
-        self._router: Router | None = None
-        self._lock = allocate_lock()
-        self._ids = itertools.count(1)
-        _cores.add(self)
-
-    def next_id(self) -> int:
-        return next(self._ids)
-
-    def router(self) -> Router:
-        router = self._router
-        if router is None or router.home.has_ended:
-            with self._lock:
-                router = self._router
-                if router is None or router.home.has_ended:
-                    balance = Balance(self._addresses, self._weights)
-                    router = self._router = Router(find_home(), balance, self._options)
-        return router
-
-    def close(self) -> None:
-        router = self._router
-        if router is not None and not router.home.has_ended:
-            closed = Bell()
-            router.home.run(router.finish, closed)
-            if not closed.wait(_CLOSED_WITHIN):
-                router.home.run(router.close)
-
-    def flush(self) -> Bell | None:
-        """Send what is to be sent; the bell rings when it has left. None where nothing can be waiting."""
-        router = self._router
-        if router is None or router.home.has_ended:
-            return None
-        done = Bell()
-        router.home.run(router.flush, done)
-        return done
-
-    def __del__(self) -> None:
-        router = self._router
-        if (
-            router is not None
-            and not (router.home.has_ended or sys.is_finalizing())
-            and router.home.hub.loop is not None
-        ):
-            router.home.post(router.leave)  # not here and now: garbage is collected anywhere
-
-    def forked(self) -> None:
-        self._lock = allocate_lock()
-        router, self._router = self._router, None
-        if router is not None:
-            router.abandon()
-
-
-_cores: weakref.WeakSet[_Core] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for core in list(_cores):
-        core.forked()
-
-
-def _at_exit() -> None:
-    """What was submitted last is sent, too; its answer is nobody's any more."""
-    bells = [core.flush() for core in list(_cores)]
-    give_up = time.monotonic() + _CLOSED_WITHIN
-    for bell in bells:
-        if bell is not None:
-            bell.wait(max(0.0, give_up - time.monotonic()))
-
-
-os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)
-
-
 def _forget(router: Router, call: Call) -> None:
     router.home.run(router.forget, call.id)
-
-
-def _in_order(submit: Iterator[Future[Any]], window: int) -> Iterator[Future[Any]]:
-    flying: deque[Future[Any]] = deque()
-    broken: Exception | None = None  # an error of the items themselves: it has its turn, too
-
-    def launch(count: int) -> None:
-        nonlocal broken
-        try:
-            flying.extend(itertools.islice(submit, count))
-        except Exception as error:
-            broken = error
-
-    try:
-        launch(window)
-        while flying:
-            yield flying.popleft()
-            launch(1)
-        if broken is not None:
-            raise broken
-    finally:
-        for future in flying:
-            future.cancel()
-
-
-def _as_finished(submit: Iterator[Future[Any]], window: int) -> Iterator[Future[Any]]:
-    finished: Mailbox[Future[Any]] = Mailbox()
-    flying: set[Future[Any]] = set()
-    broken: Exception | None = None
-
-    def launch(count: int) -> None:
-        nonlocal broken
-        try:
-            for future in itertools.islice(submit, count):
-                flying.add(future)
-                future.add_done_callback(finished.put)
-        except Exception as error:
-            broken = error
-
-    try:
-        launch(window)
-        while flying:
-            future = finished.take()
-            flying.discard(future)
-            yield future
-            launch(1)
-        if broken is not None:
-            raise broken
-    finally:
-        for future in flying:
-            future.cancel()
-
-
-def _results(futures: Iterator[Future[Any]], return_exceptions: bool) -> Iterator[Any]:
-    current: Future[Any] | None = None
-    try:
-        for current in futures:
-            try:
-                result = current.result()
-            except Exception as error:
-                if not return_exceptions:
-                    raise
-                result = error
-            yield result
-    finally:
-        if current is not None:
-            current.cancel()  # of no effect where it has ended
-        close: Callable[[], None] | None = getattr(futures, "close", None)
-        if close is not None:
-            close()
 
 
 def _name(function: Target) -> str:
@@ -529,6 +358,12 @@ def _name(function: Target) -> str:
 
 def _arguments(function: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | list[Any]:
     return merge_arguments(args, kwargs, None if isinstance(function, str) else function.binder)
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise ValueError(f"timeout is in seconds above 0, not {timeout!r}")
+    return timeout
 
 
 def _secrets(secret: str | bytes | None, file: str | os.PathLike[str] | None) -> Callable[[], Secrets] | None:
@@ -541,12 +376,6 @@ def _secrets(secret: str | bytes | None, file: str | os.PathLike[str] | None) ->
         fixed = Secrets([secret])
         return lambda: fixed
     return None
-
-
-def _check_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout is in seconds above 0, not {timeout!r}")
-    return timeout
 
 
 def _client_context(files: TLSFiles) -> Callable[[], SSLContext]:

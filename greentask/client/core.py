@@ -1,0 +1,111 @@
+"""What the clients of one connection's share: ids and the router, through forks and to the interpreter's end."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import sys
+import time
+import weakref
+
+from ..hub.bell import Bell
+from ..hub.home import allocate_lock, find_home
+from ..wire.address import Address
+from .balance import Balance
+from .link import LinkOptions
+from .router import Router
+
+__all__ = ["Core"]
+
+_CLOSED_WITHIN = 1.5  # seconds
+
+
+class Core:
+    """What a client and those made by its ``using`` share: the router, remade in a forked child.
+
+    The lock guards against two threads making the router at once. A client that is forgotten without ``close`` leaves
+    its router, which ends with the last of its calls.
+    """
+
+    def __init__(
+        self,
+        addresses: tuple[Address, ...],
+        weights: tuple[float, ...] | None,
+        options: LinkOptions,
+    ) -> None:
+        Balance(addresses, weights)  # or it raises
+        self.max_line = options.max_line
+        self._options = options
+        self._addresses = addresses
+        self._weights = weights
+        self._router: Router | None = None
+        self._lock = allocate_lock()
+        self._ids = itertools.count(1)
+        _cores.add(self)
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    def router(self) -> Router:
+        router = self._router
+        if router is None or router.home.has_ended:
+            with self._lock:
+                router = self._router
+                if router is None or router.home.has_ended:
+                    balance = Balance(self._addresses, self._weights)
+                    router = self._router = Router(find_home(), balance, self._options)
+        return router
+
+    def close(self) -> None:
+        router = self._router
+        if router is not None and not router.home.has_ended:
+            closed = Bell()
+            router.home.run(router.finish, closed)
+            if not closed.wait(_CLOSED_WITHIN):
+                router.home.run(router.close)
+
+    def flush(self) -> Bell | None:
+        """Send what is to be sent; the bell rings when it has left. None where nothing can be waiting."""
+        router = self._router
+        if router is None or router.home.has_ended:
+            return None
+        done = Bell()
+        router.home.run(router.flush, done)
+        return done
+
+    def __del__(self) -> None:
+        router = self._router
+        if (
+            router is not None
+            and not (router.home.has_ended or sys.is_finalizing())
+            and router.home.hub.loop is not None
+        ):
+            router.home.post(router.leave)  # not here and now: garbage is collected anywhere
+
+    def forked(self) -> None:
+        self._lock = allocate_lock()
+        router, self._router = self._router, None
+        if router is not None:
+            router.abandon()
+
+
+_cores: weakref.WeakSet[Core] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for core in list(_cores):
+        core.forked()
+
+
+def _at_exit() -> None:
+    """What was submitted last is sent, too; its answer is nobody's any more."""
+    bells = [core.flush() for core in list(_cores)]
+    give_up = time.monotonic() + _CLOSED_WITHIN
+    for bell in bells:
+        if bell is not None:
+            bell.wait(max(0.0, give_up - time.monotonic()))
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
