@@ -19,11 +19,11 @@ from ..wire.address import parse_addresses
 from ..wire.message import DEFAULT_STREAM_WINDOW, Call, More, encode_call, encode_more
 from ..wire.proof import Secrets
 from ..wire.text import DEFAULT_MAX_LINE
+from .carrier import Carrier, Receiver, carrier_of
 from .core import Core
 from .link import LinkOptions
 from .mapping import map_calls
 from .receivers import CallFuture, Ended, EventReceiver, Item, Progress, WaitingGreenlet
-from .router import Receiver, Router
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -203,16 +203,16 @@ class Client:
         call = Call(function, args, self._core.next_id(), timeout, progress is not None)
         if progress is not None:
             return self._call_reporting(call, progress)
-        router = self._core.router()
-        if not router.home.is_here():
+        carrier = carrier_of(self._core.router)
+        if not carrier.home.is_here():
             return self._wait(self._submit(call, None))
-        router.check_may_wait()
+        carrier.check_may_wait()
         receiver = WaitingGreenlet()
-        self._start(router, call, receiver)
+        self._start(carrier, call, receiver)
         try:
             return receiver.wait()
         except BaseException:
-            _forget(router, call)  # of no effect where it has ended
+            _forget(carrier, call)  # of no effect where it has ended
             raise
 
     def submit_args(
@@ -272,7 +272,7 @@ class Client:
             timeout = left
         return timeout, self._progress if progress is None else progress
 
-    def _start(self, router: Router, call: Call, receiver: Receiver) -> None:
+    def _start(self, carrier: Carrier, call: Call, receiver: Receiver) -> None:
         data = encode_call(call)
         if len(data) > self._core.max_line:
             raise LineTooLong(
@@ -280,13 +280,13 @@ class Client:
                 "send less at once, or raise max_line here and on the server"
             )
         assert isinstance(call.id, int)
-        router.home.run(router.start, call.id, data, receiver, call.timeout, self._idempotent)
+        carrier.home.run(carrier.start, call.id, data, receiver, call.timeout, self._idempotent)
 
     def _submit(self, call: Call, progress: ProgressCallback | None) -> CallFuture:
-        router = self._core.router()
+        carrier = carrier_of(self._core.router)
         assert isinstance(call.id, int)
-        future = CallFuture(router, call.id, progress)
-        self._start(router, call, future)
+        future = CallFuture(carrier, call.id, progress)
+        self._start(carrier, call, future)
         return future
 
     def _try_submit(
@@ -312,9 +312,9 @@ class Client:
             raise
 
     def _call_reporting(self, call: Call, progress: ProgressCallback) -> Any:
-        router, receiver = self._core.router(), EventReceiver()
-        router.check_may_wait()
-        self._start(router, call, receiver)
+        carrier, receiver = carrier_of(self._core.router), EventReceiver()
+        carrier.check_may_wait()
+        self._start(carrier, call, receiver)
         try:
             while True:
                 event = receiver.mailbox.take()
@@ -323,13 +323,13 @@ class Client:
                 elif isinstance(event, Ended):
                     return event.result()
         except BaseException:
-            _forget(router, call)
+            _forget(carrier, call)
             raise
 
     def _stream(self, call: Call, window: int) -> Iterator[Any]:
-        router, receiver = self._core.router(), EventReceiver(streams=True)
-        router.check_may_wait()
-        self._start(router, call, receiver)
+        carrier, receiver = carrier_of(self._core.router), EventReceiver(streams=True)
+        carrier.check_may_wait()
+        self._start(carrier, call, receiver)
         assert call.id is not None
         taken = 0
         try:
@@ -339,17 +339,17 @@ class Client:
                     yield event.item
                     taken += 1
                     if taken * 2 >= window:
-                        router.home.run(router.send, call.id, encode_more(More(call.id, taken)))
+                        carrier.home.run(carrier.send, call.id, encode_more(More(call.id, taken)))
                         taken = 0
                 elif isinstance(event, Ended):
                     event.result()
                     return
         finally:
-            _forget(router, call)
+            _forget(carrier, call)
 
 
-def _forget(router: Router, call: Call) -> None:
-    router.home.run(router.forget, call.id)
+def _forget(carrier: Carrier, call: Call) -> None:
+    carrier.home.run(carrier.forget, call.id)
 
 
 def _name(function: Target) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 from gevent.hub import Waiter
 
 from ..hub.future import HomeFuture
+from .carrier import Carrier
 from .mailbox import Mailbox
-from .router import Router
 
 __all__ = ["CallFuture", "Ended", "EventReceiver", "Item", "Progress", "WaitingGreenlet"]
 
@@ -50,9 +50,9 @@ class CallFuture(HomeFuture):
     ``progress`` is called in the thread of the I/O: it must be quick and must not block.
     """
 
-    def __init__(self, router: Router, id: int, progress: Callable[[dict[str, Any]], None] | None = None) -> None:
-        super().__init__(router.home)
-        self._router = router
+    def __init__(self, carrier: Carrier, id: int, progress: Callable[[dict[str, Any]], None] | None = None) -> None:
+        super().__init__(carrier.home)
+        self._carrier = carrier
         self._id = id
         self._progress = progress
         self._not_cancelled = [True]  # who takes it out cancels: several threads may try
@@ -76,7 +76,7 @@ class CallFuture(HomeFuture):
         except IndexError:
             return True
         self.set_running_or_notify_cancel()  # for concurrent.futures.wait and as_completed
-        self._router.home.run(self._router.forget, self._id)
+        self._carrier.home.run(self._carrier.forget, self._id)
         return True
 
     def ended(self, value: Any, error: BaseException | None) -> None:
@@ -106,7 +106,7 @@ class CallFuture(HomeFuture):
 
     def _check_may_wait(self) -> None:
         if not self.done():
-            self._router.check_may_wait()
+            self._carrier.check_may_wait()
 
 
 class Ended:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 from gevent import getcurrent
@@ -29,9 +29,10 @@ from ..hub.bell import Bell
 from ..hub.home import Home
 from ..wire.message import Call, Reply, encode_call
 from .balance import Balance, RetryBudget, Target
+from .carrier import Receiver
 from .link import Link, LinkOptions
 
-__all__ = ["Receiver", "Router"]
+__all__ = ["Router"]
 
 #: Seconds that a server has, past a call's timeout, for telling whether the task had begun.
 _ANSWER_MARGIN = 0.5
@@ -43,19 +44,6 @@ _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 _MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
 _chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
 _REMEDY = "; is a server running there?"
-
-
-class Receiver(Protocol):
-    """Who waits for a call. Told in the home's thread, where nothing may block."""
-
-    def ended(self, value: Any, error: BaseException | None) -> None:
-        """Its result, or its error. Told once."""
-
-    def progress(self, report: dict[str, Any]) -> None:
-        """It is so far."""
-
-    def item(self, item: Any) -> None:
-        """It streams one more item."""
 
 
 class _Sent:
