@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 from gevent import getcurrent
 from gevent.event import Event
 from gevent.hub import get_hub
@@ -22,6 +23,8 @@ from ..wire.message import Args, Call
 
 __all__ = ["GreenletCall"]
 
+_IN_A_ROW = 32  # items of a stream, before others have their turn
+
 
 class GreenletCall:
     """One call and its greenlet.
@@ -36,6 +39,7 @@ class GreenletCall:
         "_call",
         "_credit",
         "_debug",
+        "_emitted",
         "_ended",
         "_granted",
         "_greenlet",
@@ -69,6 +73,7 @@ class GreenletCall:
         self._hooks = hooks
         self._info = info
         self._credit = call.stream
+        self._emitted = 0
         self._granted: Event | None = None
         self._timer: Any = None
         if task.timeout is not None:
@@ -135,6 +140,9 @@ class GreenletCall:
             self._granted.clear()
             self._granted.wait()
         self._credit -= 1
+        self._emitted += 1
+        if self._emitted % _IN_A_ROW == 0:
+            gevent.sleep(1e-9)  # whoever reads may have granted a million, and the generator never waits: a whole turn
         if self._listener is not None:
             self._listener.item(item)
 

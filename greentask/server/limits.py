@@ -49,8 +49,8 @@ class Limits:
         Calls in flight in the whole server; further ones are refused with ``Overloaded``. As many items of batches
         run at once; further ones wait.
     max_unsent
-        Bytes of answers that a peer has not read. From a quarter of it on its next lines wait and its
-        progress reports are dropped; past it, it is cut off. A larger result is ``InvalidResult``.
+        Bytes of answers that a peer has not read. From a quarter of it on its next lines and the items of its streams
+        wait, and its progress reports are dropped; past it, it is cut off. A larger result is ``InvalidResult``.
     max_failures
         Failed proofs of a secret from one address (for IPv6, one /64 network; on a Unix socket, one user) in a minute;
         after so many in a row its connections are refused unheard, and one more attempt is allowed each 1/n minute.

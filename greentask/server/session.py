@@ -38,6 +38,7 @@ from .batch import Batch
 from .connection import LineConnection
 from .jsonrpc import RpcBatch, RpcCall, take
 from .own import OWN, call_own
+from .stream import Stream
 
 if TYPE_CHECKING:
     from .server import Server
@@ -51,27 +52,29 @@ _MOST_LINES = 4
 class Answer:
     """The ``Listener`` of one call. Where the call has no id, ``body`` waits here for its turn."""
 
-    __slots__ = ("_credit", "_cut_off", "body", "bulk", "id", "is_stream", "running", "session", "size")
+    __slots__ = ("body", "bulk", "id", "running", "session", "size", "stream")
 
     def __init__(self, session: Session, id: Id | None) -> None:
         self.session = session
         self.id = id
         self.body: tuple[bytes, ...] | None = None
         self.running: Running | Batch | None = None
-        self.is_stream = False
+        self.stream: Stream | None = None
         self.size = 0  # bytes of its line, where it is large
         self.bulk: list[Any] = []  # what came in it
-        self._credit = 0  # items of the stream that its reader still takes
-        self._cut_off = False
 
-    def stream(self, window: int) -> None:
-        """It is a stream, whose reader takes so many items to begin with."""
-        self.is_stream = True
-        self._credit = window
+    @property
+    def is_stream(self) -> bool:
+        """Whether its items are wanted one by one."""
+        return self.stream is not None
+
+    @property
+    def _is_cut_off(self) -> bool:
+        return self.stream is not None and self.stream.is_cut_off
 
     def done(self, result: Body) -> None:
         limits = self.session.server.limits
-        if self._cut_off:
+        if self._is_cut_off:
             self.session.finish(self, _CUT_OFF)
         elif isinstance(result, bytes) and len(result) <= limits.max_unsent:
             self.session.finish(self, b'"result":' + result)
@@ -87,7 +90,7 @@ class Answer:
             self.session.finish(self, b'"result":', *result)  # nobody copies what is large
 
     def failed(self, error: bytes) -> None:
-        self.session.finish(self, _CUT_OFF if self._cut_off else member("error", error))
+        self.session.finish(self, _CUT_OFF if self._is_cut_off else member("error", error))
 
     def refuse(self, error: CallError) -> None:
         """End it with one of the protocol's own errors."""
@@ -98,23 +101,20 @@ class Answer:
             self.session.connection.send(line(self.id, member("progress", report)))
 
     def item(self, item: bytes) -> None:
-        if self._credit > 0:
-            self._credit -= 1
+        if self.stream is None or self.stream.takes(len(item)):
             self.session.connection.send(line(self.id, member("item", item)))
         elif self.running is not None:
-            self._cut_off = True
             self.running.cancel()
 
     def grant(self, items: int) -> None:
         """The reader of the stream takes so many more items."""
-        if self.is_stream and self.running is not None:
-            self._credit += items
-            self.running.grant(items)
+        if self.stream is not None:
+            self.stream.grant(items)
 
     def grant_no_more(self) -> None:
-        """The reader has shut down its side: the stream is cut off where it would wait for a grant, and not before."""
-        if self.is_stream and self.running is not None:
-            self.running.grant(1)  # past the credit: should an item come of it, there are more than the reader takes
+        """The reader has shut down its side."""
+        if self.stream is not None:
+            self.stream.grant_no_more()
 
     def abandon(self) -> None:
         """The connection is broken. What waits for a grant would do so for ever; the rest is as configured."""
@@ -260,7 +260,7 @@ class Session:
     def finish(self, answer: Answer, *body: bytes) -> None:
         """A call has ended; the pieces of its line's body."""
         self.server.in_flight -= 1
-        self._streams -= answer.is_stream
+        self._streams -= answer.stream is not None
         answer.running = None  # which knows whom it answers
         if answer.size:
             self._size -= answer.size
@@ -444,7 +444,8 @@ class Session:
                 answer.running = Batch(server, call, call.batch, deadline, answer)
                 return
             if call.stream and isinstance(answer, Answer):
-                answer.stream(call.stream)
+                answer.stream = Stream(answer, call.stream)
+                call.stream = answer.stream.window
                 self._streams += 1
             answer.running = server.runner.start(call, text, answer, deadline, self.connection.peer)
         except CallError as error:

@@ -353,6 +353,35 @@ def test_n6_a_peer_is_not_cut_off_for_asking_for_much_in_one_segment(server: Run
     assert len(lines[0] or b"") * 1900 > 5 * MB
 
 
+@pytest.mark.parametrize("function", ["pieces", "pieces_in_process"])
+def test_n6_a_stream_waits_for_a_reader_that_is_behind_whatever_it_has_granted(
+    server: RunningServer, function: str
+) -> None:
+    call = {"id": 1, "function": function, "args": [12_000, 1000], "stream": 1_000_000}
+    with server.connect(receive_buffer=4096) as peer, server.connect() as other:
+        peer.send(call, *({"more": 1, "items": 1_000_000} for _ in range(5)))
+        assert select.select([peer.socket], [], [], 10)[0], "it has begun"
+        wait_until(server.is_at_rest, "it waits for the peer")
+        assert other.call("greentask.ping") == "pong"
+        assert all(reply == {"id": 1, "item": "x" * 1000} for reply in peer.hear_all(12_000))
+        assert peer.hear() == {"id": 1, "result": {"items": 12_000}}
+
+
+def test_n6_a_stream_that_never_waits_holds_nobody_up(server: RunningServer) -> None:
+    with server.connect() as peer, server.connect() as other:
+        for id in range(5):
+            peer.send({"id": id, "function": "count", "args": [400_000], "stream": 1_000_000})
+        slowest = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            assert other.call("greentask.ping") == "pong"
+            slowest = max(slowest, time.monotonic() - began)
+            peer.hear_all(100)
+        assert slowest < 0.5
+        peer.reset()
+        wait_until(lambda: server.status()["in_flight"] == 0, "they have ended with their connection")
+
+
 def test_n6_answers_that_wait_for_their_turn_count_as_unread(server: RunningServer) -> None:
     with server.connect() as peer:
         peer.send({"function": "nap", "args": [1]}, *({"function": "large", "args": [MB // 10]} for _ in range(15)))

@@ -139,6 +139,16 @@ def count_in_process(to: int) -> Iterator[int]:
 
 
 @task
+def pieces(number: int, size: int) -> Iterator[str]:
+    yield from ("x" * size for _ in range(number))
+
+
+@task(process=True)
+def pieces_in_process(number: int, size: int) -> Iterator[str]:
+    yield from ("x" * size for _ in range(number))
+
+
+@task
 def advance(to: int, pause: float = 0.0, note: str | None = None) -> int:
     for done in range(1, to + 1):
         current().progress(done, to, note)
