@@ -132,7 +132,7 @@ def _name_and_number(text: str) -> tuple[str, int]:
     type=click.FloatRange(0, min_open=True),
     default=DEFAULT_TEARDOWN,
     show_default=True,
-    help="Seconds that a task process has for its end in good order.",
+    help="Seconds that a process has for its end in good order.",
 )
 @click.option(
     "--max-hold",

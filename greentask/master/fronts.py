@@ -24,7 +24,7 @@ __all__ = ["Front", "FrontFailed"]
 
 _ROOT = str(Path(__file__).parents[2])
 _REST_WITHIN = 0.5  # seconds in which what it said before its end has been read
-_LATE = 3.0  # seconds past the time for draining after which a front is killed
+_LATE = 3.0  # seconds past the time for draining and tearing down after which a front is killed
 
 
 class FrontFailed(GreentaskError):
@@ -55,6 +55,7 @@ class Front:
         self.is_draining = False
         self.status: int | None = None  # its exit status, once it has ended
         self._ended = ended
+        self._late = config.teardown_timeout + _LATE
         fds = list(fds)
         ours, theirs = socketpair()
         with theirs:
@@ -106,7 +107,7 @@ class Front:
             self.kill()
             return
         self._channel.tell("drain", timeout=timeout, patience=patience)
-        gevent.spawn_later(timeout + patience + _LATE, self.kill)
+        gevent.spawn_later(timeout + patience + self._late, self.kill)
 
     def resize(self, processes: int) -> None:
         """Have so many task processes in it."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import gevent
 from gevent import monkey
 from gevent.event import Event
 from gevent.lock import Semaphore
@@ -24,7 +25,7 @@ from ..runner.statistics import Statistics
 from ..tasks.middleware import Hooks, Middleware, load_middleware
 from ..tasks.processes import DEFAULT_TEARDOWN
 from ..tasks.registry import Tasks
-from ..tasks.resources import Resource
+from ..tasks.resources import Resource, close_resources
 from ..tasks.task import DEFAULT_GROUP
 from ..wire.address import Address
 from ..wire.proof import Secrets
@@ -68,7 +69,7 @@ class Server:
         What is around all calls and tasks, besides what ``tasks`` has: ``Middleware``, or its name,
         ``package.module:object``.
     teardown
-        Seconds that a task process has for its end in good order.
+        Seconds that a task process has for its end in good order, and the server for tearing down its own resources.
     cancel_abandoned
         Cancel the calls of a connection that broke, instead of letting them end.
     max_hold
@@ -141,6 +142,7 @@ class Server:
         log = CallLog() if log_calls else FailureLog()
         middleware = [log, *self.tasks.middleware, *middleware]
         self.hooks = Hooks(load_middleware(one) if isinstance(one, str) else one for one in middleware)
+        self._teardown = teardown
         self.groups = ProcessGroups(
             self.tasks, groups, grace=grace, teardown=teardown, middleware=middleware, debug=debug
         )
@@ -201,6 +203,7 @@ class Server:
             self.groups.start()
         except BaseException:
             self._acceptor.close()
+            self._close_resources()
             raise
         self._acceptor.start()
         if self._watchdog is not None:
@@ -241,8 +244,7 @@ class Server:
             if self._watchdog is not None:
                 self._watchdog.stop()
             self.hooks.tell(self.hooks.server_stopped, self)
-            for need in self._needs():
-                need.close()
+            self._close_resources()
         self._stopped.set()
 
     def _needs(self) -> list[Resource[Any]]:
@@ -257,6 +259,12 @@ class Server:
                 raise ConfigurationError(
                     f"the resource {need.name} can't be loaded: {type(error).__name__}: {error}"
                 ) from error
+
+    def _close_resources(self) -> None:
+        closing = gevent.spawn(close_resources, self._needs())
+        closing.join(self._teardown)
+        if not closing.dead:
+            logger.warning("tearing down the resources was given up after %g s", self._teardown)
 
     def wait_stopped(self) -> None:
         """Wait until ``stop`` has ended everything."""

@@ -17,10 +17,11 @@ from ..pool.setup import Setup
 from ..wire.json import dumps, loads_checked
 from .context import RunningTask
 from .execution import execute
+from .importing import find_target
 from .middleware import CallInfo, Hooks, Middleware, load_middleware, pack
 from .registry import Tasks
 from .resources import close_resources
-from .task import DEFAULT_GROUP, Task, find_target
+from .task import DEFAULT_GROUP, Task
 
 __all__ = ["DEFAULT_TEARDOWN", "make_handler", "setup_for"]
 
@@ -49,13 +50,13 @@ def setup_for(
                 f"task {task.name!r} is defined in the program that was started (__main__), which a task process "
                 "can't import: move it to a module of its own"
             )
-        targets.append((task.name, task.target))
+        targets.append((task.name, task.target, _names_of_needs(task)))
     packed = tuple(one for given in middleware if (one := pack(given)) is not None)
     return Setup(f"{__name__}:make_handler", (tuple(targets), debug, group, packed, teardown), farewell=teardown)
 
 
 def make_handler(
-    targets: tuple[tuple[str, str], ...],
+    targets: tuple[tuple[str, str, tuple[str, ...]], ...],
     debug: bool,
     group: str = DEFAULT_GROUP,
     middleware: tuple[str | bytes, ...] = (),
@@ -63,10 +64,9 @@ def make_handler(
 ) -> Handler:
     """Import the tasks (in the template), and return what runs their calls (in the processes)."""
     tasks = Tasks()
-    for name, target in targets:
-        module, _, qualname = target.partition(":")
-        found = find_target(module, qualname)
-        tasks.add(found if isinstance(found, Task) and found.name == name else _plain(found, name))
+    for name, target, needs in targets:
+        found = find_target(target)
+        tasks.add(found if _is_task(found, name) else _plain(found, name, needs))
     for task in tasks:
         for need in task.needs:
             if need.preload:
@@ -86,9 +86,14 @@ class _TaskHandler:
         self._debug = debug
 
     def prepare(self) -> None:
-        for task in self._tasks:
-            for need in task.needs:
-                need()
+        try:
+            for task in self._tasks:
+                for need in task.needs:
+                    need()
+        except BaseException:
+            with within(self._teardown):
+                close_resources()  # those that were loaded before it
+            raise
         self._hooks.tell(self._hooks.process_started, self._group)
 
     def finish(self) -> None:
@@ -121,9 +126,22 @@ class _TaskHandler:
         return dumps(refusal(ended_by(interrupt)))
 
 
-def _plain(found: Any, name: str) -> Task[..., Any]:
+def _names_of_needs(task: Task[..., Any]) -> tuple[str, ...]:
+    """Where a process finds what the task needs, if it doesn't find the task itself, but only its function."""
+    if not task.needs or _is_task(find_target(task.target), task.name):
+        return ()
+    for need in task.needs:
+        need.check_importable()
+    return tuple(need.target for need in task.needs)
+
+
+def _is_task(found: object, name: str) -> bool:
+    return isinstance(found, Task) and found.name == name
+
+
+def _plain(found: Any, name: str, needs: tuple[str, ...]) -> Task[..., Any]:
     function = found.function if isinstance(found, Task) else found
-    return Task(function, name=name, process=True)
+    return Task(function, name=name, process=True, needs=map(find_target, needs))
 
 
 @contextlib.contextmanager

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError, UnknownTask
+from .importing import is_importable
 from .middleware import Middleware
 from .resources import Resource
-from .task import Task, is_importable
+from .task import Task
 
 __all__ = ["Tasks"]
 

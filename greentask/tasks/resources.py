@@ -11,10 +11,11 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar, cast, overload
 
 from ..errors import ConfigurationError
+from .importing import find_target, target_of
 
 __all__ = ["Resource", "close_resources", "resource"]
 
@@ -39,6 +40,10 @@ class Resource(Generic[T]):
         if isinstance(load, Resource) or not callable(load):
             raise ConfigurationError(f"a resource is made from a function that loads it, not from {load!r:.200}")
         self.name = str(getattr(load, "__qualname__", load))
+        if inspect.iscoroutinefunction(load) or inspect.isasyncgenfunction(load):
+            raise ConfigurationError(
+                f"resource {self.name} is loaded by a coroutine: use a plain function or generator"
+            )
         self.preload = preload
         self.__doc__ = load.__doc__
         self._load = load
@@ -47,6 +52,23 @@ class Resource(Generic[T]):
         self._rest: Iterator[T] | None = None  # the generator that tears it down
         self._value: T | None = None
         self._pid: int | None = None  # of the process that loaded it
+
+    @property
+    def target(self) -> str:
+        """Where another process finds it: ``module:qualified.name``."""
+        return target_of(self._load)
+
+    def check_importable(self) -> None:
+        """Raise ``ConfigurationError`` where another process would not find it by its name."""
+        try:
+            found = find_target(self.target)
+        except (ImportError, AttributeError):
+            found = None
+        if found is not self:
+            raise ConfigurationError(
+                f"resource {self.name} ({self.target}) can't be had by a task process, which imports it by its name: "
+                "decorate a function at the top of a module"
+            )
 
     def __repr__(self) -> str:
         return f"<resource {self.name}{', loaded' if self.is_loaded else ''}>"
@@ -72,7 +94,10 @@ class Resource(Generic[T]):
             found: Any = self._load()
             if inspect.isgenerator(found):
                 self._rest = cast("Iterator[T]", found)
-                found = next(self._rest)
+                try:
+                    found = next(self._rest)
+                except StopIteration:
+                    raise ConfigurationError(f"resource {self.name} yields nothing") from None
             self._value = found
             self._pid = os.getpid()
         except BaseException:
@@ -80,26 +105,31 @@ class Resource(Generic[T]):
             raise
         finally:
             self._is_loading = False
-        if not _loaded:
-            atexit.register(close_resources)
         _loaded.append(self)
 
     def close(self) -> None:
         """Tear it down, if this process loaded it; it can be loaded again. What that raises is logged."""
         mine, rest = self._pid == os.getpid(), self._rest
         self._pid = self._value = self._rest = None
+        if self in _loaded:
+            _loaded.remove(self)
         if not mine or rest is None:
             return
         try:
             next(rest, None)
-        except Exception:
+        except BaseException:  # sys.exit() as well: others are to be torn down after this one
             logger.exception("tearing down the resource %s failed", self.name)
 
 
-def close_resources() -> None:
-    """Tear down all that this process has loaded, the newest first."""
-    while _loaded:
-        _loaded.pop().close()
+def close_resources(among: Iterable[Resource[Any]] | None = None) -> None:
+    """Tear down what this process has loaded, the newest first: all of it, or what is ``among`` these."""
+    chosen = None if among is None else {*among}
+    for one in reversed(_loaded.copy()):
+        if chosen is None or one in chosen:
+            one.close()
+
+
+atexit.register(close_resources)
 
 
 @overload

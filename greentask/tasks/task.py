@@ -12,6 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError
 from .binding import Binder
+from .importing import find_target, is_importable, target_of
 from .remote import Caller, ProgressCallback, default_caller
 from .resources import Resource
 
@@ -98,8 +99,7 @@ class Task(Generic[P, R]):
         raise ConfigurationError(f"task {self.name!r} is a method: tasks are functions, an object can't be sent")
 
     def __reduce__(self) -> Any:
-        module, _, qualname = self.target.partition(":")
-        return find_target, (module, qualname)
+        return find_target, (self.target,)
 
     @property
     def group(self) -> str | None:
@@ -109,9 +109,7 @@ class Task(Generic[P, R]):
     @property
     def target(self) -> str:
         """Where another process finds the function: ``module:qualified.name``."""
-        module = getattr(self.function, "__module__", None)
-        qualname = getattr(self.function, "__qualname__", getattr(self.function, "__name__", "<nameless>"))
-        return f"{module}:{qualname}"
+        return target_of(self.function)
 
     def check_importable(self) -> None:
         """Raise ``ConfigurationError`` where another process couldn't import the function."""
@@ -271,11 +269,6 @@ def merge_arguments(
     return {**named, **kwargs}
 
 
-def is_importable(target: str) -> bool:
-    """Whether it can be imported by its name: a local function, a lambda or a partial has none."""
-    return "<" not in target and not target.startswith("None:")
-
-
 def zip_arguments(iterables: tuple[Iterable[Any], ...]) -> Iterator[tuple[Any, ...]]:
     """The arguments of each call of a ``map``. Raises ``TypeError`` for text, which would be taken letter by letter."""
     for iterable in iterables:
@@ -285,14 +278,6 @@ def zip_arguments(iterables: tuple[Iterable[Any], ...]) -> Iterator[tuple[Any, .
                 "use itertools.repeat for an argument that is the same in each call"
             )
     return zip(*iterables)
-
-
-def find_target(module: str, qualname: str) -> Any:
-    """The object at ``module:qualname``, imported."""
-    found: Any = __import__(module, fromlist=["_"])
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return found
 
 
 @overload

@@ -60,3 +60,8 @@ def ask_here() -> str:
 @task(process="shaky", needs=[broken])
 def shaky() -> str:
     return "well"
+
+
+def what_is_loaded() -> list[bool]:
+    """No task: it is made one elsewhere."""
+    return [table.is_loaded, connection.is_loaded]

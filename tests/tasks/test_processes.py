@@ -193,7 +193,7 @@ def test_errors_have_tracebacks_in_debugging(served: Tasks) -> None:
 def test_the_setup_names_each_task_and_where_it_is(served: Tasks) -> None:
     setup = setup_for([served.get("mail.send"), served.get("plain")], debug=True)
     assert setup.factory == "greentask.tasks.processes:make_handler"
-    targets = (("mail.send", f"{MODULE}:send"), ("plain", f"{MODULE}:plain"))
+    targets = (("mail.send", f"{MODULE}:send", ()), ("plain", f"{MODULE}:plain", ()))
     assert setup.args == (targets, True, "default", (), 5.0)
     assert setup.farewell == 5.0
 
@@ -219,4 +219,4 @@ def test_a_task_that_cannot_be_imported_is_refused() -> None:
 )
 def test_a_task_that_is_not_there_fails_at_once(target: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        make_handler((("f", target),), False)
+        make_handler((("f", target, ()),), False)

@@ -2,17 +2,23 @@
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
 
-from greentask import Resource, Task, WorkerLost, resource
+from greentask import Resource, Server, Task, Tasks, WorkerLost, resource
 from greentask.client import Client
-from greentask.errors import ConfigurationError
+from greentask.errors import ConfigurationError, PoolBroken
+from greentask.tasks.processes import setup_for
 from greentask.tasks.resources import close_resources
+from support import resource_tasks
+from support.pools import processes
 from support.resource_tasks import LOG
 from support.servers import serving, wait_until
 
@@ -96,6 +102,68 @@ def test_one_that_needs_itself_says_so() -> None:
     thing: Resource[object] = Resource(lambda: thing())
     with pytest.raises(ConfigurationError, match="needs itself"):
         thing()
+
+
+def test_one_whose_generator_ends_at_once_says_so() -> None:
+    @resource
+    def nothing() -> Iterator[int]:
+        yield from ()
+
+    with pytest.raises(ConfigurationError, match="nothing yields nothing"):
+        nothing()
+
+
+def test_a_teardown_that_exits_keeps_no_other_from_it(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    @resource
+    def lower() -> Iterator[None]:
+        yield
+        told.append("lower closed")
+
+    @resource
+    def upper() -> Iterator[None]:
+        yield
+        sys.exit("which is logged")
+
+    lower()
+    upper()
+    close_resources()
+    assert told == ["lower closed"]
+    assert "tearing down the resource" in caplog.text
+
+
+def test_some_are_torn_down_and_the_others_stay() -> None:
+    told: list[int] = []
+
+    def numbered(number: int) -> Resource[int]:
+        @resource
+        def one() -> Iterator[int]:
+            yield number
+            told.append(number)
+
+        one()
+        return one
+
+    ones = [numbered(number) for number in range(4)]
+    close_resources([ones[0], ones[2]])
+    assert told == [2, 0]
+    close_resources()
+    assert told == [2, 0, 3, 1]
+
+
+async def waits() -> int:
+    return 1
+
+
+async def streams() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("load", [waits, streams])
+def test_a_coroutine_loads_nothing(load: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is loaded by a coroutine"):
+        resource(load)
 
 
 @pytest.mark.parametrize("wrong", [3, "table", Resource(dict)])
@@ -185,3 +253,116 @@ def test_what_can_not_be_loaded_is_its_callers_error_until_it_can(tmp_path: Path
         assert "OSError: the disk is not there" in told
         sign.unlink()
         wait_until(lambda: client.submit("shaky").exception(20) is None, "it is there again")
+
+
+def test_a_server_tears_its_own_down_in_the_reverse_order_and_waits_only_so_long(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[str] = []
+
+    @resource
+    def lower() -> Iterator[None]:
+        yield
+        told.append("lower closed")
+
+    @resource
+    def hanging() -> Iterator[None]:
+        yield
+        told.append("hanging begins")
+        gevent.sleep(60)
+
+    @resource
+    def upper() -> Iterator[None]:
+        yield
+        told.append("upper closed")
+
+    tasks = Tasks()
+    tasks.add(len, needs=[lower, upper])
+    server = Server(tasks, "127.0.0.1:0")
+    server.start()
+    server.stop()
+    assert told == ["upper closed", "lower closed"]
+
+    tasks.add(max, needs=[hanging])
+    server = Server(tasks, "127.0.0.1:0", teardown=0.05)
+    server.start()
+    server.stop()
+    assert told[2:] == ["hanging begins"]
+    assert "given up after 0.05 s" in caplog.text
+
+
+def test_a_server_that_can_not_start_tears_down_what_it_has_loaded(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    @resource
+    def lower() -> Iterator[None]:
+        yield
+        told.append("lower closed")
+
+    @resource
+    def broken() -> None:
+        raise OSError("the disk is not there")
+
+    tasks = Tasks()
+    tasks.add(len, needs=[lower])
+    tasks.add(max, needs=[broken])
+    with pytest.raises(ConfigurationError, match="the disk is not there"):
+        Server(tasks, "127.0.0.1:0").start()
+    assert told == ["lower closed"]
+
+
+def test_what_a_plain_function_needs_is_loaded_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOG, str(tmp_path / "log"))
+    tasks = Tasks()
+    tasks.add(resource_tasks.what_is_loaded, process=True, needs=[resource_tasks.table, resource_tasks.connection])
+    server = Server(tasks, "127.0.0.1:0", processes=1)
+    server.start()
+    try:
+        told = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+        assert [what for what, *_ in told] == ["table", "connection"]
+        assert [int(pid) == server.status()["processes"]["pids"][0] for *_, pid in told] == [False, True]
+    finally:
+        server.stop()
+
+
+def test_what_no_process_can_find_is_an_error_at_once() -> None:
+    @resource
+    def local() -> int:
+        return 1
+
+    tasks = Tasks()
+    tasks.add(resource_tasks.what_is_loaded, process=True, needs=[local])
+    with pytest.raises(ConfigurationError, match="decorate a function at the top of a module"):
+        Server(tasks, "127.0.0.1:0")
+
+
+def test_a_process_that_can_not_load_one_tears_down_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOG, str(tmp_path / "log"))
+    monkeypatch.setenv("GREENTASK_TEST_BROKEN", str(tmp_path))
+    needs = [resource_tasks.connection, resource_tasks.broken]
+    setup = setup_for([Task(resource_tasks.what_is_loaded, process=True, needs=needs)])
+    with pytest.raises(PoolBroken, match="the disk is not there"), processes(1, setup=setup):
+        pass
+    told = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert [what for *what, _ in told] == [["connection", "loaded"], ["table", "loaded"], ["connection", "closed"]]
+    assert len({pid for *_, pid in told}) == 1
+
+
+@pytest.mark.slow
+def test_a_front_has_its_time_for_tearing_down(tmp_path: Path) -> None:
+    (tmp_path / "leisurely.py").write_text(
+        "import time\n"
+        "from greentask import resource, task\n"
+        "@resource\n"
+        "def slow():\n"
+        "    yield\n"
+        "    time.sleep(4)\n"
+        "    open('closed', 'w').close()\n"
+        "@task(needs=[slow])\n"
+        "def nothing(): ...\n"
+    )
+    options = ("--drain-timeout", "0", "--teardown-timeout", "30")
+    with serving(*options, apps=["leisurely"], cwd=tmp_path) as server:
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert (tmp_path / "closed").exists()

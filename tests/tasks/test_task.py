@@ -18,9 +18,10 @@ from greentask import task
 from greentask.errors import ConfigurationError, from_wire
 from greentask.tasks.context import RunningTask, current
 from greentask.tasks.execution import execute
+from greentask.tasks.importing import find_target
 from greentask.tasks.registry import Tasks
 from greentask.tasks.remote import Caller, ProgressCallback
-from greentask.tasks.task import DEFAULT_WINDOW, Task, find_target, merge_arguments
+from greentask.tasks.task import DEFAULT_WINDOW, Task, merge_arguments
 from greentask.wire.json import dumps, loads
 from support.values import alike
 
@@ -116,8 +117,7 @@ def test_a_task_is_where_it_was_defined() -> None:
     assert add.target == f"{__name__}:add"
     assert send.target == f"{__name__}:send"
     assert Shop.price.target == f"{__name__}:Shop.price"
-    module, _, qualname = Shop.price.target.partition(":")
-    assert find_target(module, qualname) is Shop.price
+    assert find_target(Shop.price.target) is Shop.price
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -391,15 +391,3 @@ def test_arguments_that_cannot_be_merged_are_refused() -> None:
         merge_arguments((1,), {"b": 2})
     with pytest.raises(TypeError, match="either by position or by name: the wire does not mix them"):
         merge_arguments((1,), {"to": 2}, send.binder)
-
-
-# ---- Finding it
-
-
-def test_a_target_is_found_by_its_path() -> None:
-    assert find_target("os.path", "join") is __import__("os").path.join
-    assert find_target("collections", "OrderedDict.fromkeys") == __import__("collections").OrderedDict.fromkeys
-    with pytest.raises(ModuleNotFoundError):
-        find_target("no_such_module", "x")
-    with pytest.raises(AttributeError):
-        find_target("os", "no_such_thing")
