@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -124,7 +123,7 @@ class Front:
     def kill(self) -> None:
         """End it at once; its task processes end with it."""
         if self.status is None:
-            os.kill(self.pid, signal.SIGKILL)
+            self._process.kill()  # which knows of an end that _wait has yet to hear of
 
     def _hear_ready(self, tasks: int, processes: int) -> None:
         self.ready.set({"tasks": tasks, "processes": processes})

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -648,7 +648,25 @@ def test_o4_a_bad_flag_is_exit_code_2() -> None:
 def test_o7_a_signal_while_it_starts_ends_it_and_leaves_nothing_behind(
     tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
-    (tmp_path / "mine.py").write_text(
+    with starting_until(moment, tmp_path) as process:
+        os.killpg(process.pid, number)
+        assert process.wait(2.0) in ((0,) if moment == "serves" else (0, 130, -number))
+
+
+def test_o7_a_signal_of_which_a_starting_front_has_died_already_ends_it_all_the_same(tmp_path: Path) -> None:
+    with starting_until("server imports", tmp_path) as process:
+        process.send_signal(signal.SIGSTOP)  # so that it hears of both at once
+        (front,) = psutil.Process(process.pid).children()
+        os.killpg(process.pid, signal.SIGTERM)
+        wait_until(lambda: front.status() == psutil.STATUS_ZOMBIE, "the front has died")
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(2.0) == 0
+
+
+@contextmanager
+def starting_until(moment: str, folder: Path) -> "Iterator[subprocess.Popen[str]]":
+    """A server that starts, and has come to this moment. Nothing is left of it in the end, and it says no more."""
+    (folder / "mine.py").write_text(
         "import sys, time\n"
         "from greentask import task\n"
         "print('server' if 'gevent' in sys.modules else 'template', 'imports', flush=True)\n"
@@ -662,7 +680,7 @@ def test_o7_a_signal_while_it_starts_ends_it_and_leaves_nothing_behind(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         env=environment(GREENTASK_TEST_SERVER=mark),
         start_new_session=True,
     )
@@ -673,8 +691,7 @@ def test_o7_a_signal_while_it_starts_ends_it_and_leaves_nothing_behind(
                 break
         else:
             pytest.fail(f"never {moment}")
-        os.killpg(process.pid, number)
-        assert process.wait(2.0) in ((0,) if moment == "serves" else (0, 130, -number))
+        yield process
         wait_until(lambda: not list(started_with(mark)), "nothing is left", patience=2.0)
         assert process.stdout.read() == ""
     finally:
