@@ -457,7 +457,7 @@ def test_closing_one_that_was_never_used_does_nothing() -> None:
 def test_closing_while_it_connects_leaves_no_connection_behind() -> None:
     """It gives up waiting for the first address, and the second one, when its turn comes, is nobody's any more."""
     with deaf() as nobody, peer(echoing) as second:
-        client = Client([nobody, second.address], connect_timeout=1.1)
+        client = Client([nobody, second.address], weights=[2, 1], connect_timeout=1.1)  # else chance says who is first
         future = client.submit("f")
         router = client._core.router()
         connecting = wait_until(lambda: router._links and router._links[0]._greenlet, "it connects")
