@@ -46,6 +46,7 @@ from .tasks.middleware import CallInfo, Middleware
 from .tasks.registry import Tasks
 from .tasks.remote import provide_default_caller
 from .tasks.resources import Resource, resource
+from .tasks.retries import Backoff, Retry
 from .tasks.task import Task, task
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from .server.text import TextConnection, TextServer
 
 __all__ = [
+    "Backoff",
     "CallError",
     "CallInfo",
     "CancelRequest",
@@ -81,6 +83,7 @@ __all__ = [
     "Pool",
     "PoolBroken",
     "Resource",
+    "Retry",
     "RunningTask",
     "Server",
     "TLSFiles",

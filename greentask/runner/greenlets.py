@@ -112,7 +112,14 @@ class GreenletCall:
         emit = self._emit if self._call.stream else None
         try:
             ended_well, body = execute(
-                self._task, self._args, self._running, emit, debug=self._debug, hooks=self._hooks, info=self._info
+                self._task,
+                self._args,
+                self._running,
+                emit,
+                debug=self._debug,
+                durable=self._call.attempt is not None,
+                hooks=self._hooks,
+                info=self._info,
             )
         except Interrupt as interrupt:
             # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
@@ -125,7 +132,7 @@ class GreenletCall:
 
     def _running(self) -> RunningTask:
         report = self._report if self._call.progress else None
-        return RunningTask(self._call.id, self._task.name, self.deadline, report)
+        return RunningTask(self._call.id, self._task.name, self.deadline, report, self._call.attempt)
 
     def _report(self, progress: dict[str, Any]) -> None:
         if self._listener is not None:

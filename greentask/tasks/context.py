@@ -19,14 +19,17 @@ __all__ = ["RunningTask", "current", "enter"]
 class RunningTask:
     """What ``greentask.current()`` gives.
 
-    ``id`` is the call's id as its caller chose it, ``name`` the task's, ``deadline`` the moment on
-    ``time.monotonic()`` at which it will be stopped. All are None where the function runs as a plain function.
+    ``id`` is the call's id as its caller chose it (of a durable task, that of its receipt), ``name`` the task's,
+    ``deadline`` the moment on ``time.monotonic()`` at which it will be stopped; ``attempt`` says which attempt at a
+    durable task this is, from 1. All are None where the function runs as a plain function, and ``attempt`` also where
+    the task is not durable.
     """
 
     id: str | int | None = None
     name: str | None = None
     deadline: float | None = None
     report: Callable[[dict[str, Any]], None] | None = None
+    attempt: int | None = None
 
     def remaining(self) -> float | None:
         """Seconds left until the deadline, at least 0; None without one."""

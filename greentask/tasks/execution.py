@@ -25,6 +25,7 @@ def execute(
     emit: Callable[[bytes], None] | None = None,
     *,
     debug: bool = False,
+    durable: bool = False,
     hooks: Hooks | None = None,
     info: CallInfo | None = None,
 ) -> tuple[bool, bytes]:
@@ -32,7 +33,8 @@ def execute(
 
     ``running`` is what ``current()`` gives meanwhile, or makes it when that is called.
     ``emit`` takes the items of a generator one by one, and may wait; without it they are the result, as an array.
-    Raises ``Interrupt`` only: whoever interrupted it says what that means. With ``debug``, errors carry tracebacks.
+    Raises ``Interrupt`` only: whoever interrupted it says what that means. With ``debug``, errors carry tracebacks;
+    those of a ``durable`` call always do, and say whether they are worth another attempt: that is for the queue.
     ``hooks`` run around it, and see it as ``info``.
     """
     try:
@@ -49,7 +51,10 @@ def execute(
     except Interrupt:
         raise
     except BaseException as error:
-        return False, dumps(_told(error, debug=debug))
+        told = _told(error, debug=debug or durable)
+        if durable:
+            told["retry"] = task.policy.wants_retry(error)
+        return False, dumps(told)
     finally:
         enter(None)
 

@@ -110,17 +110,20 @@ class _TaskHandler:
         def report(progress: dict[str, Any]) -> None:
             job.progress(dumps(progress))
 
-        running = RunningTask(
-            message.get("id"), job.call.name, job.call.deadline, report if job.wants_progress else None
-        )
+        id, attempt = message.get("id"), None
+        if "call" in message and "jsonrpc" not in message:  # no line has that: the queue has put it around one
+            attempt, message = message["attempt"], message["call"]
+        running = RunningTask(id, job.call.name, job.call.deadline, report if job.wants_progress else None, attempt)
         name, emit = job.call.name, job.item if job.call.window else None
         hooks = info = None
         if self._hooks.watch_tasks:
             hooks = self._hooks
-            info = CallInfo(name, message.get("id"), None, None, "process", self._group, time.monotonic(), {})
+            info = CallInfo(name, id, None, None, "process", self._group, time.monotonic(), {})
         task = self._tasks.get(name)
         args = message["args"] if "args" in message else message.get("params")  # as JSON-RPC calls them
-        return execute(task, args, running, emit, debug=self._debug, hooks=hooks, info=info)
+        return execute(
+            task, args, running, emit, debug=self._debug, durable=attempt is not None, hooks=hooks, info=info
+        )
 
     def interrupted(self, interrupt: Interrupt) -> bytes:
         return dumps(refusal(ended_by(interrupt)))

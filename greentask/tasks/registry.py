@@ -11,6 +11,7 @@ from ..errors import ConfigurationError, UnknownTask
 from .importing import is_importable
 from .middleware import Middleware
 from .resources import Resource
+from .retries import Backoff, Exceptions
 from .task import Task
 
 __all__ = ["Tasks"]
@@ -60,10 +61,15 @@ class Tasks:
         max_running: int | None = None,
         max_waiting: int | None = None,
         needs: Iterable[Resource[Any]] = (),
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        retry_on: Exceptions | None = None,
+        give_up_on: Exceptions | None = None,
     ) -> Task[..., Any]:
         """Offer a task, or a function that isn't one yet. Raises ``ConfigurationError`` where the name is taken."""
         if isinstance(function, Task):
-            if process or needs or any(option is not None for option in (name, timeout, max_running, max_waiting)):
+            options = (name, timeout, max_running, max_waiting, retries, backoff, retry_on, give_up_on)
+            if process or needs or any(option is not None for option in options):
                 raise ConfigurationError(f"{function.name!r} is a task already, with a name and options of its own")
             task: Task[..., Any] = function
         else:
@@ -75,6 +81,10 @@ class Tasks:
                 max_running=max_running,
                 max_waiting=max_waiting,
                 needs=needs,
+                retries=retries,
+                backoff=backoff,
+                retry_on=retry_on,
+                give_up_on=give_up_on,
             )
         taken = self._tasks.get(task.name)
         if taken is not None and not _are_one(taken, task):
@@ -98,6 +108,10 @@ class Tasks:
         max_running: int | None = None,
         max_waiting: int | None = None,
         needs: Iterable[Resource[Any]] = (),
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        retry_on: Exceptions | None = None,
+        give_up_on: Exceptions | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(
@@ -111,6 +125,10 @@ class Tasks:
         max_running: int | None = None,
         max_waiting: int | None = None,
         needs: Iterable[Resource[Any]] = (),
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        retry_on: Exceptions | None = None,
+        give_up_on: Exceptions | None = None,
     ) -> Any:
         """As ``greentask.task``, and offered by this registry."""
 
@@ -123,6 +141,10 @@ class Tasks:
                 max_running=max_running,
                 max_waiting=max_waiting,
                 needs=needs,
+                retries=retries,
+                backoff=backoff,
+                retry_on=retry_on,
+                give_up_on=give_up_on,
             )
             return self.add(task)
 

@@ -15,6 +15,7 @@ from .binding import Binder
 from .importing import find_target, is_importable, target_of
 from .remote import Caller, ProgressCallback, default_caller
 from .resources import Resource
+from .retries import Backoff, Exceptions, RetryPolicy, make_policy
 
 __all__ = ["DEFAULT_GROUP", "DEFAULT_WINDOW", "RemoteFunction", "Task", "task"]
 
@@ -44,6 +45,10 @@ class Task(Generic[P, R]):
         max_running: int | None = None,
         max_waiting: int | None = None,
         needs: Iterable[Resource[Any]] = (),
+        retries: int | None = None,
+        backoff: Backoff | None = None,
+        retry_on: Exceptions | None = None,
+        give_up_on: Exceptions | None = None,
     ) -> None:
         if isinstance(function, Task):
             raise ConfigurationError(f"{function.name!r} is a task already")
@@ -69,6 +74,7 @@ class Task(Generic[P, R]):
         self.timeout = timeout
         self.max_running = max_running
         self.max_waiting = max_waiting
+        self.policy: RetryPolicy = make_policy(self.name, retries, backoff, retry_on, give_up_on)
         self.needs = tuple(needs)
         for need in self.needs:
             if not isinstance(need, Resource):
@@ -293,6 +299,10 @@ def task(
     max_running: int | None = None,
     max_waiting: int | None = None,
     needs: Iterable[Resource[Any]] = (),
+    retries: int | None = None,
+    backoff: Backoff | None = None,
+    retry_on: Exceptions | None = None,
+    give_up_on: Exceptions | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -306,6 +316,10 @@ def task(
     max_running: int | None = None,
     max_waiting: int | None = None,
     needs: Iterable[Resource[Any]] = (),
+    retries: int | None = None,
+    backoff: Backoff | None = None,
+    retry_on: Exceptions | None = None,
+    give_up_on: Exceptions | None = None,
 ) -> Any:
     """Make a function a task. It stays callable as before.
 
@@ -313,6 +327,8 @@ def task(
     blocks in C, in one of that group where it is a name; otherwise in a greenlet. ``timeout``: its limit in seconds.
     ``max_running``: how many of its calls a server runs at once; others wait in order, or are ``Overloaded`` where
     ``max_waiting`` wait already. ``needs``: the resources that are to be loaded before its first call.
+    Of durable ones, ``retries``: how often it is tried again after an error that is one of ``retry_on`` (any
+    ``Exception``) and none of ``give_up_on``, after a pause that ``backoff`` says.
 
     >>> @task(process=True, timeout=60)                       # doctest: +SKIP
     ... def report(year): ...
@@ -327,6 +343,10 @@ def task(
             max_running=max_running,
             max_waiting=max_waiting,
             needs=needs,
+            retries=retries,
+            backoff=backoff,
+            retry_on=retry_on,
+            give_up_on=give_up_on,
         )
 
     return decorate if function is None else decorate(function)

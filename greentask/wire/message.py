@@ -60,7 +60,10 @@ _NOT_YET = {
 
 @dataclass(slots=True)  # not frozen: it would take three times as long to make, and there is one for each line
 class Call:
-    """A request to run a task. ``timeout`` is in seconds; ``stream`` the window in items, 0 for no stream."""
+    """A request to run a task. ``timeout`` is in seconds; ``stream`` the window in items, 0 for no stream.
+
+    ``attempt`` is of no line: it says which attempt at a durable task this call is.
+    """
 
     function: str
     args: Args | None = None
@@ -69,6 +72,7 @@ class Call:
     progress: bool = False
     batch: tuple[Args | None, ...] | None = None
     stream: int = 0
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

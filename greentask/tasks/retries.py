@@ -1,0 +1,140 @@
+"""When a durable task that failed is tried again: the arithmetic, without a clock.
+
+Whether an error is worth another attempt is decided where it was raised, in the greenlet or the process that ran the
+task, for there it is an exception with a class. The answer travels in the error object, as its ``retry``.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigurationError, InvalidArguments, UnknownTask
+
+__all__ = ["Backoff", "Exceptions", "Retry", "RetryPolicy", "make_policy"]
+
+Exceptions = type[BaseException] | Iterable[type[BaseException]]
+
+# Another attempt would end as this one did.
+_NEVER_MENDS = (InvalidArguments, UnknownTask)
+_MOST_DELAY = 366 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long a task waits before it is tried again.
+
+    base
+        Seconds after the first failure.
+    factor
+        By how much longer each further wait is.
+    max
+        The longest wait, in seconds.
+    jitter
+        Wait a random part of that time, between half and all of it, so that tasks that failed together don't come back
+        together.
+
+    >>> [Backoff(base=1, factor=2, max=5, jitter=False).delay(failures) for failures in (1, 2, 3, 4)]
+    [1.0, 2.0, 4.0, 5.0]
+    """
+
+    base: float = 1.0
+    factor: float = 2.0
+    max: float = 300.0
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.base < math.inf:
+            raise ConfigurationError(f"base of a Backoff is in seconds, 0 or more, not {self.base!r}")
+        if not 1 <= self.factor < math.inf:
+            raise ConfigurationError(f"factor of a Backoff is 1 or more, not {self.factor!r}")
+        if not 0 <= self.max <= _MOST_DELAY:
+            raise ConfigurationError(f"max of a Backoff is in seconds, up to a year, not {self.max!r}")
+
+    def delay(self, failures: int, chance: float | None = None) -> float:
+        """Seconds to wait after so many failures, the last one included. ``chance``, from 0 to 1, is what jitter is."""
+        try:
+            longest = min(self.max, self.base * self.factor ** (failures - 1))
+        except OverflowError:
+            longest = self.max
+        if not self.jitter:
+            return float(longest)
+        return longest * (0.5 + (random.random() if chance is None else chance) / 2)
+
+
+class Retry(Exception):
+    """Raised by a durable task that wants to be tried again, in ``delay`` seconds; None: as its backoff says.
+
+    It counts as a failure where the task says how many ``retries`` it has; otherwise it may be raised any number of
+    times. Where the task does not run durably, it is an error like any other.
+
+    >>> raise Retry(delay=30)                                 # doctest: +SKIP
+    """
+
+    def __init__(self, message: str = "", *, delay: float | None = None) -> None:
+        if delay is not None and not 0 <= delay <= _MOST_DELAY:
+            raise ValueError(f"delay is in seconds, from 0 to a year, not {delay!r}")
+        super().__init__(message or "tried again later")
+        self.delay = delay
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """What a task says of its retries; ``retries`` is None where it says nothing."""
+
+    retries: int | None = None
+    backoff: Backoff = Backoff()
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    give_up_on: tuple[type[BaseException], ...] = ()
+
+    def wants_retry(self, error: BaseException) -> bool | float:
+        """Whether the error is worth another attempt; seconds until then where it says so itself."""
+        if isinstance(error, Retry):
+            return True if error.delay is None else float(error.delay)
+        return isinstance(error, self.retry_on) and not isinstance(error, (*self.give_up_on, *_NEVER_MENDS))
+
+    def delay(self, error: dict[str, Any], failures: int, retries: int | None = None) -> float | None:
+        """Seconds until the next attempt after so many failures, the last one with this error object; None: no more.
+
+        ``retries`` takes the place of those of the task.
+        """
+        wanted = error.get("retry", False)
+        if wanted is False:
+            return None
+        most = self.retries if retries is None else retries
+        if most is None:
+            most = failures if error.get("type") == Retry.__name__ else 0
+        if failures > most:
+            return None
+        return self.backoff.delay(failures) if wanted is True else float(wanted)
+
+
+def make_policy(
+    name: str,
+    retries: int | None,
+    backoff: Backoff | None,
+    retry_on: Exceptions | None,
+    give_up_on: Exceptions | None,
+) -> RetryPolicy:
+    """The policy of the task of that name. Raises ``ConfigurationError``."""
+    if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
+        raise ConfigurationError(f"task {name!r}: retries is a number of further attempts, 0 or more, not {retries!r}")
+    if backoff is not None and not isinstance(backoff, Backoff):
+        raise ConfigurationError(f"task {name!r}: backoff is a Backoff(base=…, factor=…, max=…), not {backoff!r:.200}")
+    return RetryPolicy(
+        retries,
+        backoff or Backoff(),
+        (Exception,) if retry_on is None else _classes(name, "retry_on", retry_on),
+        () if give_up_on is None else _classes(name, "give_up_on", give_up_on),
+    )
+
+
+def _classes(name: str, option: str, given: Exceptions) -> tuple[type[BaseException], ...]:
+    classes = (given,) if isinstance(given, type) else tuple(given)
+    for one in classes:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise ConfigurationError(f"task {name!r}: {option} has exception classes, not {one!r:.200}")
+    return classes

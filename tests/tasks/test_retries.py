@@ -1,0 +1,98 @@
+"""When a task that failed is tried again."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greentask.errors import ConfigurationError, DeadlineExceeded, InvalidArguments
+from greentask.tasks.context import RunningTask
+from greentask.tasks.execution import execute
+from greentask.tasks.retries import Backoff, Retry, RetryPolicy, make_policy
+from greentask.tasks.task import Task
+from greentask.wire.json import loads
+
+
+@given(st.floats(0, 100), st.floats(1, 10), st.floats(0, 1000), st.integers(1, 10_000), st.floats(0, 1))
+def test_a_backoff_grows_to_its_longest_wait(base: float, factor: float, most: float, failures: int, at: float) -> None:
+    plain, random = Backoff(base, factor, most, jitter=False), Backoff(base, factor, most)
+    assert plain.delay(failures) <= plain.delay(failures + 1) <= most
+    assert plain.delay(1) == min(base, most)
+    assert plain.delay(failures) / 2 <= random.delay(failures, at) <= plain.delay(failures)
+
+
+@pytest.mark.parametrize(
+    "options", [{"base": -1}, {"base": float("nan")}, {"factor": 0.5}, {"max": float("inf")}, {"max": -1}]
+)
+def test_a_backoff_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
+    (value,) = options.values()
+    with pytest.raises(ConfigurationError, match=repr(value)):
+        Backoff(**options)
+
+
+def test_a_delay_that_makes_no_sense_is_refused() -> None:
+    for delay in (-1, float("nan"), 1e12):
+        with pytest.raises(ValueError, match="delay is in seconds"):
+            Retry(delay=delay)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retries": -1},
+        {"retries": True},
+        {"retries": 1.5},
+        {"backoff": 5},
+        {"retry_on": (ValueError, "KeyError")},
+        {"give_up_on": int},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(ConfigurationError, match=name):
+        Task(len, **options)
+
+
+def test_an_error_is_worth_another_attempt_as_its_class_says() -> None:
+    policy = make_policy("t", 3, None, (OSError, DeadlineExceeded), ConnectionRefusedError)
+    assert policy.wants_retry(ConnectionResetError()) is True
+    assert policy.wants_retry(DeadlineExceeded("too late")) is True
+    assert policy.wants_retry(ConnectionRefusedError()) is False
+    assert policy.wants_retry(ValueError()) is False
+    assert policy.wants_retry(Retry(delay=0)) == 0.0
+    assert policy.wants_retry(Retry()) is True
+    assert RetryPolicy().wants_retry(InvalidArguments("no")) is False
+    assert RetryPolicy().wants_retry(KeyboardInterrupt()) is False
+
+
+def test_retries_come_to_an_end() -> None:
+    policy = RetryPolicy(2, Backoff(base=3, jitter=False))
+    error = {"type": "ValueError", "message": "", "retry": True}
+    assert [policy.delay(error, failures) for failures in (1, 2, 3)] == [3.0, 6.0, None]
+    assert policy.delay(error, 3, retries=3) == 12.0
+    assert policy.delay(error, 1, retries=0) is None
+    assert policy.delay({**error, "retry": False}, 1) is None
+    assert policy.delay({"type": "ValueError", "message": ""}, 1) is None
+    assert RetryPolicy().delay(error, 1) is None, "where the task says nothing, an error is final"
+
+
+def test_who_asks_to_be_tried_again_is() -> None:
+    asks = {"type": "Retry", "message": "", "retry": 7.0}
+    assert RetryPolicy().delay(asks, 1000) == 7.0
+    assert RetryPolicy(2).delay(asks, 2) == 7.0
+    assert RetryPolicy(2).delay(asks, 3) is None
+
+
+@pytest.mark.parametrize(("error", "worth"), [(OSError("x"), True), (KeyError("x"), False), (Retry(delay=5), 5.0)])
+def test_the_error_of_a_durable_task_says_what_it_is_worth(error: Exception, worth: object) -> None:
+    def fails() -> None:
+        raise error
+
+    task = Task(fails, retry_on=OSError)
+    ended_well, body = execute(task, [], RunningTask("x", attempt=1), durable=True)
+    told = loads(body)
+    assert not ended_well
+    assert told["retry"] == worth
+    assert "in fails" in told["traceback"]
+    assert "retry" not in loads(execute(task, [], RunningTask())[1]), "nobody else is told"
