@@ -141,7 +141,7 @@ class Server:
         groups.setdefault(DEFAULT_GROUP, default)
         log = CallLog() if log_calls else FailureLog()
         middleware = [log, *self.tasks.middleware, *middleware]
-        self.hooks = Hooks(load_middleware(one) if isinstance(one, str) else one for one in middleware)
+        self.hooks = Hooks(map(load_middleware, middleware))
         self._teardown = teardown
         self.groups = ProcessGroups(
             self.tasks, groups, grace=grace, teardown=teardown, middleware=middleware, debug=debug

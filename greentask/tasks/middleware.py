@@ -18,6 +18,7 @@ greenlet of the server or in a task process. The hooks have their order from the
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import logging
 import pickle
@@ -55,7 +56,7 @@ class CallInfo(NamedTuple):
     task, id
         The task's name, and the call's id as its caller chose it.
     item
-        Which item of a batch it is; None: no batch.
+        Which item of a batch it is; None: no batch, or in a task process.
     peer
         Who called, ``host:port``; None in a task process.
     where, group
@@ -95,7 +96,7 @@ class Middleware:
     Hooks that begin something run in the order in which the middleware is given, those that end something in the
     reverse order. What a hook raises is logged, and everything goes on, with one exception: a ``CallError`` from
     ``before_call`` or ``before_task`` refuses the call, whose caller gets it. The hooks of a call run on the server's
-    loop: like everything there, they must not compute or block for long.
+    loop, where they must neither compute nor wait; those of a task run where it does.
 
     >>> class Slow(Middleware):
     ...     def after_call(self, call):
@@ -187,14 +188,17 @@ class Hooks:
                 _log(hook)
 
     def tell(self, hooks: list[Callable[..., object]], *what: object) -> None:
-        """Run hooks, whatever they raise."""
+        """Run all of these hooks, whatever they raise. Raises ``Interrupt`` at the end, where one was interrupted."""
+        interrupt = None
         for hook in hooks:
             try:
                 hook(*what)
-            except Interrupt:
-                raise
+            except Interrupt as error:
+                interrupt = error
             except BaseException:
                 _log(hook)
+        if interrupt is not None:
+            raise interrupt
 
     def around(self, call: CallInfo, run: Callable[[], T], told: Callable[[BaseException], dict[str, Any]]) -> T:
         """Run a task with its hooks around it; ``told`` makes the error object of what it raises."""
@@ -204,17 +208,35 @@ class Hooks:
             result = run()
         except BaseException as error:
             ended = call.ended(_outcome_of_raised(error), told(error))
-            if ended.outcome != "refused":
-                self.tell(self.task_failed, ended, error)
-            self.tell(self.after_task, ended)
+            try:
+                if ended.outcome != "refused":
+                    self.tell(self.task_failed, ended, error)
+            finally:
+                self.tell(self.after_task, ended)
             raise
         if self.after_task:
             self.tell(self.after_task, call.ended("done"))
         return result
 
 
-def load_middleware(name: str) -> Middleware:
-    """The middleware at ``package.module:object``, imported; a class is called. Raises ``ConfigurationError``."""
+def load_middleware(given: str | Middleware) -> Middleware:
+    """What was given, or is at ``package.module:object``; a class there is called. Raises ``ConfigurationError``."""
+    found: Any = _find(given) if isinstance(given, str) else given
+    if isinstance(given, str) and isinstance(found, type):
+        found = found()
+    if not isinstance(found, Middleware):
+        remedy = f"; give an object, as {found.__name__}()" if isinstance(found, type) else ""
+        raise ConfigurationError(f"middleware {given!r:.200} is no greentask.Middleware{remedy}")
+    for name in (*_BEGIN, *_END):
+        if inspect.iscoroutinefunction(getattr(found, name)):
+            raise ConfigurationError(
+                f"{name} of middleware {found!r:.200} is a coroutine function, and nobody awaits it"
+            )
+    return found
+
+
+def _find(name: str) -> Any:
+    """What is at ``package.module:object``: a middleware, or its class. Raises ``ConfigurationError``."""
     module_name, _, path = name.partition(":")
     if not (module_name and path):
         raise ConfigurationError(f"middleware {name!r}: write package.module:object")
@@ -228,9 +250,7 @@ def load_middleware(name: str) -> Middleware:
         raise ConfigurationError(f"middleware {name!r}: there is no module {error.name!r}") from None
     except AttributeError:
         raise ConfigurationError(f"middleware {name!r}: {module_name} has no {path!r}") from None
-    if isinstance(found, type) and issubclass(found, Middleware):
-        found = found()
-    if not isinstance(found, Middleware):
+    if not (issubclass(found, Middleware) if isinstance(found, type) else isinstance(found, Middleware)):
         raise ConfigurationError(f"middleware {name!r} is no greentask.Middleware, but {found!r:.200}")
     return found
 
@@ -241,8 +261,7 @@ def pack(given: str | Middleware) -> str | bytes | None:
     By its name where it was given by name. Otherwise as a copy, which is pickled, as between a program and the
     processes that it starts.
     """
-    middleware = load_middleware(given) if isinstance(given, str) else given
-    if not any(_has(middleware, name) for name in _OF_PROCESSES):
+    if not any(_has(_find(given) if isinstance(given, str) else given, name) for name in _OF_PROCESSES):
         return None
     if isinstance(given, str):
         return given
@@ -303,8 +322,9 @@ def _outcome_of_raised(error: BaseException) -> Outcome:
     return "cancelled" if isinstance(error, CancelRequest) else "failed"
 
 
-def _has(middleware: Middleware, name: str) -> bool:
-    return getattr(getattr(middleware, name), "__func__", None) is not getattr(Middleware, name)
+def _has(middleware: Middleware | type[Middleware], name: str) -> bool:
+    hook = getattr(middleware, name)
+    return getattr(hook, "__func__", hook) is not getattr(Middleware, name)
 
 
 def _log(hook: Callable[..., object]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from greentask import Middleware, Server, Tasks
-from greentask.errors import ConfigurationError
+from greentask import CallInfo, Middleware, Server, Tasks
+from greentask.errors import ConfigurationError, TimeLimit
+from greentask.tasks import middleware as watching
 from support.programs import greentask
 from support.servers import RunningServer, serving, wait_until
 from support.watched_tasks import LOG
@@ -185,3 +186,75 @@ def test_what_processes_can_not_have_is_an_error() -> None:
 
     with pytest.raises(ConfigurationError, match="can't be copied to task processes"):
         Server(Tasks([server_tasks.add_in_process]), "127.0.0.1:0", middleware=[Local()])
+
+
+def test_a_class_is_no_middleware_and_a_coroutine_no_hook() -> None:
+    class Waiting(Middleware):
+        async def before_call(self, call: CallInfo) -> None:  # type: ignore[override]
+            pass
+
+    with pytest.raises(ConfigurationError, match=r"is no greentask.Middleware; give an object, as Waiting\(\)"):
+        Server([len], "127.0.0.1:0", middleware=[Waiting])  # type: ignore[list-item]
+    with pytest.raises(ConfigurationError, match=r"is no greentask.Middleware$"):
+        Server([len], "127.0.0.1:0", middleware=[len])  # type: ignore[list-item]
+    with pytest.raises(ConfigurationError, match=r"before_call of middleware .* is a coroutine function"):
+        Server([len], "127.0.0.1:0", middleware=[Waiting()])
+
+
+def test_a_named_class_is_made_once_in_the_server_and_once_for_each_group(tmp_path: Path) -> None:
+    (tmp_path / "counting.py").write_text(
+        "import os\n"
+        "from greentask import Middleware, task\n"
+        "class Counting(Middleware):\n"
+        "    def __init__(self):\n"
+        "        with open('made', 'a') as file:\n"
+        "            file.write(f'{os.getpid()}\\n')\n"
+        "    def before_task(self, call): ...\n"
+        "@task(process=True)\n"
+        "def one(): ...\n"
+        "@task(process='other')\n"
+        "def two(): ...\n"
+    )
+    options = ("--middleware", "counting:Counting", "--group", "other=1")
+    with serving(*options, apps=["counting"], cwd=tmp_path, processes=1):
+        made = (tmp_path / "made").read_text().split()
+    assert len(made) == len({*made}) == 3
+
+
+# ---- Around one task, without a server
+
+
+INFO = CallInfo("add", 1, None, None, "server", None, 0.0, {})
+
+
+class Noting(Middleware):
+    def __init__(self, name: str, told: list[str], interrupted_in: str = "") -> None:
+        self.name = name
+        self.told = told
+        self.interrupted_in = interrupted_in
+
+    def note(self, hook: str) -> None:
+        self.told.append(f"{self.name} {hook}")
+        if self.interrupted_in == hook:
+            raise TimeLimit("out of time")
+
+    def before_task(self, call: CallInfo) -> None:
+        self.note("before_task")
+
+    def task_failed(self, call: CallInfo, error: BaseException) -> None:
+        self.note("task_failed")
+
+    def after_task(self, call: CallInfo) -> None:
+        self.note(f"after_task {call.outcome}")
+
+
+@pytest.mark.parametrize(
+    ("interrupted_in", "numerator"),
+    [("before_task", 1), ("task_failed", 0), ("after_task done", 1), ("after_task failed", 0)],
+)
+def test_what_interrupts_a_hook_keeps_no_other_from_its_end(interrupted_in: str, numerator: int) -> None:
+    told: list[str] = []
+    hooks = watching.Hooks([Noting("outer", told), Noting("inner", told, interrupted_in)])
+    with pytest.raises(TimeLimit):
+        hooks.around(INFO, lambda: 1 / numerator, lambda error: {})
+    assert [one.split()[:2] for one in told[-2:]] == [["inner", "after_task"], ["outer", "after_task"]]
