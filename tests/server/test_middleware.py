@@ -136,6 +136,7 @@ def test_items_and_streams_have_their_hooks(server: RunningServer, hooks: Hooks)
 def test_a_hook_that_breaks_down_is_logged_and_breaks_nothing(server: RunningServer, hooks: Hooks) -> None:
     with server.connect() as peer:
         assert peer.ask({"id": "oh", "function": "add", "args": [1]}) == {"id": "oh", "result": 1}
+    hooks.of_next("after_call")
     assert "the hook Guard.before_call failed" in server.output()
     assert "ZeroDivisionError: a defect of the hook" in server.output()
 
