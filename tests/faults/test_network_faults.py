@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 import pytest
 
+from support.parts import descriptors
 from support.programs import environment
 from support.servers import LineClient, RunningServer, serving, wait_until
 
@@ -42,7 +43,7 @@ def peer(server: RunningServer) -> Iterator[LineClient]:
         yield peer
 
 
-def descriptors(server: RunningServer) -> int:
+def open_files(server: RunningServer) -> int:
     return psutil.Process(server.pid).num_fds()
 
 
@@ -107,7 +108,7 @@ def test_n1_10_000_lines_without_id_in_one_segment(peer: LineClient) -> None:
 
 def test_n2_a_reset_frees_what_the_connection_had(server: RunningServer, tmp_path: Path) -> None:
     wait_until(lambda: is_idle(server), "other tests' calls are over")
-    before = descriptors(server)
+    before = open_files(server)
 
     def in_a_line(peer: LineClient) -> None:
         peer.send_bytes(b'{"function":"echo","args":["' + b"x" * 1000)
@@ -143,7 +144,7 @@ def test_n2_a_reset_frees_what_the_connection_had(server: RunningServer, tmp_pat
         peer = server.connect(receive_buffer=4096)
         what(peer)
         peer.reset()
-        wait_until(lambda: is_idle(server) and descriptors(server) <= before, f"{what.__name__}: all is freed")
+        wait_until(lambda: is_idle(server) and open_files(server) <= before, f"{what.__name__}: all is freed")
 
 
 def test_n2_the_task_of_a_connection_that_was_reset_goes_on(server: RunningServer, tmp_path: Path) -> None:
@@ -217,14 +218,14 @@ def meet_slow_peers(server: RunningServer, count: int) -> None:
     """Half a line each, some of them with a byte more every now and then: cut off in time, while others call."""
     with server.connect() as honest:
         assert honest.call("add", 1, 2) == 3
-        before = descriptors(server)
+        before = open_files(server)
         slow = [server.connect() for _ in range(count)]
-        wait_until(lambda: descriptors(server) == before + count, "all are there")
+        wait_until(lambda: open_files(server) == before + count, "all are there")
         for number, peer in enumerate(slow):
             peer.send_bytes(b'{"function":"add","args":[1,2' if number % 2 else b"x")
         began, calls = time.monotonic(), 0
-        while descriptors(server) > before:
-            assert time.monotonic() - began < 30, f"{descriptors(server) - before} are still there"
+        while open_files(server) > before:
+            assert time.monotonic() - began < 30, f"{open_files(server) - before} are still there"
             for peer in slow[: count // 10]:
                 with suppress(ConnectionError):
                     peer.send_bytes(b"x")
@@ -251,9 +252,7 @@ def test_n5_peers_with_half_a_line_are_cut_off_and_others_go_on() -> None:
 
 @pytest.mark.slow
 def test_n5_5_000_connections_with_half_a_line() -> None:
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 6_000:
-        pytest.skip("needs 6,000 file descriptors: ulimit -n")
-    with serving("--line-timeout", "2") as server:
+    with descriptors(6_000), serving("--line-timeout", "2") as server:
         meet_slow_peers(server, 5_000)
 
 
@@ -490,7 +489,7 @@ def test_n7_a_value_is_never_changed(peer: LineClient, function: str, sent: byte
 def test_n9_out_of_descriptors_accepting_pauses_and_goes_on() -> None:
     with serving() as server, server.connect() as peer:
         assert peer.call("add", 1, 2) == 3
-        few = descriptors(server) + 5
+        few = open_files(server) + 5
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (few, few))
         others = [server.connect() for _ in range(10)]
         wait_until(lambda: "Too many open files" in server.output(), "it is told")
@@ -513,7 +512,7 @@ def test_n9_out_of_descriptors_accepting_pauses_and_goes_on() -> None:
 def test_n9_connections_that_idle_make_room_when_descriptors_are_out() -> None:
     with serving() as server, server.connect() as peer:
         assert peer.call("add", 1, 2) == 3
-        few = descriptors(server) + 5
+        few = open_files(server) + 5
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (few, few))
         idle = [server.connect() for _ in range(10)]
         wait_until(lambda: "Too many open files" in server.output(), "it is told")

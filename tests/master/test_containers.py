@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.namespaces import ALONE
+from support.namespaces import ALONE, can_unshare
+from support.parts import require
 from support.programs import environment
 from support.servers import RunningServer, serving, wait_until
 
@@ -40,6 +41,7 @@ def container(
     folder: Path, *inside: str, unset: tuple[str, ...] = ()
 ) -> Iterator[tuple[RunningServer, psutil.Process]]:
     """A server that is process 1 of a namespace of its own; it, and its master as it is seen from outside."""
+    require(can_unshare(), "namespaces can't be made here: needs unshare(1), and root outside of most containers")
     (folder / "boxed.py").write_text(MODULE)
     without = [argument for name in unset for argument in ("-u", name)]
     with serving(apps=["boxed"], cwd=folder, inside=[*ALONE, *inside, "env", *without]) as server:

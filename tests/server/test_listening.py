@@ -276,15 +276,19 @@ def test_without_a_mode_the_umask_counts(tmp_path: Path) -> None:
         os.umask(before)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
 def test_its_owner(tmp_path: Path) -> None:
+    """Root may give it to anybody, others have it themselves and may give it to a group of theirs."""
     path = tmp_path / "socket"
-    other, group = pwd.getpwall()[-1], grp.getgrall()[-1]
+    if os.geteuid() == 0:
+        user, group, numbers = pwd.getpwall()[-1], grp.getgrall()[-1], (12345, 54321)
+    else:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid((os.getgroups() or [os.getegid()])[-1])
+        numbers = (user.pw_uid, group.gr_gid)
     for owner, ids in {
-        other.pw_name: (other.pw_uid, os.getegid()),
+        user.pw_name: (user.pw_uid, os.getegid()),
         f":{group.gr_name}": (os.geteuid(), group.gr_gid),
-        f"{other.pw_name}:{group.gr_name}": (other.pw_uid, group.gr_gid),
-        "12345:54321": (12345, 54321),
+        f"{user.pw_name}:{group.gr_name}": (user.pw_uid, group.gr_gid),
+        f"{numbers[0]}:{numbers[1]}": numbers,
     }.items():
         with listening(f"unix://{path}", socket_owner=owner, socket_mode=0o660):
             found = path.stat()

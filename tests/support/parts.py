@@ -1,6 +1,9 @@
 """Parts of the machine that some tests need: a browser, netcat, PHP, another Python."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -16,3 +19,15 @@ def require(condition: object, reason: str) -> None:
     if in_ci():
         pytest.fail(f"{reason} (CI has to have it)", pytrace=False)
     pytest.skip(reason)
+
+
+@contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """Let this process, and those that it starts, have so many descriptors open; else as `require` does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    require(hard >= count, f"needs {count} file descriptors, and {hard} are allowed (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

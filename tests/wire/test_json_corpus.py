@@ -424,8 +424,9 @@ def test_what_is_refused_is_named(text: bytes, says: str) -> None:
 
 @contextlib.contextmanager
 def python_reads(digits: int) -> Iterator[None]:
-    if not hasattr(sys, "set_int_max_str_digits"):
-        pytest.skip("this Python has no limit")
+    if not hasattr(sys, "set_int_max_str_digits"):  # before 3.10.7 it reads any number of them
+        yield
+        return
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(digits)
     try:
