@@ -21,7 +21,7 @@ from ..errors import PoolBroken
 from .child import NUDGE
 from .link import TemplateLink
 from .memory import resident
-from .process import Process, ProcessEvents
+from .process import Process, ProcessEvents, close_now
 from .setup import Setup
 
 __all__ = ["Population", "PopulationEvents"]
@@ -300,7 +300,7 @@ class Population:
 
     def process_started(self, slot: int, pid: int, fd: int) -> None:
         if self._closed or slot not in self._asked_for:
-            os.close(fd)  # it sees the end, and exits
+            close_now(fd)  # it sees the end, and exits
             return
         self._asked_for.discard(slot)
         self.members[slot] = Process(self._loop, slot, pid, fd, self._pool)

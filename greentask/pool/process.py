@@ -8,16 +8,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from gevent import monkey
+
 from ..hub.outlet import Outlet
 from .calls import PoolCall
 from .child import MORE
 from .frames import Body, FrameReader, Kind, call_head, frame_header, unpack_tokens, whole
 
-__all__ = ["Process", "ProcessEvents"]
+__all__ = ["Process", "ProcessEvents", "close_now"]
 
 _RESULT, _ERROR = Kind.RESULT, Kind.ERROR
 _READ = 1  # the event loop's name for "readable"
 _SMALL = 4096  # bytes that are cheaper to copy than to write on their own
+
+#: gevent's closes a descriptor when the loop goes round, which may be much later, and in a forked child never.
+close_now: Callable[[int], None] = monkey.get_original("os", "close")
 
 
 class ProcessEvents(Protocol):
@@ -163,7 +168,7 @@ class Process:
             self._watcher.stop()
             self._watcher.close()
             self._outlet.close()
-            os.close(self._fd)
+            close_now(self._fd)
             self._fd = -1
 
     def abandon(self) -> None:
@@ -171,7 +176,7 @@ class Process:
         if self._fd >= 0:
             self._watcher.stop()
             self._outlet.abandon()
-            os.close(self._fd)
+            close_now(self._fd)
             self._fd = -1
 
     # ---- What it says

@@ -35,7 +35,7 @@ from support.pools import (
     wait_for_lines,
     wait_until_whole,
 )
-from support.programs import TESTS, program
+from support.programs import TESTS, program, run_source
 from support.waiting import wait_until
 
 SOON = 1.0  # seconds: what happens "at once", on a machine that is busy
@@ -699,6 +699,17 @@ def test_close_leaves_no_process_no_zombie_and_no_descriptor() -> None:
         assert not any(map(is_alive, pids))
         assert children() == before
     assert open_files() == files
+
+
+def test_the_end_of_a_socket_is_not_put_off_until_the_loop_goes_round() -> None:
+    program = """
+import _socket, gevent
+from greentask.pool.process import Process
+ours, theirs = _socket.socketpair()
+Process(gevent.get_hub().loop, 0, 0, ours.detach(), None).close()
+print(theirs.recv(1, _socket.MSG_DONTWAIT))
+"""
+    assert run_source(program, patched=True) == ["b''"]
 
 
 def test_close_tells_whoever_waits() -> None:
