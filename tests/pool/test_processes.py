@@ -708,6 +708,7 @@ from greentask.pool.process import Process
 ours, theirs = _socket.socketpair()
 Process(gevent.get_hub().loop, 0, 0, ours.detach(), None).close()
 print(theirs.recv(1, _socket.MSG_DONTWAIT))
+theirs.close()
 """
     assert run_source(program, patched=True) == ["b''"]
 
