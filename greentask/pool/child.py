@@ -323,11 +323,12 @@ def serve(fd: int, handler: Handler) -> NoReturn:
             try:
                 token, body = channel.next_call()
             except EOFError:
-                handler.finish()
-                _leave(0)
+                break
             job = Job(decode_call(body), token, channel)
             del body  # the payload is the job's to let go of
             _run(channel, token, job, handler)
+        handler.finish()
+        _leave(0)
     except BaseException:
         traceback.print_exc()
         _leave(1)

@@ -74,6 +74,7 @@ class Population:
         self._leaving: set[int] = set()  # slots of processes that were let go, and have not exited yet
         self._all_left = Event()
         self._failures = 0  # starts in a row that came to nothing
+        self._failed_at = 0.0  # when the last one did, on the monotonic clock
         self._is_too_large = False  # a process has more than max_memory from the start
         self._closed = False
 
@@ -231,9 +232,10 @@ class Population:
 
     # ---- What processes say
 
-    def process_works(self) -> None:
-        """One has answered a call."""
-        self._failures = 0
+    def process_works(self, process: Process) -> None:
+        """It has answered a call. One that is older than the last failure doesn't show that others can be started."""
+        if self._failures and process.born > self._failed_at:
+            self._failures = 0
 
     def process_ready(self, process: Process) -> bool:
         """It is; False where it is not needed any more."""
@@ -253,7 +255,9 @@ class Population:
     def process_unfit(self, trace: str) -> None:
         """One could not be made ready."""
         self._failures += 1
-        self._break(f"the task processes can't be made ready, for their initializer fails:\n{trace.rstrip()}")
+        trace = trace.rstrip()
+        logger.warning("a task process can't be made ready: %s", trace.rpartition("\n")[2])
+        self._break_unless_some_work(f"the task processes can't be made ready, for their initializer fails:\n{trace}")
 
     def process_lost(self, process: Process) -> None:
         """Its socket ended. The template says with which status it exited, unless the task only closed the socket."""
@@ -345,6 +349,11 @@ class Population:
             self.whole.set_exception(PoolBroken(why))
         self._pool.nothing_can_run(why)
 
+    def _break_unless_some_work(self, why: str) -> None:
+        """No further process can be started: that is the callers' matter when there is none left that works."""
+        if not self.whole.ready() or not any(process.ready for process in self._working()):
+            self._break(why)
+
     def _restart(self) -> None:
         if self._link is None:
             try:
@@ -356,8 +365,11 @@ class Population:
         """Do it after a pause that doubles with every failure in a row."""
         timer = self._loop.timer(min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE))
         self._failures = min(self._failures + 1, _FAILURES_ARE_A_DEFECT)
+        self._failed_at = time.monotonic()
         if self._failures == _FAILURES_ARE_A_DEFECT and self.broken is None:
-            self._break("the task processes can't be started: they die at once (see what they wrote to stderr)")
+            self._break_unless_some_work(
+                "the task processes can't be started: they die at once (see what they wrote to stderr)"
+            )
 
         def act() -> None:
             timer.close()

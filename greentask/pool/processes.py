@@ -393,7 +393,7 @@ class Processes:
         self._estimates.learn(call.name, seconds)
 
     def process_has_room(self, process: Process) -> None:
-        self._population.process_works()
+        self._population.process_works(process)
         if self.max_tasks is not None and process.done >= self.max_tasks and not process.retiring:
             self._population.retire(process)
             self._population.fill_up()

@@ -234,15 +234,26 @@ def test_each_process_loads_what_its_tasks_need_and_shares_what_is_preloaded(tmp
         assert [what for what, one in told() if one == pid][-2:] == ["cache closed", "connection closed"]
 
 
-def test_what_can_not_be_loaded_is_its_callers_error_until_it_can(tmp_path: Path) -> None:
+def test_what_can_not_be_loaded_is_its_callers_error_when_no_process_has_it(tmp_path: Path) -> None:
     sign = tmp_path / "broken"
     variables = {"GREENTASK_TEST_BROKEN": str(sign)}
     with (
-        serving("--group", "shaky=1", apps=["support.resource_tasks:shaky"], **variables) as server,
+        serving("--group", "shaky=2", apps=["support.resource_tasks:shaky"], **variables) as server,
         Client(server.address) as client,
     ):
         assert client.call("shaky") == "well"
         sign.touch()
+        _, *others = server.below()
+        os.kill(others[0].pid, signal.SIGKILL)
+
+        def calls_until(tries: int) -> None:
+            while server.output().count("made ready: OSError: the disk is not there") < tries:
+                assert client.call("shaky") == "well", "the other one has what it needs"
+
+        calls_until(2)
+        began = time.monotonic()
+        calls_until(4)
+        assert time.monotonic() - began > 0.5, "the pause grows, though the other one works"
         for process in server.below()[1:]:
             os.kill(process.pid, signal.SIGKILL)
         error = wait_until(lambda: client.submit("shaky").exception(20), "it can't be loaded")
