@@ -15,6 +15,7 @@ import greentask
 LAYERS = (
     ("cli", "demo"),
     ("contrib",),
+    ("testing",),  # for tests of what is built on the rest, and so above it; contrib's pytest plugin is a layer over it
     ("(root)",),  # greentask itself, which only hands on the names of what is below
     ("gateway", "master"),
     ("queue",),

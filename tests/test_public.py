@@ -6,22 +6,27 @@
 import inspect
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import greentask
+from greentask import testing
 
 SNAPSHOT = Path(__file__).with_name("public.txt")
 
 
 def test_the_public_names_and_signatures_are_these() -> None:
-    lines = "".join(f"{line}\n" for name in sorted(greentask.__all__) for line in describe(name))
+    names = [(greentask, name) for name in sorted(greentask.__all__)]
+    names += [(testing, name) for name in sorted(testing.__all__)]
+    lines = "".join(f"{line}\n" for module, name in names for line in describe(module, name))
     if os.environ.get("UPDATE_PUBLIC"):
         SNAPSHOT.write_text(lines, encoding="utf-8")
     assert lines == SNAPSHOT.read_text(encoding="utf-8")
 
 
-def describe(name: str) -> list[str]:
-    thing = getattr(greentask, name)
+def describe(module: ModuleType, name: str) -> list[str]:
+    thing = getattr(module, name)
+    name = name if module is greentask else f"testing.{name}"
     if inspect.isclass(thing):
         bases = ", ".join(base.__name__ for base in thing.__bases__ if base is not object)
         own = [f"  {line}" for key in sorted(vars(thing)) if (line := member(key, vars(thing)[key]))]
@@ -45,8 +50,9 @@ def plain(signature: inspect.Signature) -> str:
 
 def test_every_public_thing_has_a_docstring() -> None:
     missing = []
-    for name in greentask.__all__:
-        thing = getattr(greentask, name)
+    for name, thing in [(name, getattr(greentask, name)) for name in greentask.__all__] + [
+        (f"testing.{name}", getattr(testing, name)) for name in testing.__all__
+    ]:
         if not (inspect.isclass(thing) or inspect.isfunction(thing)):
             continue
         if not (thing.__doc__ or "").strip():

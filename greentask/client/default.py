@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..hub.home import allocate_lock
 from .client import Client
 
-__all__ = ["DEFAULT_ADDRESS", "configure", "default_client"]
+__all__ = ["DEFAULT_ADDRESS", "configure", "default_client", "replaced_default"]
 
 DEFAULT_ADDRESS = "127.0.0.1:12345"
 
@@ -45,6 +46,19 @@ def default_client() -> Client:
                 tls_key=os.environ.get("GREENTASK_TLS_KEY") or None,
             )
         return _client
+
+
+@contextmanager
+def replaced_default(client: Client) -> Iterator[None]:
+    """While inside, this is the default client; then it is what it was before, even if that was nothing yet."""
+    global _client
+    with _lock:
+        before, _client = _client, client
+    try:
+        yield
+    finally:
+        with _lock:
+            _client = before
 
 
 def _after_fork() -> None:

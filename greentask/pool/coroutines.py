@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import Interrupt
 
-__all__ = ["run_coroutine"]
+__all__ = ["close_loop", "run_coroutine"]
 
 _loop: asyncio.AbstractEventLoop | None = None
 
@@ -43,3 +43,11 @@ def run_coroutine(coroutine: Any) -> Any:
             with contextlib.suppress(asyncio.CancelledError):
                 _loop.run_until_complete(running)
         raise
+
+
+def close_loop() -> None:
+    """Close the loop, where coroutines have run in a program that goes on without them."""
+    global _loop
+    if _loop is not None:
+        _loop.close()
+        _loop = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import CoroutineType
 from typing import Any
 
@@ -15,7 +15,7 @@ from .context import RunningTask, enter
 from .middleware import CallInfo, Hooks, Refused
 from .task import Task
 
-__all__ = ["execute"]
+__all__ = ["execute", "execute_in_steps"]
 
 
 def execute(
@@ -39,7 +39,7 @@ def execute(
     """
     try:
         if emit is not None and not task.streams:
-            raise InvalidArguments(f"{task.name} is no generator: it has no stream of items, call it without stream")
+            raise _no_stream(task)
         positional, named = task.binder.bind(args)
     except CallError as error:
         return False, dumps(refusal(error))
@@ -57,6 +57,33 @@ def execute(
         return False, dumps(told)
     finally:
         enter(None)
+
+
+def execute_in_steps(
+    task: Task[..., Any], args: dict[str, Any] | list[Any] | None, running: RunningTask, hooks: Hooks, info: CallInfo
+) -> Generator[bytes, None, tuple[bool, bytes]]:
+    """Run a generator task as ``execute`` does, at its reader's pace: gives the JSON of its items one by one.
+
+    It ends with what ``execute`` returns. Whatever drives it gives it a context of its own: ``running`` stays in it.
+    """
+    try:
+        if not task.streams:
+            raise _no_stream(task)
+        positional, named = task.binder.bind(args)
+    except CallError as error:
+        return False, dumps(refusal(error))
+    enter(running)
+    count = 0
+    try:
+        with hooks.watching(info, _told), contextlib.closing(task.function(*positional, **named)) as items:
+            for item in items:
+                yield _encode(task, "yielded", item)
+                count += 1
+        return True, dumps({"items": count})
+    except (Interrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        return False, dumps(_told(error))
 
 
 def _run(
@@ -104,3 +131,7 @@ def _drain(task: Task[..., Any], items: Any, emit: Callable[[bytes], None] | Non
             emit(_encode(task, "yielded", item))
             count += 1
     return {"items": count}
+
+
+def _no_stream(task: Task[..., Any]) -> InvalidArguments:
+    return InvalidArguments(f"{task.name} is no generator: it has no stream of items, call it without stream")

@@ -17,6 +17,7 @@ greenlet of the server or in a task process. The hooks have their order from the
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -24,7 +25,7 @@ import logging
 import pickle
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from ..errors import (
@@ -202,10 +203,16 @@ class Hooks:
 
     def around(self, call: CallInfo, run: Callable[[], T], told: Callable[[BaseException], dict[str, Any]]) -> T:
         """Run a task with its hooks around it; ``told`` makes the error object of what it raises."""
+        with self.watching(call, told):
+            return run()
+
+    @contextlib.contextmanager
+    def watching(self, call: CallInfo, told: Callable[[BaseException], dict[str, Any]]) -> Iterator[None]:
+        """The same, around what is inside."""
         call = call._replace(began=time.monotonic())
         try:
             self.ask(self.before_task, call)
-            result = run()
+            yield
         except BaseException as error:
             ended = call.ended(_outcome_of_raised(error), told(error))
             try:
@@ -216,7 +223,6 @@ class Hooks:
             raise
         if self.after_task:
             self.tell(self.after_task, call.ended("done"))
-        return result
 
 
 def load_middleware(given: str | Middleware) -> Middleware:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,21 @@ def test_a_program_of_the_documents_runs(tmp_path: Path, name: str, index: int) 
     (tmp_path / "program.py").write_text(blocks(name, "python")[index], encoding="utf-8")
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_testing_document_runs(tmp_path: Path) -> None:
+    shop, tests, _, plain, faults = blocks("docs/testing.md", "python")
+    (tmp_path / "shop.py").write_text(shop, encoding="utf-8")
+    (tmp_path / "test_shop.py").write_text(tests + faults, encoding="utf-8")
+    (tmp_path / "plain.py").write_text(plain, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    plugin = [] if entry_points(group="pytest11", name="greentask") else ["-p", "greentask.contrib.pytest_plugin"]
+    for arguments in (["-m", "pytest", "-q", *plugin, "-p", "no:randomly"], ["plain.py"]):
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "5 passed" in done.stdout or done.stdout.startswith("tcp://127.0.0.1:")
 
 
 def test_a_server_of_one_s_own_runs(tmp_path: Path) -> None:
