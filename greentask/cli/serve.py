@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from ..errors import ConfigurationError, GreentaskError
-from ..master.config import ServeConfig
+from ..master.config import DEFAULT_START, ServeConfig
 from ..master.fronts import FrontFailed
 from ..master.inherited import inherited_sockets
 from ..master.logs import FORMATS, configure_logging
@@ -115,6 +115,13 @@ def _name_and_number(text: str) -> tuple[str, int]:
     help="Seconds that calls in flight have for ending after SIGTERM, or at a reload.",
 )
 @click.option(
+    "--start-timeout",
+    type=click.FloatRange(0),
+    default=DEFAULT_START,
+    show_default=True,
+    help="Seconds that the tasks have for being imported, at the start and at a reload; 0: any time.",
+)
+@click.option(
     "--max-running",
     metavar="NAME=N",
     multiple=True,
@@ -203,6 +210,8 @@ def command(
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until the master takes it
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, lambda *_: None)  # nothing is there yet that they could change
     try:
         log_file = None if log_file is None else os.path.abspath(log_file)
         configure_logging(debug=debug, file=log_file, form=log_format)
@@ -224,7 +233,7 @@ def command(
             pid_file=pid_file,
             ready_file=ready_file,
             watch=(reload_dirs or (os.getcwd(),)) if reload else (),
-            say=click.echo,
+            say=_say,
         )
         code = master.run()
     except FrontFailed as error:
@@ -236,6 +245,13 @@ def command(
     for number in (signal.SIGTERM, signal.SIGINT):  # all is done: one that comes now changes nothing any more
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
+
+
+def _say(text: str) -> None:
+    try:
+        click.echo(text)
+    except OSError:  # nobody listens, which is no reason not to serve; nor is it one for a complaint at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> NoReturn:

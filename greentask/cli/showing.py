@@ -41,6 +41,8 @@ def _head(status: dict[str, Any], before: dict[str, Any] | None, seconds: float)
     state = "draining" if status["draining"] else "serves"
     table.add_row(state, f"{_time(master.get('uptime', status['uptime']))}, {master.get('reloads', 0)} reloads")
     fronts = f"{len(status.get('fronts', [None]))} fronts, {master.get('deaths', 0)} died"
+    if status.get("silent"):
+        fronts += f"; {len(status['silent'])} more didn't answer"
     loop = status.get("loop")
     if loop is not None:
         fronts += f"; the loop was held {loop['held']} times, {loop['longest']:g} s at most"
@@ -51,7 +53,7 @@ def _head(status: dict[str, Any], before: dict[str, Any] | None, seconds: float)
     table.add_row("calls", f"{status['in_flight']:,} in flight; ended: {ended}")
     if before is not None and seconds > 0:
         done = sum(calls.values()) - sum(before.get("calls", {}).values())
-        table.add_row("", f"{done / seconds:,.1f} a second")
+        table.add_row("", f"{max(0, done) / seconds:,.1f} a second")  # what a killed front counted is gone
     refused = {name: count for name, count in status.get("refused", {}).items() if count}
     if refused:
         table.add_row("sent away", ", ".join(f"{count:,} {name}" for name, count in sorted(refused.items())))
@@ -70,7 +72,7 @@ def _tasks(status: dict[str, Any], before: dict[str, Any] | None, seconds: float
         counts, outcomes = task["histogram"], task["outcomes"]
         rate = ""
         if name in earlier and seconds > 0:
-            recent = [now - then for now, then in zip(counts, earlier[name]["histogram"])]
+            recent = [max(0, now - then) for now, then in zip(counts, earlier[name]["histogram"])]
             rate = f"{sum(recent) / seconds:,.1f}"
             counts = recent if any(recent) else counts
         others = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()) if outcome != "done")

@@ -13,7 +13,9 @@ from ..server.groups import Group
 from ..server.limits import DEFAULT_DRAIN, DEFAULT_MAX_HOLD, Limits
 from ..tasks.processes import DEFAULT_TEARDOWN
 
-__all__ = ["ServeConfig"]
+__all__ = ["DEFAULT_START", "ServeConfig"]
+
+DEFAULT_START = 300.0  # seconds that a front has for importing the tasks and loading their resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ServeConfig:
     groups: Mapping[str, Group] = field(default_factory=dict)
     grace: float = DEFAULT_GRACE
     drain_timeout: float = DEFAULT_DRAIN
+    start_timeout: float = DEFAULT_START
     max_running: Mapping[str, int] = field(default_factory=dict)
     middleware: tuple[str, ...] = ()
     teardown_timeout: float = DEFAULT_TEARDOWN

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError, GreentaskError
@@ -27,7 +27,7 @@ from ..server.dumping import dump
 from ..server.server import Server
 from ..tasks.loading import load_apps
 from ..tasks.registry import Tasks
-from .channel import Channel
+from .channel import Channel, ChannelError
 from .config import ServeConfig
 from .logs import configure_logging, reopen_logs
 
@@ -44,9 +44,10 @@ def main(fd: int) -> None:
     die_with_parent()  # what is imported may take for ever, and until then nobody listens to the master
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    # For Ctrl-C the terminal tells everybody; it is the master's to say what that means. A handler and not SIG_IGN,
-    # which programs that a task starts would inherit.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    # A terminal, and `systemctl kill`, tell everybody; it is the master's to say what that means. Handlers and not
+    # SIG_IGN, which programs that a task starts would inherit.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, lambda *_: None)
     with socket.socket(fileno=fd) as control:
         front = _Front(control)
         front.run()
@@ -57,7 +58,9 @@ class _Front:
         self._server: Server | None = None
         self._config: ServeConfig | None = None
         self._begun: AsyncResult[None] = AsyncResult()
+        self._serves = Event()
         self._fds: list[int] = []
+        self._master = os.getppid()
         handlers: dict[str, Callable[..., Any]] = {
             "begin": self._hear_begin,
             "drain": self._drain,
@@ -96,8 +99,12 @@ class _Front:
         # One of everything takes 100 ms where there are 10,000 connections or a large value, and holds up all calls.
         gc.set_threshold(*_GC_THRESHOLD)
         processes = sum(group.size for group in server.groups.values())
-        self._channel.tell("ready", tasks=len(tasks), processes=processes)
+        default = server.processes.size if server.processes is not None else 0
+        self._channel.tell("ready", tasks=len(tasks), processes=processes, default=default)
+        self._serves.set()
         server.wait_stopped()
+        self._channel.tell("counted", counts=server.counts(detail=True))
+        self._channel.flush(1.0)
 
     def _make_server(self, tasks: Tasks, config: ServeConfig, sockets: list[GreenSocket]) -> Server:
         return Server(
@@ -132,7 +139,13 @@ class _Front:
         os._exit(1)  # what was imported may have started threads that never end
 
     def _ask_status(self, detail: bool) -> dict[str, Any]:
-        status: dict[str, Any] = self._channel.ask("status", within=2.0, detail=detail)
+        try:
+            status: dict[str, Any] = self._channel.ask("status", within=2.0, detail=detail)
+        except ChannelError as error:
+            logger.warning("what the other fronts do is not known: %s", error)
+            status = {"master": {"pid": self._master}, "fronts": []}
+        if not status["fronts"]:  # all had too much to do, and so had this one
+            status = {**status, **self._status(detail), "fronts": []}
         return status
 
     # ---- What the master says
@@ -146,6 +159,7 @@ class _Front:
             self._server.stop(timeout, patience=patience)
 
     def _resize(self, processes: int) -> None:
+        self._serves.wait()  # it may still start, with as many as there were to be when that began
         if self._server is not None and self._server.processes is not None:
             self._server.processes.resize(processes)
 

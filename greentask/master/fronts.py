@@ -50,13 +50,19 @@ class Front:
     ) -> None:
         self.number = number
         self.started_at = time.monotonic()
-        self.ready: AsyncResult[dict[str, int]] = AsyncResult()  # how many tasks and processes it has
+        self.ready: AsyncResult[dict[str, int]] = AsyncResult()  # how many tasks and processes (of `default`) it has
         self.is_draining = False
         self.status: int | None = None  # its exit status, once it has ended
         self._ended = ended
         self._late = config.teardown_timeout + _LATE
+        self._was_late = False
+        self._start_timeout = config.start_timeout
+        self.counted: dict[str, Any] = {}  # what it has counted in all, once it has ended in good order
         fds = list(fds)
-        ours, theirs = socketpair()
+        try:
+            ours, theirs = socketpair()
+        except OSError as error:
+            raise _cannot_start(error) from None
         with theirs:
             fd = theirs.fileno()
             program = (
@@ -65,11 +71,16 @@ class Front:
             )
             # -W, -X, -O … of this interpreter, as multiprocessing hands them on.
             flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            self._process = Popen([sys.executable, *flags, "-c", program], pass_fds=[fd, *fds], stdin=DEVNULL)
+            try:
+                self._process = Popen([sys.executable, *flags, "-c", program], pass_fds=[fd, *fds], stdin=DEVNULL)
+            except OSError as error:
+                ours.close()
+                raise _cannot_start(error) from None
         self.pid: int = self._process.pid
         handlers: dict[str, Callable[..., Any]] = {
             "ready": self._hear_ready,
             "failed": self._hear_failed,
+            "counted": self._hear_counted,
             "status": ask_status,
         }
         self._channel = Channel(ours, handlers)
@@ -77,8 +88,15 @@ class Front:
         gevent.spawn(self._wait)
 
     def wait_ready(self) -> dict[str, int]:
-        """Wait until it serves. Raises ``FrontFailed``."""
-        ready = self.ready.get()
+        """Wait until it serves. Raises ``FrontFailed``; one that takes too long is killed."""
+        limit = self._start_timeout
+        try:
+            ready = self.ready.get(timeout=max(0.0, self.started_at + limit - time.monotonic()) if limit else None)
+        except gevent.Timeout:
+            why = f"a front (process {self.pid}) did not serve within {limit:g} s (--start-timeout)"
+            self.ready.set_exception(FrontFailed(why))
+            self.kill()
+            raise FrontFailed(why) from None
         assert ready is not None
         return ready
 
@@ -92,9 +110,15 @@ class Front:
         """Its exit, in words."""
         if self.status is None:
             return "is running"
+        if self._was_late:
+            return "did not end in time, and was killed"
         if self.status >= 0:
             return f"exited with code {self.status}"
-        return f"was killed by signal {-self.status} ({signal.Signals(-self.status).name})"
+        try:
+            name = f" ({signal.Signals(-self.status).name})"
+        except ValueError:  # most of the real-time signals have none
+            name = ""
+        return f"was killed by signal {-self.status}{name}"
 
     def drain(self, timeout: float, patience: float = 0.0) -> None:
         """Let it answer what is in flight for up to ``timeout`` seconds, and end.
@@ -106,7 +130,7 @@ class Front:
             self.kill()
             return
         self._channel.tell("drain", timeout=timeout, patience=patience)
-        gevent.spawn_later(timeout + patience + self._late, self.kill)
+        gevent.spawn_later(timeout + patience + self._late, self._kill_late)
 
     def resize(self, processes: int) -> None:
         """Have so many task processes in it."""
@@ -125,11 +149,21 @@ class Front:
         if self.status is None:
             self._process.kill()  # which knows of an end that _wait has yet to hear of
 
-    def _hear_ready(self, tasks: int, processes: int) -> None:
-        self.ready.set({"tasks": tasks, "processes": processes})
+    def _kill_late(self) -> None:
+        if self.status is None:
+            self._was_late = True
+            self.kill()
+
+    def _hear_ready(self, tasks: int, processes: int, default: int) -> None:
+        if not self.ready.ready():
+            self.ready.set({"tasks": tasks, "processes": processes, "default": default})
 
     def _hear_failed(self, why: str, trace: str) -> None:
-        self.ready.set_exception(FrontFailed(why, trace))
+        if not self.ready.ready():
+            self.ready.set_exception(FrontFailed(why, trace))
+
+    def _hear_counted(self, counts: dict[str, Any]) -> None:
+        self.counted = counts
 
     def _wait(self) -> None:
         self.status = self._process.wait()
@@ -138,3 +172,7 @@ class Front:
         if not self.ready.ready():
             self.ready.set_exception(FrontFailed(f"a front (process {self.pid}) {self.how_it_ended} while it started"))
         self._ended(self)
+
+
+def _cannot_start(error: OSError) -> FrontFailed:
+    return FrontFailed(f"no further front can be started: {error.strerror}")

@@ -32,6 +32,8 @@ def inherited_sockets() -> list[GreenSocket]:
             listens = False
         if not listens:
             raise ConfigurationError(f"LISTEN_FDS: descriptor {fd} is no listening stream socket: see ListenStream=")
+        if sock.family == socket.AF_UNIX and not str(sock.getsockname()).startswith("/"):
+            raise ConfigurationError(f"LISTEN_FDS: descriptor {fd} has no path: write ListenStream=/absolute/path")
         sock.setblocking(False)
         os.set_inheritable(fd, False)
         sockets.append(sock)

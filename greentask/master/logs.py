@@ -12,6 +12,8 @@ from ..errors import ConfigurationError
 
 __all__ = ["FORMATS", "configure_logging", "reopen_logs"]
 
+logger = logging.getLogger(__name__)
+
 FORMATS = ("text", "json")
 
 _TEXT = "%(asctime)s %(name)s: %(message)s"
@@ -35,10 +37,28 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(told, default=repr)  # ASCII: no terminal obeys any of it
 
 
+class LogFile(WatchedFileHandler):
+    """A file that may be moved away. While it can't be opened (its folder is gone, say), lines go to stderr."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._instead: logging.StreamHandler[Any] = logging.StreamHandler()
+
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:
+        super().setFormatter(fmt)
+        self._instead.setFormatter(fmt)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # from opening; what goes wrong with writing stays in there
+            self._instead.emit(record)
+
+
 def configure_logging(*, debug: bool, file: str | None = None, form: str = "text") -> None:
     """Set up the root logger. Raises ``ConfigurationError`` where the file can't be written."""
     try:
-        handler = logging.StreamHandler() if file is None else WatchedFileHandler(file, encoding="utf-8")
+        handler = logging.StreamHandler() if file is None else LogFile(file)
     except OSError as error:
         raise ConfigurationError(f"--log-file: can't write {file}: {error.strerror}") from None
     handler.setFormatter(JSONFormatter() if form == "json" else logging.Formatter(_TEXT))
@@ -51,5 +71,8 @@ def configure_logging(*, debug: bool, file: str | None = None, form: str = "text
 def reopen_logs() -> None:
     """Go on in a new file, if the old one was moved away."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, WatchedFileHandler):
-            handler.reopenIfNeeded()
+        if isinstance(handler, LogFile):
+            try:
+                handler.reopenIfNeeded()
+            except OSError as error:
+                logger.warning("--log-file: can't write %s: %s", handler.baseFilename, error.strerror)

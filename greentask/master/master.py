@@ -18,21 +18,21 @@ from dataclasses import replace
 from typing import Any
 
 import gevent
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 from gevent.socket import socket as GreenSocket
 
 from .._version import __version__
 from ..errors import GreentaskError
 from ..pool.linux import set_title
-from ..server.listening import SECRET_REMEDY, SocketFile, bound_address, listen_on, socket_files
+from ..server.listening import SECRET_REMEDY, SocketFile, bound_address, check_address, listen_on, socket_files
 from ..wire.address import parse_addresses
 from .admin import AdminServer
 from .channel import ChannelError
 from .config import ServeConfig
 from .fronts import Front, FrontFailed
 from .logs import reopen_logs
-from .merging import merge
+from .merging import merge, merge_counts
 from .signs import Notifier, remove_file, write_file
 from .watch import watch_sources
 
@@ -90,7 +90,7 @@ class Master:
         self._notifier = Notifier()
         self._admin = AdminServer(
             {
-                "reload": self.reload,
+                "reload": self._reload_for_caller,
                 "stop": self._stop_soon,
                 "status": self.status,
                 "resize": self.resize,
@@ -102,11 +102,14 @@ class Master:
         self._fronts: dict[int, Front] = {}  # those that serve, by number
         self._others: set[Front] = set()  # those that start for a reload, and those that drain
         self._reloading = BoundedSemaphore()
+        self._next_reload: AsyncResult[dict[str, Any]] | None = None  # the one that has not begun yet, if any
+        self._past: dict[str, Any] = {}  # what the fronts have counted that are gone
         self._started_at = time.monotonic()
         self._reloads = self._deaths = 0
         self._young_deaths = 0  # in a row
         self._stopping = False
         self._ended = Event()
+        self._serves = Event()
         self._told = ""  # what it serves, and where
         self._code = 0
 
@@ -122,7 +125,7 @@ class Master:
             self._write("--pid-file", f"{os.getpid()}\n")
             self._admin.start()
             if self._watch:
-                watch_sources(self._watch, self._reload_if_possible)
+                watch_sources(self._watch, lambda: _log_errors(self._reload_if_possible))
             self._begin()
             self._ended.wait()
         finally:
@@ -135,12 +138,15 @@ class Master:
         return self._code
 
     def _listen(self) -> None:
+        insecure = self._config.insecure or self._config.secret_file is not None
+        for sock in self._sockets:
+            check_address(bound_address(sock), insecure=insecure, remedy=SECRET_REMEDY)
         if self._config.listen:
             addresses = parse_addresses(self._config.listen)
             bound = listen_on(
                 addresses,
                 tls=self._config.tls,
-                insecure=self._config.insecure or self._config.secret_file is not None,
+                insecure=insecure,
                 remedy=SECRET_REMEDY,
                 socket_mode=self._socket_mode,
                 socket_owner=self._socket_owner,
@@ -166,6 +172,7 @@ class Master:
         pool = f", {_count(processes, 'task process')}" if processes else ""
         self._write("--ready-file", "\n".join(self.addresses) + "\n")
         self._notifier.ready(f"serves {self._told}")
+        self._serves.set()
         self._say(f"greentask {__version__} serves {self._told} (pid {os.getpid()}{fronts}{pool})")
 
     # ---- What it is told to do
@@ -173,41 +180,67 @@ class Master:
     def reload(self) -> dict[str, Any]:
         """Start fronts with the code as it is now; when all serve, let the old ones drain.
 
+        One reload at a time; whoever wants one meanwhile shares the next one, which loads the code for all of them.
         Raises ``FrontFailed`` where the new code can't be imported: then the old fronts go on as they were.
         """
+        if self._next_reload is None:
+            self._next_reload = AsyncResult()
+            gevent.spawn(self._reload_next)
+        done = self._next_reload.get()
+        assert done is not None
+        return done
+
+    def _reload_next(self) -> None:
         with self._reloading:
-            if self._stopping or not self._told:
-                raise ChannelError("this server is stopping" if self._stopping else "this server starts just now")
-            self._notifier.reloading()
-            fresh = {number: self._start(number) for number in range(self._config.fronts)}
-            self._others.update(fresh.values())
+            self._serves.wait()
+            wanted, self._next_reload = self._next_reload, None
+            assert wanted is not None
             try:
-                for front in fresh.values():
-                    front.wait_ready()
-            except FrontFailed as error:
-                for front in fresh.values():
-                    front.kill()
-                logger.error("the reload failed, and the old code goes on: %s\n%s", error, error.trace)
-                raise FrontFailed(f"the old code goes on, for {error}", error.trace) from None
-            finally:
+                wanted.set(self._load_anew())
+            except Exception as error:
+                wanted.set_exception(error)
+
+    def _load_anew(self) -> dict[str, Any]:
+        self._refuse_while_stopping()
+        self._notifier.reloading()
+        fresh: dict[int, Front] = {}
+        try:
+            for number in range(self._config.fronts):
+                fresh[number] = self._start(number)
+                self._others.add(fresh[number])
+            for front in fresh.values():
+                front.wait_ready()
+            self._refuse_while_stopping()
+        except GreentaskError:
+            for front in fresh.values():
+                front.kill()
+            self._refuse_while_stopping()
+            raise
+        finally:
+            if not self._stopping:
                 self._notifier.ready(f"serves {self._told}")
-            old, self._fronts = self._fronts, fresh
-            self._others.difference_update(fresh.values())
-            for number, front in fresh.items():
-                if front.status is not None:  # it died between its own readiness and the others'
-                    self._replace_soon(number)
-            for front in old.values():
-                if front.status is None:
-                    self._others.add(front)
-                    front.drain(self._config.drain_timeout, _PATIENCE)
-            self._reloads += 1
-            logger.info("reloaded: %s with the new code, the old ones drain", _count(len(fresh), "front"))
-            return {"fronts": len(fresh), "reloads": self._reloads}
+        old, self._fronts = self._fronts, fresh
+        self._others.difference_update(fresh.values())
+        for number, front in fresh.items():
+            if front.status is not None:  # it died between its own readiness and the others'
+                self._replace_soon(number)
+        for front in old.values():
+            if front.status is None:
+                self._others.add(front)
+                front.drain(self._config.drain_timeout, _PATIENCE)
+        self._reloads += 1
+        logger.info("reloaded: %s with the new code, the old ones drain", _count(len(fresh), "front"))
+        return {"fronts": len(fresh), "reloads": self._reloads}
+
+    def _refuse_while_stopping(self) -> None:
+        if self._stopping:
+            raise ChannelError("this server is stopping")
 
     def stop(self, timeout: float) -> None:
         """Take no more connections, let the fronts answer what is in flight for up to ``timeout`` seconds, and end."""
         if not self._stopping:
             self._stopping = True
+            self._serves.set()  # it never will: who waits for it is told so
             self._notifier.stopping()
             self._close_sockets()
         for front in self._all():
@@ -217,15 +250,17 @@ class Master:
 
     def resize(self, more: int) -> int:
         """Have more (or, below zero, fewer) task processes in all; how many that makes."""
-        serving = [front for front in self._fronts.values() if front.is_ready]
-        size = self._config.processes or sum(front.wait_ready()["processes"] for front in serving)
+        self._serves.wait()
+        self._refuse_while_stopping()
+        size = sum(front.wait_ready()["default"] for front in self._fronts.values() if front.is_ready)
         if size == 0:
-            raise ChannelError("no task here runs in processes: there are none to be more or fewer")
-        self._config = self._config.with_processes(max(size + more, self._config.fronts))
-        for number, front in self._fronts.items():
-            front.resize(self._config.for_front(number).processes or 1)
+            raise ChannelError("no task here runs in processes of the group default, which could be more or fewer")
+        self._config = self._config.with_processes(max((self._config.processes or size) + more, self._config.fronts))
+        for front in self._all():
+            if not front.is_draining:
+                front.resize(self._config.for_front(front.number).processes or 1)
         assert self._config.processes is not None
-        logger.info("%s from now on", _count(self._config.processes, "task process"))
+        logger.info("%s of the group default from now on", _count(self._config.processes, "task process"))
         return self._config.processes
 
     def dump(self) -> str:
@@ -241,7 +276,10 @@ class Master:
 
     def restart(self, group: str) -> None:
         """Replace the task processes of a group. Raises ``ChannelError`` where there is none of that name."""
-        for front in self._fronts.values():
+        serving = [front for front in self._fronts.values() if front.is_ready and front.status is None]
+        if not serving:
+            raise ChannelError("no front serves just now; the next one has new processes")
+        for front in serving:
             front.ask("restart", within=_STATUS_WITHIN, group=group)
 
     def reopen(self) -> None:
@@ -253,9 +291,10 @@ class Master:
 
     def status(self, detail: bool = False) -> dict[str, Any]:
         """What it and its fronts are doing, as ``greentask.status`` answers."""
-        asked = [gevent.spawn(_status_of, front, detail) for front in self._all() if front.is_ready]
-        gevent.joinall(asked)
-        status = merge([one.value for one in asked if one.value is not None])
+        asked = {front.pid: gevent.spawn(_status_of, front, detail) for front in self._all() if front.is_ready}
+        gevent.joinall(list(asked.values()))
+        status = merge([one.value for one in asked.values() if one.value is not None], self._past)
+        status["silent"] = [pid for pid, one in asked.items() if one.value is None]
         status["master"] = {
             "pid": os.getpid(),
             "uptime": round(time.monotonic() - self._started_at, 3),
@@ -273,10 +312,17 @@ class Master:
     def _start(self, number: int) -> Front:
         fds = [sock.fileno() for sock in self._sockets]
         config = self._config.on(self.addresses)
-        return Front(number, config, fds, ask_status=self.status, ended=self._front_ended)
+        front = Front(number, config, fds, ask_status=self.status, ended=self._front_ended)
+        if self._stopping:  # since a moment ago, and it was not there to be told
+            front.kill()
+        return front
 
     def _front_ended(self, front: Front) -> None:
         self._others.discard(front)
+        if front.counted:
+            self._past = merge_counts([self._past, front.counted])
+        if front.is_draining and front.status and front.is_ready:
+            logger.warning("front %d (process %d), which drained, %s", front.number, front.pid, front.how_it_ended)
         if self._stopping:
             if not self._all():
                 self._ended.set()
@@ -299,11 +345,17 @@ class Master:
     def _replace(self, number: int) -> None:
         """Start a front in the place of one that died, until one serves."""
         while not self._stopping and self._fronts[number].status is not None:
-            front = self._fronts[number] = self._start(number)
+            before = self._fronts[number]
+            front = None
             try:
+                front = self._start(number)
+                if self._fronts[number] is not before:  # a reload has brought another one meanwhile
+                    front.kill()
+                    return
+                self._fronts[number] = front
                 front.wait_ready()
             except FrontFailed as error:
-                if self._stopping or self._fronts[number] is not front:
+                if self._stopping or self._fronts[number] is not (front or before):
                     return
                 logger.error("front %d can't start again, and is tried further: %s\n%s", number, error, error.trace)
                 gevent.sleep(self._pause())
@@ -328,23 +380,28 @@ class Master:
             (signal.SIGTERM, lambda: end(signal.SIGTERM)),
             (signal.SIGINT, lambda: end(signal.SIGINT)),
             (signal.SIGHUP, self._reload_if_possible),
-            (signal.SIGTTIN, lambda: self._resize_by_signal(1)),
-            (signal.SIGTTOU, lambda: self._resize_by_signal(-1)),
+            (signal.SIGTTIN, lambda: self.resize(1)),
+            (signal.SIGTTOU, lambda: self.resize(-1)),
             (signal.SIGUSR1, self.reopen),
         ):
-            gevent.signal_handler(number, function)
+            gevent.signal_handler(number, _log_errors, function)
 
     def _reload_if_possible(self) -> None:
+        if self._next_reload is not None:
+            return  # that one will load the code as it is then
         try:
             self.reload()
-        except GreentaskError:
-            pass  # it is logged
+        except FrontFailed as error:
+            logger.error("the reload failed, and the old code goes on: %s\n%s", error, error.trace)
 
-    def _resize_by_signal(self, more: int) -> None:
+    def _reload_for_caller(self) -> dict[str, Any]:
+        """The caller is shown the traceback; here it would be in systemd's journal for the second time."""
         try:
-            self.resize(more)
-        except GreentaskError as error:
-            logger.warning("%s", error)
+            return self.reload()
+        except FrontFailed as error:
+            last = error.trace.rstrip().rpartition("\n")[2]
+            logger.error("the reload failed, and the old code goes on: %s%s", error, last and f": {last}")
+            raise FrontFailed(f"the old code goes on, for {error}", error.trace) from None
 
     def _stop_soon(self, timeout: float | None = None) -> dict[str, Any]:
         gevent.spawn(self.stop, self._config.drain_timeout if timeout is None else timeout)
@@ -362,6 +419,16 @@ class Master:
         for sock in self._sockets:
             sock.close()
         self._sockets = []
+
+
+def _log_errors(function: Callable[[], object]) -> None:
+    """Call it; log what it raises, which would end the program where gevent calls it for a signal."""
+    try:
+        function()
+    except GreentaskError as error:
+        logger.warning("%s", error)
+    except Exception:
+        logger.exception("what was asked for by a signal failed")
 
 
 def _status_of(front: Front, detail: bool) -> dict[str, Any] | None:

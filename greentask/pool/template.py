@@ -33,6 +33,18 @@ __all__ = ["RECORD", "Record", "main"]
 RECORD = struct.Struct("<Biii")
 
 
+#: What is said to the server, and comes to every process of a unit or of a terminal's.
+_IGNORED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+
 class Record:
     """Kinds of records: the pool asks FORK and SIGNAL, the template tells the rest."""
 
@@ -47,7 +59,7 @@ class Record:
 def main(fd: int) -> None:
     """Run the template until the pool closes its end of the socket ``fd``: what the pool's command line calls."""
     os.setsid()  # out of the terminal's reach: Ctrl-C is for the program in front, which then ends us
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for ignored in _IGNORED:
         signal.signal(ignored, _ignore)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     with socket.socket(fileno=fd) as control:

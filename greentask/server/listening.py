@@ -22,7 +22,7 @@ from ..errors import ConfigurationError
 from ..hub.files import TLSFiles
 from ..wire.address import Address
 
-__all__ = ["SECRET_REMEDY", "SocketFile", "bound_address", "listen_on", "parse_mode", "socket_files"]
+__all__ = ["SECRET_REMEDY", "SocketFile", "bound_address", "check_address", "listen_on", "parse_mode", "socket_files"]
 
 #: What else opens an address to other machines, for ``listen_on``.
 SECRET_REMEDY = (
@@ -81,7 +81,7 @@ def listen_on(
     sockets: list[GreenSocket] = []
     try:
         for address in addresses:
-            _check(address, tls, insecure=insecure, remedy=remedy)
+            check_address(address, tls, insecure=insecure, remedy=remedy)
             if address.scheme == "unix":
                 sockets.append(_unix(address, socket_mode, _ids(socket_owner or "")))
             else:
@@ -128,7 +128,8 @@ def bound_address(sock: GreenSocket) -> Address:
     return Address("tcp", host=name[0], port=name[1])
 
 
-def _check(address: Address, tls: TLSFiles | None, *, insecure: bool, remedy: str) -> None:
+def check_address(address: Address, tls: TLSFiles | None = None, *, insecure: bool, remedy: str) -> None:
+    """Raise ``ConfigurationError`` for one that needs a certificate, or that strangers could reach."""
     if address.scheme == "tls":
         if tls is None or tls.cert is None:
             raise ConfigurationError(f"{address} needs a certificate: pass --tls-cert and --tls-key (tls=TLSFiles(…))")

@@ -16,7 +16,7 @@ from gevent.lock import Semaphore
 from gevent.socket import socket as GreenSocket
 
 from .._version import __version__
-from ..errors import ConfigurationError, GreentaskError, UnknownTask
+from ..errors import ConfigurationError, UnknownTask
 from ..hub.files import Renewed, TLSFiles, read_secrets
 from ..hub.signals import stop_at_signals
 from ..pool.processes import DEFAULT_GRACE, Processes
@@ -147,6 +147,7 @@ class Server:
             self.tasks, groups, grace=grace, teardown=teardown, middleware=middleware, debug=debug
         )
         _check_max_running(self.tasks, max_running or {})
+        self._statistics = Statistics()
         self.runner = Runner(
             self.tasks,
             self.groups,
@@ -154,7 +155,7 @@ class Server:
             max_running=max_running,
             hooks=self.hooks,
             check_result=self.limits.check_result,
-            statistics=Statistics(),
+            statistics=self._statistics,
         )
         self._hide_arguments = hide_arguments
         self._watchdog = Watchdog(max_hold) if max_hold else None
@@ -272,12 +273,7 @@ class Server:
 
     def tell_status(self, detail: bool = False) -> dict[str, Any]:
         """What ``greentask.status`` answers."""
-        if self._ask_status is not None:
-            try:
-                return self._ask_status(detail)
-            except GreentaskError as error:
-                logger.warning("what the other fronts do is not known: %s", error)
-        return self.status(detail=detail)
+        return self.status(detail=detail) if self._ask_status is None else self._ask_status(detail)
 
     def status(self, *, detail: bool = False) -> dict[str, Any]:
         """What this server is doing; in ``detail`` with its calls, processes and connections one by one."""
@@ -295,19 +291,8 @@ class Server:
                 turns.name: {"max_running": turns.most, "running": turns.running, "waiting": turns.waiting}
                 for turns in self.runner.turns.values()
             },
-            "refused": {
-                "unauthenticated": self._guard.refused if self._guard is not None else 0,
-                "too_many_from_address": self._acceptor.refused,
-                "line_timeout": self._acceptor.late,
-                "not_allowed": self._acceptor.not_allowed,
-                "tls_handshake": self._acceptor.failed_handshakes,
-            },
+            **self.counts(detail=detail),
         }
-        statistics = self.runner.statistics
-        if statistics is not None:
-            status["calls"] = statistics.totals()
-        if self._watchdog is not None:
-            status["loop"] = {"held": self._watchdog.held, "longest": round(self._watchdog.longest, 3)}
         if detail:
             status.update(self._detail())
         if self.groups:
@@ -315,13 +300,28 @@ class Server:
             status["processes"] = in_all(status["groups"].values())
         return status
 
+    def counts(self, *, detail: bool = False) -> dict[str, Any]:
+        """What of its status has been counted since its start; in ``detail`` for each task as well."""
+        counts: dict[str, Any] = {
+            "refused": {
+                "unauthenticated": self._guard.refused if self._guard is not None else 0,
+                "too_many_from_address": self._acceptor.refused,
+                "line_timeout": self._acceptor.late,
+                "not_allowed": self._acceptor.not_allowed,
+                "tls_handshake": self._acceptor.failed_handshakes,
+            },
+            "calls": self._statistics.totals(),
+        }
+        if detail:
+            counts["tasks_called"] = self._statistics.tasks()
+        if self._watchdog is not None:
+            counts["loop"] = {"held": self._watchdog.held, "longest": round(self._watchdog.longest, 3)}
+        return counts
+
     def _detail(self) -> dict[str, Any]:
-        statistics = self.runner.statistics
-        assert statistics is not None
         busiest = sorted(self._sessions, key=lambda session: session.weight, reverse=True)[:_MOST_SHOWN]
         return {
-            "running": statistics.oldest(arguments=not self._hide_arguments),
-            "tasks_called": statistics.tasks(),
+            "running": self._statistics.oldest(arguments=not self._hide_arguments),
             "task_processes": [
                 {"group": name, **process} for name, pool in self.groups.items() for process in pool.describe()
             ],

@@ -70,15 +70,16 @@ def test_arguments_can_be_hidden() -> None:
 
 def test_processes_are_shown_with_what_they_do(server: RunningServer) -> None:
     with server.connect() as peer:
-        peer.send({"id": 1, "function": "compute", "args": [1.0]})
+        peer.send({"id": "it", "function": "compute", "args": [60]})
         [busy] = wait_until(
             lambda: [one for one in detail(server)["task_processes"] if one["state"] == "busy"], "one is busy"
         )
         assert busy["task"] == "compute"
         assert busy["group"] == "default"
         assert busy["memory"] > 5_000_000
-        assert "compute" in run(server, "dump")
-        assert peer.hear()["result"] == 1.0
+        assert "busy with compute:" in run(server, "dump")
+        peer.send({"id": "x", "function": "greentask.cancel", "args": {"id": "it"}})
+        assert {message["id"] for message in peer.hear_all(2)} == {"it", "x"}
 
 
 def test_p4_a_stopped_process_is_shown_as_such(server: RunningServer) -> None:

@@ -234,7 +234,7 @@ def serving(
     *options: str,
     apps: Iterable[str] = ("support.server_tasks",),
     listen: Iterable[str] = ("127.0.0.1:0",),
-    processes: int = 2,
+    processes: int | None = 2,
     cwd: Path | None = None,
     new_session: bool = False,
     inside: Iterable[str] = (),
@@ -246,7 +246,9 @@ def serving(
     `inside` is a command that runs what follows it: `unshare`, say.
     `variables` go into its environment.
     """
-    command = [*inside, sys.executable, "-m", "greentask", "serve", *apps, *options, "--processes", str(processes)]
+    command = [*inside, sys.executable, "-m", "greentask", "serve", *apps, *options]
+    if processes is not None:
+        command += ["--processes", str(processes)]
     for address in listen:
         command += ["--listen", address]
     with tempfile.TemporaryDirectory(prefix="greentask-test-") as folder:
