@@ -39,6 +39,7 @@ WITHOUT_GEVENT = (
     "greentask.errors",
     "greentask.wire",
     "greentask.tasks",
+    "greentask.contrib.celery_style.app",
     "greentask.pool.child",
     "greentask.pool.template",
     "greentask.pool.setup",

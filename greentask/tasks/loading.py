@@ -27,7 +27,7 @@ def load_apps(apps: Iterable[str], *, in_processes: Iterable[str] = ()) -> Tasks
         found = _attribute(module, path, app) if path else module
         for task in _tasks_of(found, app, groups):
             tasks.add(task)
-        for registry in [found] if isinstance(found, Tasks) else vars(module).values():
+        for registry in [found] if isinstance(found, Tasks) else list(vars(module).values()):
             if isinstance(registry, Tasks):
                 tasks.middleware += [one for one in registry.middleware if one not in tasks.middleware]
     for name in groups:
@@ -78,7 +78,7 @@ def _tasks_of(found: Any, app: str, groups: dict[str, bool | str]) -> list[Task[
         return list(found)
     if isinstance(found, type(sys)):
         tasks: dict[int, Task[..., Any]] = {}
-        for value in vars(found).values():
+        for value in list(vars(found).values()):  # a registry may import more of a package when it is asked
             for task in [value] if isinstance(value, Task) else value if isinstance(value, Tasks) else ():
                 tasks[id(task)] = task
         if not tasks:

@@ -1,0 +1,216 @@
+"""``Celery``: the application object, a registry of tasks that can be served."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ...errors import UnknownTask
+from ...tasks.registry import Tasks
+from ...tasks.remote import Caller, default_caller
+from ...tasks.task import Task
+from .carrier import Carrier, Eager, Live
+from .conf import Conf
+from .exceptions import NotCarriedOver
+from .missing import refuse_app_member
+from .result import AsyncResult
+from .signature import Signature
+from .task import CeleryTask
+
+__all__ = ["Celery", "current_app", "shared_task"]
+
+logger = logging.getLogger(__name__)
+
+_ADDRESSES = ("tcp", "tls", "unix", "text")
+_shared: dict[str, CeleryTask] = {}
+_current: Celery | None = None
+
+
+class Celery(Tasks):
+    """A Celery application whose tasks greentask serves: ``greentask serve MODULE``, with the module that has it.
+
+    main
+        The name that tasks of the program itself (``__main__``) have in front.
+    broker
+        The address of a greentask server (``tcp://``, ``tls://``, ``unix://``). That of a real broker is not used:
+        calls go to ``GREENTASK_URL`` then, as with ``greentask.configure``.
+    backend
+        Not used: results come to the program that asked.
+    include
+        Modules with tasks, imported when the application is served.
+    client
+        The client that carries the calls, in place of ``broker``.
+    process
+        Where tasks run that don't say: True for a task process, as Celery's do; False for a greenlet.
+    """
+
+    def __init__(
+        self,
+        main: str | None = None,
+        *,
+        broker: str | None = None,
+        backend: str | None = None,
+        include: Iterable[str] = (),
+        config_source: Any = None,
+        namespace: str | None = None,
+        set_as_current: bool = True,
+        client: Caller | None = None,
+        process: bool | str = True,
+        **unknown: Any,
+    ) -> None:
+        global _current
+        for option in unknown:
+            raise NotCarriedOver(f"{option}= of Celery() is not carried over: leave it out")
+        super().__init__()
+        self.main = main
+        self.process = process
+        self.conf = Conf()
+        self._include = tuple(include)
+        self._discover: list[tuple[Iterable[str] | Callable[[], Iterable[str]], str]] = []
+        self._client = client
+        self._address: str | None = None
+        self._live = Live(self._caller)
+        if broker is not None and client is None:
+            self._use_broker(broker)
+        if config_source is not None:
+            self.config_from_object(config_source, namespace=namespace)
+        if set_as_current:
+            _current = self
+
+    def __repr__(self) -> str:
+        return f"<Celery {self.main or '(nameless)'}>"
+
+    def __getattr__(self, name: str) -> Any:
+        return refuse_app_member(name)
+
+    # ---- Tasks
+
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a function a task, with Celery's ``name``, ``bind``, ``time_limit``, ``track_started``; and greentask's
+        ``process``, ``max_running``, ``max_waiting``, ``needs``.
+
+        Raises ``NotCarriedOver`` naming any other option, with the remedy.
+        """
+
+        def decorate(function: Callable[..., Any]) -> CeleryTask:
+            task = CeleryTask(function, self, options)
+            self.add(task)
+            return task
+
+        return decorate if function is None else decorate(function)
+
+    def autodiscover_tasks(
+        self,
+        packages: Iterable[str] | Callable[[], Iterable[str]] | None = None,
+        related_name: str = "tasks",
+        force: bool = False,
+    ) -> None:
+        """Import the module ``tasks`` of each of these packages when the application is served."""
+        if packages is None:
+            raise NotCarriedOver(
+                "autodiscover_tasks() without packages is not carried over from Celery: name the packages, or serve "
+                "the modules that have tasks, `greentask serve MODULE…`"
+            )
+        self._discover.append((packages, related_name))
+        if force:
+            self._import_all()
+
+    def __iter__(self) -> Iterator[Task[..., Any]]:
+        self._import_all()
+        return iter([*super().__iter__(), *(task for name, task in _shared.items() if name not in self)])
+
+    @property
+    def tasks(self) -> dict[str, CeleryTask]:
+        """Its tasks that have been imported, and the shared ones, by name."""
+        return {task.name: task for task in [*_shared.values(), *super().__iter__()] if isinstance(task, CeleryTask)}
+
+    def find_task(self, name: str) -> CeleryTask:
+        """The task of that name. Raises ``UnknownTask`` where no module that has been imported has one."""
+        task = self.tasks.get(name)
+        if task is None:
+            raise UnknownTask(f"no task is named {name!r} here: import the module that has it")
+        return task
+
+    def _import_all(self) -> None:
+        names = [*self._include, *self.conf.include, *self.conf.imports]
+        for packages, related in self._discover:
+            for package in packages() if callable(packages) else packages:
+                importlib.import_module(package)
+                if importlib.util.find_spec(f"{package}.{related}") is not None:
+                    names.append(f"{package}.{related}")
+        for name in names:
+            importlib.import_module(name)
+
+    # ---- Calling
+
+    def send_task(
+        self, name: str, args: Iterable[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> AsyncResult:
+        """Start the task of that name, which need not be known here."""
+        return self.signature(name, args, kwargs, **options).apply_async()
+
+    def signature(
+        self,
+        name: str,
+        args: Iterable[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> Signature:
+        """A call of the task of that name."""
+        return Signature(name, args, kwargs, options, immutable=immutable, app=self)
+
+    def AsyncResult(self, id: str) -> AsyncResult:
+        """The result of that id, where this process knows it."""
+        return AsyncResult(id, app=self)
+
+    def carrier(self, *, eager: bool = False) -> Carrier:
+        """What gets its tasks to where they run."""
+        return Eager(self.find_task, self._live) if eager or self.conf.task_always_eager else self._live
+
+    def _caller(self) -> Caller:
+        if self._client is None and self._address is not None:
+            from ...client import Client  # here: a task process needs no gevent for declaring its tasks
+
+            self._client = Client(self._address)
+        return default_caller() if self._client is None else self._client
+
+    # ---- Configuration
+
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Take the settings of a module, an object, or its name."""
+        self.conf.load(obj, namespace)
+
+    def set_current(self) -> None:
+        """Have shared tasks be called by this application."""
+        global _current
+        _current = self
+
+    def _use_broker(self, broker: str) -> None:
+        scheme = broker.partition("://")[0].lower()
+        if "://" in broker and scheme in _ADDRESSES:
+            self._address = broker
+        else:
+            logger.info("Celery(%r): a broker (%s) is not used, calls go to a greentask server", self.main, scheme)
+
+
+def current_app() -> Celery:
+    """The application that was made last; one of its own where there is none."""
+    return Celery() if _current is None else _current
+
+
+def shared_task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a task of every application; otherwise as ``Celery.task``."""
+
+    def decorate(function: Callable[..., Any]) -> CeleryTask:
+        task = CeleryTask(function, None, options)
+        _shared[task.name] = task
+        return task
+
+    return decorate if function is None else decorate(function)

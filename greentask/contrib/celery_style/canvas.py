@@ -1,0 +1,153 @@
+"""Tasks put together: ``chain``, ``group`` and ``chord``."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from functools import partial
+from typing import Any
+
+from .carrier import Carrier
+from .exceptions import ChordError
+from .result import GroupResult
+from .signature import Canvas, Plan, Result, Signature, go_on, signature
+
+__all__ = ["Signature", "chain", "chord", "group", "nested", "signature"]
+
+
+class chain(Canvas):
+    """Tasks one after another, each with the result of the one before it. Behind a group, with all its results.
+
+    Its result is the last one's; ``parent`` leads to those before it.
+    """
+
+    def __init__(self, *tasks: Any) -> None:
+        given = _members(tasks)
+        self.tasks: tuple[Canvas, ...] = tuple(
+            one for task in given for one in (task.tasks if isinstance(task, chain) else (task,))
+        )
+        if not self.tasks:
+            raise ValueError("a chain has at least one task")
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.tasks))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.apply_async(args, kwargs)
+
+    def clone(self) -> chain:
+        """A copy of it."""
+        return chain(*(task.clone() for task in self.tasks))
+
+    def carrier(self, *, eager: bool = False) -> Carrier:
+        """That of its first task."""
+        return self.tasks[0].carrier(eager=eager)
+
+    def plan(self, carrier: Carrier) -> Plan:
+        """All its tasks, of which the first is started."""
+        plans = [task.plan(carrier) for task in self.tasks]
+        for before, after in itertools.pairwise(plans):
+            after.result.parent = before.result
+            before.result.when_done(partial(_go_on_behind, before.result, after))
+
+        def fail(error: Exception) -> None:
+            plans[0].fail(error)  # and so the others
+
+        return Plan(plans[-1].result, plans[0].start, fail)
+
+
+def _go_on_behind(before: Result, after: Plan, value: Any, error: BaseException | None) -> None:
+    if error is not None and isinstance(before, GroupResult):
+        failed = ChordError(f"a task before it failed: {type(error).__name__}: {error}")
+        failed.__cause__ = error
+        error = failed
+    go_on(after, value, error)
+
+
+class group(Canvas):
+    """Tasks beside one another. Its result is a ``GroupResult``."""
+
+    def __init__(self, *tasks: Any) -> None:
+        given = _members(tasks)
+        self.tasks: tuple[Canvas, ...] = tuple(
+            one for task in given for one in (task.tasks if type(task) is group else (task,))
+        )
+
+    def __repr__(self) -> str:
+        return f"group({', '.join(map(repr, self.tasks))})"
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> GroupResult:
+        return self.apply_async(args, kwargs)  # type: ignore[no-any-return]
+
+    def clone(self) -> group:
+        """A copy of it."""
+        return group(*(task.clone() for task in self.tasks))
+
+    def carrier(self, *, eager: bool = False) -> Carrier:
+        """That of its first task."""
+        from .app import current_app
+
+        return self.tasks[0].carrier(eager=eager) if self.tasks else current_app().carrier(eager=eager)
+
+    def plan(self, carrier: Carrier) -> Plan:
+        """All its tasks, each started with the same arguments."""
+        plans = [task.plan(carrier) for task in self.tasks]
+
+        def start(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            for plan in plans:
+                plan.start(args, kwargs)
+
+        def fail(error: Exception) -> None:
+            for plan in plans:
+                plan.fail(error)
+
+        return Plan(GroupResult(str(uuid.uuid4()), [plan.result for plan in plans]), start, fail)
+
+
+class nested(group):
+    """A group whose members are groups: of ``chunks``, whose results are lists."""
+
+
+class chord(Canvas):
+    """A body that is called with the results of all of a header's tasks: ``chord(header)(body)``.
+
+    Its result is the body's; where a task of the header fails, a ``ChordError``.
+    """
+
+    def __init__(self, header: Any, body: Canvas | None = None) -> None:
+        self.header = header if isinstance(header, group) else group(header)
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"chord({self.header!r}, {self.body!r})"
+
+    def __call__(self, body: Canvas | None = None, **options: Any) -> Any:
+        return (self if body is None else chord(self.header, body)).apply_async(**options)
+
+    def clone(self) -> chord:
+        """A copy of it."""
+        return chord(self.header.clone(), None if self.body is None else self.body.clone())
+
+    def carrier(self, *, eager: bool = False) -> Carrier:
+        """That of its body."""
+        return self._chain().carrier(eager=eager)
+
+    def plan(self, carrier: Carrier) -> Plan:
+        """The header, and the body behind it."""
+        return self._chain().plan(carrier)
+
+    def _chain(self) -> chain:
+        if self.body is None:
+            raise TypeError(f"{self!r} has no body: chord(header)(body)")
+        return chain(self.header, self.body)
+
+
+def _members(tasks: tuple[Any, ...]) -> tuple[Canvas, ...]:
+    given = tuple(tasks[0]) if len(tasks) == 1 and not isinstance(tasks[0], Canvas) else tasks
+    for task in given:
+        if not isinstance(task, Canvas):
+            raise TypeError(f"{task!r:.80} is no signature: write task.s(arguments)")
+    return given

@@ -1,0 +1,93 @@
+"""One task that is to be sent, with the options that its caller gave, checked."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ...tasks.task import merge_arguments
+from .missing import refuse_option
+
+if TYPE_CHECKING:
+    from .signature import Canvas
+
+__all__ = ["Message", "check_args", "make_message"]
+
+#: Accepted, for they ask for what is so in any case: nobody stores results, and the client connects anew by itself.
+_HARMLESS = frozenset({"ignore_result", "add_to_parent", "retry", "retry_policy"})
+
+
+@dataclass(frozen=True)
+class Message:
+    """A task by its name, with its arguments.
+
+    ``expires`` is in seconds since 1970; ``countdown`` in seconds, and with ``eta`` what only a durable queue can do.
+    """
+
+    task: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    id: str
+    expires: float | None = None
+    countdown: float | None = None
+    eta: datetime | None = None
+    link: tuple[Canvas, ...] = ()
+    #: Whether the task is one of ours, which finds its id beside its arguments.
+    packed: bool = True
+
+    def plain(self) -> dict[str, Any] | list[Any]:
+        """Its arguments as any task takes them."""
+        if self.expires is not None:
+            raise TypeError(f"expires= is for tasks that are known here, and {self.task!r} isn't: import its module")
+        return merge_arguments(self.args, self.kwargs)
+
+
+def make_message(
+    task: str,
+    args: Iterable[Any] | None,
+    kwargs: dict[str, Any] | None,
+    options: dict[str, Any],
+    *,
+    packed: bool = True,
+) -> Message:
+    """Check the options of one call. Raises ``NotCarriedOver`` naming one that greentask has not."""
+    given = {name: value for name, value in options.items() if value is not None and name not in _HARMLESS}
+    if given.get("serializer") == "json":
+        del given["serializer"]
+    id = given.pop("task_id", None) or str(uuid.uuid4())
+    link = given.pop("link", ())
+    expires, countdown, eta = (given.pop(name, None) for name in ("expires", "countdown", "eta"))
+    for name in given:
+        raise refuse_option(task, name, call=True)
+    return Message(
+        task,
+        check_args(task, args),
+        dict(kwargs or {}),
+        id,
+        None if expires is None else _moment(task, expires),
+        countdown or None,
+        eta,
+        tuple(link) if isinstance(link, (list, tuple)) else (link,),
+        packed,
+    )
+
+
+def check_args(task: str, args: Iterable[Any] | None) -> tuple[Any, ...]:
+    """Arguments by position, as a tuple. Raises ``TypeError`` for a text, which would be taken letter by letter."""
+    if isinstance(args, (str, bytes, dict)):
+        raise TypeError(f"args of task {task!r} is a list or tuple of arguments, not {args!r:.80}")
+    return tuple(args or ())
+
+
+def _moment(task: str, expires: Any) -> float:
+    if isinstance(expires, datetime):
+        if expires.tzinfo is None:
+            raise ValueError(f"expires= of task {task!r} has no timezone: give datetime.now(timezone.utc) + …")
+        return expires.timestamp()
+    if isinstance(expires, (int, float)):
+        return time.time() + expires
+    raise TypeError(f"expires= of task {task!r} is in seconds, or a datetime, not {expires!r}")

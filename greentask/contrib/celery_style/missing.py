@@ -1,0 +1,202 @@
+"""What of Celery isn't carried over, by name, each with its remedy."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from .exceptions import NotCarriedOver, needs_queue
+
+__all__ = ["refuse_app_member", "refuse_import", "refuse_option", "refuse_setting"]
+
+
+class _Queue(str):
+    """A remedy for what needs a queue on disk."""
+
+    __slots__ = ()
+
+
+_GROUPS = "greentask has no named queues; give the task processes of its own (process='NAME', and --group NAME=N)"
+_PRIORITY = "calls run in the order in which they come; give urgent tasks processes of their own (process='NAME')"
+_RETRY = _Queue("catch the error in the task and try again there, or call it again")
+_HOOK = "use greentask.Middleware, whose hooks run around every task"
+_JSON = "what is sent is always JSON"
+_CRON = _Queue("let cron or a systemd timer run `greentask call`")
+_LATE = _Queue("leave it out; a call whose process dies ends with WorkerLost, and can be sent again")
+_CLI = "use `greentask status`, `greentask top` and `greentask dump`"
+_CLASSES = "declare a function with @app.task, and bind=True where it wants itself"
+
+#: Options of ``task()``.
+_TASK_OPTIONS = {
+    "autoretry_for": _RETRY,
+    "dont_autoretry_for": _RETRY,
+    "max_retries": _RETRY,
+    "default_retry_delay": _RETRY,
+    "retry_backoff": _RETRY,
+    "retry_backoff_max": _RETRY,
+    "retry_jitter": _RETRY,
+    "retry_kwargs": _RETRY,
+    "acks_late": _LATE,
+    "acks_on_failure_or_timeout": _LATE,
+    "reject_on_worker_lost": _LATE,
+    "expires": "give it with each call: apply_async(expires=…)",
+    "rate_limit": "bound how many run at once: max_running=N",
+    "soft_time_limit": "use time_limit=, at which greentask.TimeLimit is raised inside the task; a task that goes on "
+    "is killed a grace (--grace) later",
+    "queue": _GROUPS,
+    "routing_key": _GROUPS,
+    "exchange": _GROUPS,
+    "priority": _PRIORITY,
+    "base": _CLASSES,
+    "on_failure": _HOOK,
+    "on_success": _HOOK,
+    "on_retry": _HOOK,
+    "after_return": _HOOK,
+    "before_start": _HOOK,
+    "pydantic": "check the arguments in the task: Model.model_validate(arguments)",
+    "serializer": _JSON,
+    "compression": _JSON,
+}
+
+#: Options of ``apply_async()`` and of a signature.
+_CALL_OPTIONS = {
+    "link_error": "an error comes to who asks for the result: catch it from get()",
+    "time_limit": "give the limit where the task is declared: task(time_limit=…)",
+    "soft_time_limit": "give the limit where the task is declared: task(time_limit=…)",
+    "queue": _GROUPS,
+    "routing_key": _GROUPS,
+    "exchange": _GROUPS,
+    "priority": _PRIORITY,
+    "headers": "pass it as an argument",
+    "shadow": "a task has one name: task(name=…)",
+    "producer": "Client shares its connections by itself",
+    "connection": "Client shares its connections by itself",
+    "publisher": "Client shares its connections by itself",
+    "reply_to": "the result comes to the program that asked",
+    "serializer": _JSON,
+    "compression": _JSON,
+    "group_id": "use group()",
+    "chord": "use chord()",
+    "retries": _RETRY,
+}
+
+#: Settings (``app.conf``), by their beginning.
+_SETTINGS = {
+    "beat_": _CRON,
+    "task_routes": _GROUPS,
+    "task_queues": _GROUPS,
+    "task_default_queue": _GROUPS,
+    "task_default_exchange": _GROUPS,
+    "task_default_routing_key": _GROUPS,
+    "task_default_priority": _PRIORITY,
+    "task_queue_max_priority": _PRIORITY,
+    "task_create_missing_queues": _GROUPS,
+    "task_annotations": "give the options where the task is declared",
+    "task_default_rate_limit": "bound how many run at once: task(max_running=N)",
+    "task_time_limit": "give it where the task is declared: task(time_limit=…)",
+    "task_soft_time_limit": "give it where the task is declared: task(time_limit=…)",
+    "task_acks_": _LATE,
+    "task_reject_on_worker_lost": _LATE,
+    "task_publish_retry": "Client(connect_timeout=…) and the call's own timeout bound how long it tries",
+    "task_serializer": _JSON,
+    "result_serializer": _JSON,
+    "accept_content": _JSON,
+    "event_serializer": _JSON,
+    "task_compression": _JSON,
+    "result_compression": _JSON,
+    "result_extended": "log calls with `greentask serve --log-calls`",
+    "worker_": "say it to the server, `greentask serve --help` (--processes, --max-tasks, --max-memory …)",
+    "broker_": "say it to the client: Celery(client=greentask.Client(address, …))",
+    "security_": "use tls:// addresses and --secret-file",
+}
+
+#: Members of the application object.
+_APP = {
+    "control": "a result is revoked by result.revoke(); otherwise " + _CLI,
+    "events": _CLI,
+    "log": "use logging, and the flags of `greentask serve` (--log-file, --log-format)",
+    "amqp": "there is no broker",
+    "pool": "Client shares its connections by itself",
+    "connection": "Client shares its connections by itself",
+    "connection_or_acquire": "Client shares its connections by itself",
+    "backend": "there is no result backend: results come to the program that asked",
+    "loader": "serve the modules that have tasks: `greentask serve MODULE…`",
+    "steps": "use greentask.Middleware",
+    "user_options": "use flags of `greentask serve`",
+    "on_configure": _HOOK,
+    "on_after_configure": _CRON,
+    "on_after_finalize": _CRON,
+    "add_periodic_task": _CRON,
+    "register_task": _CLASSES,
+    "Task": _CLASSES,
+    "start": "run `greentask serve MODULE`",
+    "worker_main": "run `greentask serve MODULE`",
+    "Worker": "run `greentask serve MODULE`, or use greentask.Server",
+    "Beat": _CRON,
+    "GroupResult": _Queue("keep the GroupResult that apply_async gave"),
+}
+
+#: Names that programs import from celery and its modules.
+_IMPORTS = {
+    "Task": _CLASSES,
+    "current_app": "import the application from your module",
+    "current_task": "declare the task with bind=True, and use self",
+    "chunks": "use the task's own: add.chunks(items, n)",
+    "xmap": "use the task's own: add.map(items)",
+    "xstarmap": "use the task's own: add.starmap(items)",
+    "signals": _HOOK,
+    "schedules": _CRON,
+    "beat": _CRON,
+    "bootsteps": _HOOK,
+    "worker": "run `greentask serve MODULE`",
+    "uuid": "use uuid.uuid4() of the standard library",
+    "ResultSet": "use group(), whose GroupResult has the same methods",
+    "allow_join_result": "get() may be called in a task; leave it out",
+    "SoftTimeLimitExceeded": "at the end of time_limit= greentask.TimeLimit is raised inside the task",
+    "TimeLimitExceeded": "the caller of a task that was out of time gets greentask.DeadlineExceeded",
+    "WorkerLostError": "it is greentask.WorkerLost",
+    "Retry": _RETRY,
+    "MaxRetriesExceededError": _RETRY,
+    "Ignore": "return None",
+    "Reject": _RETRY,
+    "NotRegistered": "it is greentask.UnknownTask",
+    "OperationalError": "it is greentask.ConnectionLost",
+    "CeleryError": "it is greentask.GreentaskError",
+    "RETRY": _RETRY,
+}
+
+
+def _error(what: str, remedy: str) -> NotCarriedOver:
+    if isinstance(remedy, _Queue):
+        return needs_queue(what, remedy)
+    return NotCarriedOver(f"{what} is not carried over from Celery: {remedy}")
+
+
+def refuse_option(task: str, option: str, *, call: bool) -> NotCarriedOver:
+    """The error for an option of ``task()``, or of a call of it."""
+    where = f"{option}= in a call of task {task!r}" if call else f"{option}= of task {task!r}"
+    remedy = (_CALL_OPTIONS if call else _TASK_OPTIONS).get(option)
+    if remedy is None:
+        return NotCarriedOver(f"{where} is an option that neither Celery nor greentask is known to have: leave it out")
+    return _error(where, remedy)
+
+
+def refuse_setting(name: str) -> NotCarriedOver:
+    """The error for a setting of ``app.conf``."""
+    for beginning, remedy in _SETTINGS.items():
+        if name.startswith(beginning):
+            return _error(f"the setting {name}", remedy)
+    return NotCarriedOver(f"the setting {name} is not known here: leave it out")
+
+
+def refuse_app_member(name: str) -> NoReturn:
+    """Raise the error for a member of the application; ``AttributeError`` where Celery has none of that name either."""
+    if name in _APP:
+        raise _error(f"app.{name}", _APP[name])
+    raise AttributeError(f"a Celery application of greentask's has no {name!r}")
+
+
+def refuse_import(module: str, what: str, name: str) -> NoReturn:
+    """Raise ``ImportError`` with the remedy for a name of Celery's; ``AttributeError`` for any other."""
+    if name in _IMPORTS:
+        raise ImportError(str(_error(f"celery.{what}.{name}" if what else f"celery.{name}", _IMPORTS[name])))
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")

@@ -1,0 +1,258 @@
+"""``AsyncResult`` and ``GroupResult``: what has become of tasks."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ...errors import TaskError
+from . import states
+from .carrier import Sent
+from .exceptions import ChordError, NeedsQueue, NotCarriedOver, TaskRevokedError, TimeoutError
+
+if TYPE_CHECKING:
+    from .app import Celery
+
+__all__ = ["AsyncResult", "EagerResult", "GroupResult"]
+
+_OWN = {error.__name__: error for error in (ChordError, NeedsQueue, NotCarriedOver, TaskRevokedError, TimeoutError)}
+
+
+class AsyncResult:
+    """What has become of a task, or will.
+
+    By its id it is found in the process that sent it, as long as the task is on its way or somebody holds its result.
+    Otherwise it raises ``NeedsQueue``: what other processes sent is not known here.
+
+    ``parent`` is the result that its task was given, in a chain or chord; ``children`` are those of ``link``.
+    """
+
+    def __init__(self, id: str | Sent, *, app: Celery | None = None) -> None:
+        self._sent = id if isinstance(id, Sent) else _find(id, app)
+        self.id = self._sent.id
+        self.parent: AsyncResult | GroupResult | None = None
+        self.children: list[AsyncResult | GroupResult] = []
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.id} of {self._sent.task}>"
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def task_id(self) -> str:
+        """Its id, by its other name."""
+        return self.id
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self._sent.task
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        no_ack: bool = True,
+        follow_parents: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> Any:
+        """The task's result; waits for it up to ``timeout`` seconds, and raises ``TimeoutError`` then.
+
+        Raises what the task raised, or gives it as if it were the result without ``propagate``. The other arguments
+        are Celery's, and change nothing: nobody polls, and waiting in a task is allowed.
+        """
+        error = self._error(timeout)
+        if error is None:
+            return self._sent.future.result()
+        if propagate:
+            raise error
+        return error
+
+    wait = get
+
+    def _error(self, timeout: float | None = None) -> BaseException | None:
+        """The error with which it ended; waits for its end."""
+        try:
+            error = self._sent.future.exception(timeout)
+        except concurrent.futures.CancelledError:
+            return TaskRevokedError(f"{self.name}[{self.id}] was revoked")
+        except concurrent.futures.TimeoutError:
+            raise TimeoutError(f"{self.name}[{self.id}] has no result after {timeout:g} s") from None
+        if isinstance(error, TaskError) and error.type in _OWN:
+            return _OWN[error.type](error.args[0])
+        return error
+
+    def ready(self) -> bool:
+        """Whether it has ended."""
+        return self._sent.future.done()
+
+    def successful(self) -> bool:
+        """Whether it has ended well."""
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        """Whether it has ended with an error."""
+        return self.state == states.FAILURE
+
+    @property
+    def state(self) -> str:
+        """One of ``states``, or what the task gave itself by ``update_state``."""
+        if not self.ready():
+            return self._sent.state or states.PENDING
+        error = self._error()
+        if error is None:
+            return states.SUCCESS
+        return states.REVOKED if isinstance(error, TaskRevokedError) else states.FAILURE
+
+    status = state
+
+    @property
+    def result(self) -> Any:
+        """The result, or the error; while it runs, the ``meta`` of its last ``update_state``."""
+        return self.get(propagate=False) if self.ready() else self._sent.meta
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        """The text of the task's traceback, where the server sends it (``--debug``)."""
+        error = self._error() if self.ready() else None
+        cause = getattr(error, "__cause__", None)
+        text = cause.args[0] if isinstance(cause, TaskError) else getattr(error, "traceback", None)
+        return text if isinstance(text, str) else None
+
+    def revoke(self, terminate: bool = False, wait: bool = False, timeout: float | None = None) -> None:
+        """Cancel it: what waits does not run, and what runs is interrupted (by ``greentask.CancelRequest``).
+
+        Celery interrupts only with ``terminate``.
+        """
+        self._sent.future.cancel()
+
+    def forget(self) -> None:
+        """Drop what this process holds of it by its id."""
+        self._sent.forget()
+
+    def when_done(self, tell: Callable[[Any, BaseException | None], None]) -> None:
+        """Have ``tell(result, error)`` called at its end, in the thread of the I/O: it must not wait."""
+
+        def done(_: object) -> None:
+            error = self._error()
+            tell(None if error is not None else self._sent.future.result(), error)
+
+        self._sent.future.add_done_callback(done)
+
+
+def _find(id: str, app: Celery | None) -> Sent:
+    from .app import current_app
+
+    return (current_app() if app is None else app).carrier().find(id)
+
+
+class EagerResult(AsyncResult):
+    """Of a task that has run here (``apply``)."""
+
+
+class GroupResult:
+    """What has become of a group's tasks: ``results``, in their order."""
+
+    def __init__(self, id: str | None = None, results: Iterable[AsyncResult | GroupResult] = ()) -> None:
+        self.id = id or str(uuid.uuid4())
+        self.results = list(results)
+        self.parent: AsyncResult | GroupResult | None = None
+
+    def __repr__(self) -> str:
+        return f"<GroupResult: {self.id} [{', '.join(result.id for result in self.results)}]>"
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[AsyncResult | GroupResult]:
+        return iter(self.results)
+
+    def __getitem__(self, index: int) -> AsyncResult | GroupResult:
+        return self.results[index]
+
+    @property
+    def children(self) -> list[AsyncResult | GroupResult]:
+        """``results``, by their other name."""
+        return self.results
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        no_ack: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> list[Any]:
+        """All results, in the order of the group; ``timeout`` in seconds is for all of them together."""
+        until = None if timeout is None else time.monotonic() + timeout
+        return [
+            result.get(None if until is None else max(0.0, until - time.monotonic()), propagate)
+            for result in self.results
+        ]
+
+    join = get
+
+    def ready(self) -> bool:
+        """Whether all have ended."""
+        return all(result.ready() for result in self.results)
+
+    def successful(self) -> bool:
+        """Whether all have ended well."""
+        return all(result.successful() for result in self.results)
+
+    def failed(self) -> bool:
+        """Whether one has ended with an error."""
+        return any(result.failed() for result in self.results)
+
+    def waiting(self) -> bool:
+        """Whether one has not ended."""
+        return not self.ready()
+
+    def completed_count(self) -> int:
+        """How many have ended well."""
+        return sum(result.successful() for result in self.results)
+
+    def revoke(self, terminate: bool = False, wait: bool = False, timeout: float | None = None) -> None:
+        """Cancel those that have not ended."""
+        for result in self.results:
+            result.revoke()
+
+    def forget(self) -> None:
+        """Drop what this process holds of them by their ids."""
+        for result in self.results:
+            result.forget()
+
+    def when_done(self, tell: Callable[[Any, BaseException | None], None]) -> None:
+        """Have ``tell(results, error)`` called when all have ended, with the error of the first that failed."""
+        values: list[Any] = [None] * len(self.results)
+        failed: list[BaseException] = []
+        left = [None] * len(self.results)  # one is taken out at each end: that is atomic, in any thread
+        if not left:
+            tell([], None)
+        for index, result in enumerate(self.results):
+
+            def done(value: Any, error: BaseException | None, index: int = index) -> None:
+                values[index] = value
+                if error is not None:
+                    failed.append(error)
+                left.pop()
+                if not left:
+                    tell(values, failed[0] if failed else None)
+
+            result.when_done(done)

@@ -1,0 +1,1 @@
+"""The part of Celery's utilities that task code imports."""

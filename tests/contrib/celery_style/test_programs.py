@@ -1,0 +1,56 @@
+"""Programs that are written for Celery run with their imports changed, and print what they print with Celery."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.celery_programs import PROGRAMS, change_imports, copy_programs
+from support.parts import require
+from support.programs import environment
+from support.servers import serving
+
+# The program, and where its application is.
+EACH = {"first_steps": "tasks", "next_steps": "proj.celery", "canvas": "pieces"}
+
+
+def run(*command: str, cwd: Path, **variables: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=100, env=environment(**variables)
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the programs, whose tasks are served at its `tasks.socket`."""
+    folder = copy_programs(tmp_path_factory.mktemp("celery"), changed=True)
+    with serving(apps=["tasks", "proj", "pieces"], listen=[f"unix://{folder}/tasks.socket"], cwd=folder):
+        yield folder
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_it_runs_with_one_import_changed(served: Path, name: str) -> None:
+    output = run("-W", "error", f"{name}.py", cwd=served, GREENTASK_URL=f"unix://{served}/tasks.socket")
+    assert output == (PROGRAMS / f"{name}.txt").read_text()
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("name", EACH)
+def test_it_prints_the_same_with_celery(tmp_path: Path, name: str) -> None:
+    require(importlib.util.find_spec("celery"), "no celery here: pip install celery")
+    folder = copy_programs(tmp_path, changed=False)
+    output = run("-m", "support.celery_worker", EACH[name], f"{name}.py", cwd=folder)
+    assert output == (PROGRAMS / f"{name}.txt").read_text()
+
+
+def test_only_imports_are_changed() -> None:
+    source = "from celery import Celery\nfrom celery.result import AsyncResult\nfrom .celery import app\n"
+    package = "greentask.contrib.celery_style"
+    assert change_imports(source) == (
+        f"from {package} import Celery\nfrom {package}.result import AsyncResult\nfrom .celery import app\n"
+    )

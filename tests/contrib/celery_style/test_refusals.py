@@ -1,0 +1,195 @@
+"""What isn't carried over from Celery says so at import or call, by name, with what to do instead."""
+
+import importlib
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from greentask import ConfigurationError
+from greentask.contrib import celery_style
+from greentask.contrib.celery_style import Celery, NeedsQueue, NotCarriedOver, group, missing, shared_task
+from greentask.contrib.celery_style.conf import Conf
+from support import celery_tasks as tasks
+
+app = tasks.app
+
+
+def function() -> None: ...
+
+
+# ---- Options of tasks
+
+
+@pytest.mark.parametrize("option", sorted(missing._TASK_OPTIONS))
+@pytest.mark.parametrize("declare", [app.task, shared_task])
+def test_an_option_of_a_task_is_refused_by_name_at_import(declare: Any, option: str) -> None:
+    with pytest.raises(NotCarriedOver, match=rf"{option}= of task '.*\.function'.*: \w+") as refused:
+        declare(**{option: "something"})(function)
+    needs_queue = isinstance(missing._TASK_OPTIONS[option], missing._Queue)
+    assert isinstance(refused.value, NeedsQueue) == needs_queue
+    assert ("durable queue" in str(refused.value)) == needs_queue
+
+
+def test_an_option_that_nobody_knows_is_refused_by_name() -> None:
+    with pytest.raises(NotCarriedOver, match="colour= of task"):
+        app.task(colour="red")(function)
+    with pytest.raises(NotCarriedOver, match=r"colour= in a call of task 'support\.celery_tasks\.add'"):
+        tasks.add.apply_async((1, 2), colour="red")
+    with pytest.raises(NotCarriedOver, match="colour="):
+        Celery("tasks", colour="red")
+
+
+def test_options_that_ask_for_what_is_so_are_accepted() -> None:
+    own = Celery("own", set_as_current=False)
+    task = own.task(
+        ignore_result=True, serializer="json", throws=(ValueError,), send_events=False, name="own", time_limit=None
+    )(function)
+    assert task.apply(ignore_result=True, retry=True, serializer="json", queue=None).state == "SUCCESS"
+
+
+def test_a_coroutine_function_is_refused() -> None:
+    async def function() -> None: ...
+
+    with pytest.raises(NotCarriedOver, match="coroutine function"):
+        app.task(process=False)(function)
+
+
+def test_what_is_no_function_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="a task is a function"):
+        app.task(tasks.add)
+    with pytest.raises(ConfigurationError, match="a function at the top of a module"):
+        app.task(lambda: None)
+
+
+# ---- Options of calls
+
+
+@pytest.mark.parametrize("option", sorted(missing._CALL_OPTIONS))
+def test_an_option_of_a_call_is_refused_by_name(option: str) -> None:
+    with pytest.raises(NotCarriedOver, match=rf"{option}= in a call of task 'support.celery_tasks.add'"):
+        tasks.add.apply_async((1, 2), **{option: "something"})
+    with pytest.raises(NotCarriedOver, match=f"{option}="):
+        tasks.add.s(1, 2).set(**{option: "something"})
+
+
+@pytest.mark.parametrize(("option", "value"), [("countdown", 10), ("eta", datetime.now(timezone.utc))])
+def test_what_waits_needs_a_queue(option: str, value: Any) -> None:
+    signature = tasks.add.signature((1, 2), **{option: value})
+    ways = [
+        lambda: tasks.add.apply_async((1, 2), **{option: value}),
+        signature.delay,
+        signature.apply,  # a test should tell what the server will say
+        group(tasks.add.s(1, 1), signature),
+        tasks.add.s(1, 1) | signature,
+    ]
+    for way in ways:
+        with pytest.raises(NeedsQueue, match=f"{option}= in a call of .*add' needs a durable queue.*: wait in your"):
+            way()  # type: ignore[operator]
+
+
+def test_a_countdown_of_nothing_is_none() -> None:
+    assert tasks.add.apply((1, 2), countdown=0).get() == 3
+
+
+def test_an_expiry_must_be_clear() -> None:
+    with pytest.raises(ValueError, match="has no timezone"):
+        tasks.add.apply_async((1, 2), expires=datetime.now())
+    with pytest.raises(TypeError, match="in seconds, or a datetime, not 'soon'"):
+        tasks.add.apply_async((1, 2), expires="soon")
+
+
+def test_arguments_that_are_a_text_are_refused() -> None:
+    with pytest.raises(TypeError, match="is a list or tuple of arguments, not 'ab'"):
+        tasks.add.apply_async("ab")
+
+
+def test_a_canvas_has_no_options_of_its_own() -> None:
+    with pytest.raises(NotCarriedOver, match=r"expires= of a chain: give it to its tasks, with .set\(expires=…\)"):
+        (tasks.add.s(1, 1) | tasks.add.s(1)).apply_async(expires=5)
+
+
+def test_what_is_no_signature_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"5 is no signature: write task.s\(arguments\)"):
+        group(tasks.add.s(1), 5)
+    with pytest.raises(TypeError):
+        tasks.add.s(1) | 5  # type: ignore[operator]
+    with pytest.raises(ValueError, match="at least one task"):
+        celery_style.chain()
+    with pytest.raises(TypeError, match=r"has no body: chord\(header\)\(body\)"):
+        celery_style.chord([tasks.add.s(1, 2)])()
+
+
+def test_another_task_s_state_cannot_be_told() -> None:
+    with pytest.raises(NotCarriedOver, match=r"update_state\(task_id='another'\)"):
+        tasks.add.update_state(task_id="another", state="X")
+
+
+# ---- The application, its settings, and imports
+
+
+@pytest.mark.parametrize("name", sorted(missing._APP))
+def test_a_member_of_the_application_is_refused_by_name(name: str) -> None:
+    with pytest.raises(NotCarriedOver, match=rf"app\.{name} .*: \w+"):
+        getattr(app, name)
+
+
+def test_a_member_that_nobody_knows_is_an_attribute_error() -> None:
+    assert not hasattr(app, "colour")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("beat_schedule", {}, "durable queue.*cron"),
+        ("task_routes", {}, "process='NAME'"),
+        ("worker_concurrency", 8, "greentask serve --help"),
+        ("task_serializer", "pickle", "always JSON"),
+        ("accept_content", ["pickle"], "always JSON"),
+        ("task_acks_late", True, "durable queue"),
+        ("task_colour", "red", "not known here"),
+    ],
+)
+def test_a_setting_is_refused_by_name(name: str, value: Any, remedy: str) -> None:
+    conf = Conf()
+    with pytest.raises(NotCarriedOver, match=f"setting {name}.*{remedy}"):
+        setattr(conf, name, value)
+    with pytest.raises(NotCarriedOver, match=name):
+        conf.update({name: value})
+
+
+def test_settings_come_from_an_object_or_a_module() -> None:
+    class Settings:
+        DEBUG = 5
+        CELERY_TASK_ALWAYS_EAGER = True
+        CELERY_TIMEZONE = "Europe/Paris"
+
+    own = Celery("own", set_as_current=False, config_source=Settings, namespace="CELERY")
+    assert own.conf.task_always_eager
+    assert own.conf["timezone"] == "Europe/Paris"
+    own.config_from_object({"task_always_eager": False})
+    assert not own.conf.task_always_eager
+    with pytest.raises(NotCarriedOver, match="setting CELERY_TASK_ALWAYS_EAGER is not known"):
+        own.config_from_object(Settings)
+    with pytest.raises(NotCarriedOver, match="beat_schedule"):
+        _ = own.conf.beat_schedule
+
+
+def test_autodiscovery_without_packages_is_refused() -> None:
+    with pytest.raises(NotCarriedOver, match="name the packages"):
+        app.autodiscover_tasks()
+
+
+@pytest.mark.parametrize("name", sorted(missing._IMPORTS))
+@pytest.mark.parametrize("module", ["", ".exceptions"])
+def test_a_name_of_celery_s_is_refused_at_import(module: str, name: str) -> None:
+    with pytest.raises(ImportError, match=rf"celery\.(exceptions\.)?{name} .*: \w+"):
+        exec(f"from greentask.contrib.celery_style{module} import {name}")
+
+
+def test_names_that_nobody_knows_are_missing_as_usual() -> None:
+    assert not hasattr(celery_style, "colour")
+    with pytest.raises(ImportError, match="cannot import name 'colour'"):
+        exec("from greentask.contrib.celery_style.exceptions import colour")
+    with pytest.raises(ImportError, match=r"celery_style\.schedules"):
+        importlib.import_module("greentask.contrib.celery_style.schedules")
