@@ -18,6 +18,8 @@
             ├── DeadlineExceeded        out of time                                   (also TimeoutError)
             ├── Cancelled               somebody cancelled it
             ├── WorkerLost              the process that ran it died
+            ├── QueueError              the durable queue can't take or find it
+            │   └── QueueFull           its disk is full
             ├── InvalidResult           JSON can't carry what the task returned
             └── TaskError               an error whose class is not known here
     BaseException
@@ -51,6 +53,8 @@ __all__ = [
     "LineTooLong",
     "Overloaded",
     "PoolBroken",
+    "QueueError",
+    "QueueFull",
     "TaskError",
     "TimeLimit",
     "Unauthenticated",
@@ -157,6 +161,14 @@ class WorkerLost(CallError):
     started = True
 
 
+class QueueError(CallError):
+    """The server's durable queue can't do what was asked; nothing has changed. The message says why."""
+
+
+class QueueFull(QueueError):
+    """The queue's disk is full, and a task could not be kept. What was kept before is safe: make room."""
+
+
 class InvalidResult(CallError):
     """The task returned what JSON can't carry; the message says where in the value."""
 
@@ -217,6 +229,8 @@ PROTOCOL_TYPES: dict[str, type[CallError]] = {
         DeadlineExceeded,
         Cancelled,
         WorkerLost,
+        QueueError,
+        QueueFull,
         InvalidResult,
     )
 }

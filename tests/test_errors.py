@@ -70,6 +70,8 @@ def test_the_protocols_types_are_these() -> None:
         "DeadlineExceeded",
         "Cancelled",
         "WorkerLost",
+        "QueueError",
+        "QueueFull",
         "InvalidResult",
     }
 

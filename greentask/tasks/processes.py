@@ -111,7 +111,7 @@ class _TaskHandler:
             job.progress(dumps(progress))
 
         id, attempt = message.get("id"), None
-        if "call" in message and "jsonrpc" not in message:  # no line has that: the queue has put it around one
+        if "call" in message:  # no line has that: the queue has put it around one
             attempt, message = message["attempt"], message["call"]
         running = RunningTask(id, job.call.name, job.call.deadline, report if job.wants_progress else None, attempt)
         name, emit = job.call.name, job.item if job.call.window else None

@@ -40,6 +40,8 @@ _CODES = {
     "Cancelled": -32005,
     "WorkerLost": -32006,
     "LineTooLong": -32007,
+    "QueueError": -32008,
+    "QueueFull": -32009,
 }
 # The specification's own words for its own codes; what happened in particular is in the error's data.
 _WORDS = {

@@ -1,0 +1,98 @@
+"""The file beside a queue's file, by which the servers that share it know of each other. It is empty, but for locks.
+
+- Who holds a lock is alive: the kernel lets go of it in the moment in which a process ends, however that happens.
+- Who wants to write waits in line for a lock, and is woken when its turn has come. SQLite would look again and again.
+- Who has written for others to see *knocks*: he writes a byte, of which inotify tells them.
+
+Its locks are those of the open file (``F_OFD_SETLK``): they outlive whatever else this process opens and closes, and
+belong to none of its children, which don't inherit the descriptor through exec.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import ConfigurationError
+
+__all__ = ["Beside"]
+
+_LOCK = struct.Struct("hhxxxxqqixxxx")  # struct flock of Linux, where offsets have 64 bits
+_TURN = 0  # the byte for which writers wait in line; the others are those of holders
+_IN_MODIFY, _IN_NONBLOCK, _IN_CLOEXEC = 0x2, os.O_NONBLOCK, os.O_CLOEXEC
+
+
+class Beside:
+    """That file, made where there is none. Used by one thread."""
+
+    def __init__(self, path: str) -> None:
+        self.path = f"{path}-servers"
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise ConfigurationError(f"queue {path!r}: {self.path!r} can't be written ({error.strerror})") from None
+        self._pid = os.getpid()
+        #: Readable when somebody has knocked, we included.
+        self.knocks = _watch(self.path)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        os.close(self._fd)
+        os.close(self.knocks)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """While inside, nobody else writes who waits in line as well."""
+        self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, _TURN)
+        try:
+            yield
+        finally:
+            self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, _TURN)
+
+    def hold(self, holder: int) -> None:
+        """Be that holder, until the process ends or lets go."""
+        self._lock(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, holder)
+
+    def let_go(self, holder: int) -> None:
+        """Be that holder no more."""
+        self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, holder)
+
+    def is_held(self, holder: int) -> bool:
+        """Whether another process is that holder."""
+        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, holder, 1, 0)
+        kind: int = _LOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, asked))[0]
+        return kind != fcntl.F_UNLCK
+
+    def knock(self) -> None:
+        """Tell the others that there is something to see."""
+        try:
+            os.pwrite(self._fd, b"\0", 0)
+        except OSError:
+            pass  # a full disk; they look by themselves, if later
+
+    def hear_knocks(self) -> bool:
+        """Whether somebody has knocked since the last time."""
+        try:
+            return bool(os.read(self.knocks, 4096))
+        except BlockingIOError:
+            return False
+
+    def _lock(self, command: int, kind: int, byte: int) -> None:
+        fcntl.fcntl(self._fd, command, _LOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+
+
+def _watch(path: str) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+    if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(path), _IN_MODIFY) < 0:
+        number = ctypes.get_errno()
+        if fd >= 0:
+            os.close(fd)
+        remedy = "; raise fs.inotify.max_user_instances" if number in (errno.EMFILE, errno.ENOSPC) else ""
+        raise ConfigurationError(f"queue: {path!r} can't be watched ({os.strerror(number)}){remedy}")
+    return fd

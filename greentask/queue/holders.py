@@ -1,0 +1,152 @@
+"""Who has deliveries, and whether he is alive: how tasks come back from a server that died, or is silent.
+
+A *holder* is one server while it has one queue open. It is dead when its lock is gone, which the kernel sees to. It is
+silent when its beat has not changed for the length of a lease: then it is stopped, or hangs. Whoever sees that counts
+only time that it has seen pass itself, in steps: no two clocks are compared, and where the whole machine was asleep,
+nobody was silent. What a holder had is taken back in one transaction, with its row; when it wakes, nothing that it
+wants to settle is its own any more.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+
+from ..errors import WorkerLost, refusal
+from ..wire.json import dumps
+from .beside import Beside
+from .store import Store
+
+__all__ = ["DEFAULT_LEASE", "Holders", "pause_after_loss"]
+
+#: Seconds of silence after which a server's tasks are given to others.
+DEFAULT_LEASE = 5.0
+#: Seconds between two looks at the others, and between two beats.
+TICK = 1.0
+#: So many of its servers may die while a task is theirs: it may be the cause, or just have been there.
+MOST_SERVERS_LOST = 10
+
+
+class Holders:
+    """This server among those that share a file. ``now`` is a clock that doesn't jump."""
+
+    def __init__(self, store: Store, beside: Beside, lease: float, now: Callable[[], float]) -> None:
+        self._store = store
+        self._beside = beside
+        self._lease = lease
+        self._now = now
+        self._mine: int | None = None
+        self._is_fresh = False  # its row is not on disk yet
+        self._beat = 0
+        self._beaten_at = 0.0
+        self._looked_at: float | None = None
+        self._silence: dict[int, tuple[int, float]] = {}  # of each other holder: its beat, and for how long it is that
+        #: Deliveries that were taken back from others.
+        self.taken_back = 0
+        #: Whether there are others.
+        self.has_company = False
+
+    # ---- This one
+
+    def me(self) -> int:
+        """This server as a holder; within a transaction."""
+        if self._mine is None:
+            self._mine, self._is_fresh = random.getrandbits(61) + 1, True
+            self._beside.hold(self._mine)
+            self._store.db.execute("INSERT INTO holder VALUES (?, 0, ?)", (self._mine, f"pid {os.getpid()}"))
+        return self._mine
+
+    def is_due(self) -> bool:
+        """Whether it is time for another beat."""
+        return self._mine is not None and self._now() - self._beaten_at >= TICK
+
+    def beat(self) -> bool:
+        """Give a sign of life, within a transaction; False where it is too late, and nothing is ours any more."""
+        if self._mine is None:
+            return True
+        self._beat += 1
+        self._beaten_at = self._now()
+        found = self._store.db.execute("UPDATE holder SET beat = ? WHERE id = ?", (self._beat, self._mine)).rowcount
+        if not found:
+            self._let_go()
+        return bool(found)
+
+    def committed(self) -> None:
+        """The transaction is on disk."""
+        self._is_fresh = False
+
+    def rolled_back(self) -> None:
+        """The transaction has not been."""
+        if self._mine is not None and self._is_fresh:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._mine is not None:
+            self._beside.let_go(self._mine)
+            self._mine = None
+
+    def leave(self) -> None:
+        """At the end, within a transaction: what is ours is for others at once."""
+        if self._mine is not None:
+            self.take_back(self._mine, self._beat, count=False)
+
+    # ---- The others
+
+    def is_anybody_here(self) -> bool:
+        """Whether another server has the file."""
+        return any(self._beside.is_held(id) for (id,) in self._store.db.execute("SELECT id FROM holder"))
+
+    def overdue(self) -> list[tuple[int, int]]:
+        """Those that are dead or silent, with the beat that was seen last. To be asked about once a tick."""
+        now = self._now()
+        # Not more than two ticks: if it took longer, we were stopped, and so may they have been.
+        passed = 0.0 if self._looked_at is None else min(now - self._looked_at, 2 * TICK)
+        self._looked_at = now
+        over: list[tuple[int, int]] = []
+        seen: dict[int, tuple[int, float]] = {}
+        for id, beat, has_tasks in self._store.db.execute(
+            "SELECT id, beat, EXISTS (SELECT 1 FROM running WHERE holder = holder.id) FROM holder"
+        ).fetchall():
+            if id == self._mine:
+                continue
+            known, silence = self._silence.get(id, (None, 0.0))
+            seen[id] = beat, silence + passed if known == beat and has_tasks else 0.0
+            if seen[id][1] >= self._lease or not self._beside.is_held(id):
+                over.append((id, beat))
+        self._silence = seen
+        self.has_company = len(seen) > len(over)
+        return over
+
+    def take_back(self, holder: int, beat: int, *, count: bool = True) -> int:
+        """Have what that holder had wait again, within a transaction; how many they were. Nothing if its beat differs.
+
+        With ``count`` each has lost a server, and after too many of them becomes a dead letter.
+        """
+        store = self._store
+        if not store.db.execute("DELETE FROM holder WHERE id = ? AND beat = ?", (holder, beat)).rowcount:
+            return 0
+        rows = store.db.execute("SELECT id, failures, losses FROM running WHERE holder = ?", (holder,)).fetchall()
+        store.db.execute("DELETE FROM running WHERE holder = ?", (holder,))
+        for id, failures, losses in rows:
+            if not count:
+                store.put_back(id, failures, losses, 0.0)
+            elif losses + 1 >= MOST_SERVERS_LOST:
+                error = WorkerLost(f"{losses + 1} servers or processes died while they ran it, or had it")
+                store.note_failure(id, failures + losses + 1, dumps(refusal(error)))
+                store.bury(id, failures + losses + 1)
+                store.has_ended_some = True
+            else:
+                store.put_back(id, failures, losses + 1, pause_after_loss(losses + 1))
+        self.taken_back += len(rows) * count
+        return len(rows)
+
+
+def pause_after_loss(losses: int) -> float:
+    """Seconds to wait after so many processes or servers were lost. At first none: it was hardly the task's doing.
+
+    Then more and more, and never the same: if it is the cause, those that were there with it meet it no more.
+    """
+    if losses < 3:
+        return 0.0
+    return float(min(30.0, 0.25 * 2 ** (losses - 3)) * (0.5 + random.random()))

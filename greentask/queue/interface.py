@@ -1,0 +1,135 @@
+"""What a durable queue is to the rest of greentask: one kind of it keeps a file, another could speak to a broker.
+
+Everything here is called in the hub of the queue's owner, and tells him there; nothing blocks. A queue is asked for two
+things that have nothing to do with each other, and one that only carries tasks to workers of its own has the first
+only:
+
+- ``Queue``: take messages, know what became of them;
+- ``Source``: hand out deliveries, as many as there are free slots for, and be told how each ended.
+
+A *message* is enqueued once. A *delivery* is one attempt at running it; it is this server's until it is settled, or
+until the queue takes it back from a server that is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+__all__ = ["FINAL", "Delivery", "Ending", "Found", "How", "Message", "Queue", "Source", "State", "Want"]
+
+State = Literal["waiting", "scheduled", "running", "done", "failed", "revoked", "expired"]
+#: The states in which a task stays.
+FINAL: frozenset[State] = frozenset({"done", "failed", "revoked", "expired"})
+
+#: How an attempt ended: for good, with an error for good (a dead letter), to be tried again after an error, with the
+#: process that ran it, or not at all.
+How = Literal["done", "failed", "retry", "lost", "released"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A task to be run, once it is on disk.
+
+    task, payload
+        Its name, and an object in JSON whose ``args`` are its arguments.
+    priority
+        From -10 to 10; a higher one goes first.
+    delay, at
+        Seconds from now, or a Unix time, before which it doesn't run.
+    key
+        While a task with this key is known, a second one is not enqueued.
+    retries
+        In place of what the task says.
+    ttl
+        Seconds within which it must have begun.
+    """
+
+    task: str
+    payload: bytes
+    priority: int = 0
+    delay: float = 0.0
+    at: float | None = None
+    key: str | None = None
+    retries: int | None = None
+    ttl: float | None = None
+
+
+class Delivery(NamedTuple):
+    """One attempt at running a task. ``handle`` is the queue's own: it knows by it whose delivery it is."""
+
+    id: str
+    task: str
+    payload: bytes
+    failures: int  # attempts that ended with an error
+    losses: int  # attempts that ended with their process or server
+    retries: int | None
+    handle: Any
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt it is, from 1."""
+        return self.failures + self.losses + 1
+
+
+class Ending(NamedTuple):
+    """How an attempt ended: ``body`` is the result or the error object, in JSON; ``delay`` seconds until the next."""
+
+    how: How
+    body: bytes = b""
+    delay: float = 0.0
+
+
+class Want(NamedTuple):
+    """Free slots for deliveries of any of these tasks."""
+
+    tasks: frozenset[str]
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a task. ``result`` and ``error`` are JSON; times are Unix times."""
+
+    id: str
+    task: str
+    state: State
+    enqueued: float | None = None
+    ended: float | None = None
+    attempts: int = 0
+    result: bytes | None = None
+    error: bytes | None = None
+
+
+class Queue(Protocol):
+    """Where messages go."""
+
+    def enqueue(self, messages: Sequence[Message]) -> Future[list[str]]:
+        """Keep them, all or none; their ids, once they are on disk. Fails with ``QueueFull`` or ``QueueError``."""
+
+    def find(self, id: str) -> Future[Found | None]:
+        """What is known of a task; None: nothing (any more)."""
+
+    def revoke(self, id: str) -> Future[bool]:
+        """Have a task that has not begun not begin; False where it has, or is not known."""
+
+    def follow(self, id: str, hear: Callable[[Found], None]) -> Callable[[], None]:
+        """Have ``hear`` called once, when the task is in a final state; the function that is returned ends that."""
+
+
+class Source(Protocol):
+    """Where deliveries come from."""
+
+    def consume(self, deliver: Callable[[list[Delivery]], None], lost: Callable[[], None]) -> None:
+        """Hand out deliveries to ``deliver``; call ``lost`` when all that were handed out have been taken back."""
+
+    def want(self, wants: Iterable[Want]) -> None:
+        """Say that there is room for so many more deliveries."""
+
+    def want_none(self) -> None:
+        """Say that there is room for none any more; one that is on its way may still come."""
+
+    def settle(self, delivery: Delivery, ending: Ending) -> None:
+        """Say how an attempt ended. Kept until it is on disk; of no effect where the delivery was taken back."""

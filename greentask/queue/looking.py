@@ -1,0 +1,136 @@
+"""Looking at a queue's tasks, one by one and as a whole, and changing what a person wants changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .ids import id_text, parse_id
+from .interface import Found, State
+from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
+
+__all__ = ["count", "find", "find_ended", "purge", "retry", "revoke"]
+
+_FINAL: dict[int, State] = {DONE: "done", FAILED: "failed", REVOKED: "revoked", EXPIRED: "expired"}
+
+
+def find(store: Store, text: str) -> Found | None:
+    """What is known of the task of that id; None: nothing."""
+    id = parse_id(text)
+    if id is None:
+        return None
+    row = store.db.execute(
+        "SELECT lane, rank, state, enqueued, ended, attempts, body FROM task WHERE id = ?", (id,)
+    ).fetchone()
+    if row is None:
+        return None
+    lane, rank, state, enqueued, ended, attempts, body = row
+    name = store.name(lane)
+    if state == OPEN:
+        now, attempts = _open_state(store, id, lane, rank)
+        return Found(text, name, now, enqueued, attempts=attempts)
+    result = body if state == DONE else None
+    error = _last_error(store, id) if state == FAILED else None
+    return Found(text, name, _FINAL[state], enqueued, ended, attempts or 0, result, error)
+
+
+def find_ended(store: Store, ids: list[str]) -> list[Found]:
+    """What is known of those of these tasks that have ended."""
+    found = []
+    for text in ids:
+        (state,) = store.db.execute("SELECT state FROM task WHERE id = ?", (parse_id(text),)).fetchone() or (OPEN,)
+        if state != OPEN and (one := find(store, text)) is not None:
+            found.append(one)
+    return found
+
+
+def _open_state(store: Store, id: int, lane: int, rank: int) -> tuple[State, int]:
+    """Where it is, and how many attempts have begun."""
+    row = store.db.execute("SELECT failures + losses FROM running WHERE id = ?", (id,)).fetchone()
+    if row is not None:
+        return "running", row[0] + 1
+    row = store.db.execute(
+        "SELECT failures + losses FROM ready WHERE lane = ? AND rank = ? AND id = ?", (lane, rank, id)
+    ).fetchone()
+    if row is not None:
+        return "waiting", row[0]
+    (attempts,) = store.db.execute("SELECT count(*) FROM failure WHERE id = ?", (id,)).fetchone()
+    return "scheduled", attempts
+
+
+def _last_error(store: Store, id: int) -> bytes | None:
+    row = store.db.execute("SELECT error FROM failure WHERE id = ? ORDER BY attempt DESC LIMIT 1", (id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def revoke(store: Store, text: str) -> bool:
+    """Have a task that has not begun not begin, within a transaction; False where it has, or is not known."""
+    id = parse_id(text)
+    row = store.db.execute("SELECT lane, rank, state FROM task WHERE id = ?", (id,)).fetchone()
+    if id is None or row is None or row[2] != OPEN:
+        return False
+    if store.db.execute("SELECT 1 FROM running WHERE id = ?", (id,)).fetchone() is not None:
+        return False
+    store.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id = ?", (row[0], row[1], id))
+    store.end_without(REVOKED, id)  # what is in `later` is dropped when its moment comes
+    return True
+
+
+def retry(store: Store, text: str) -> bool:
+    """Have a dead letter wait for its turn again, as if it had never been tried, within a transaction."""
+    id = parse_id(text)
+    done = store.db.execute(
+        "UPDATE task SET state = 0, ended = NULL, attempts = NULL, expires = NULL WHERE id = ? AND state = ?",
+        (id, FAILED),
+    ).rowcount
+    if not done or id is None:
+        return False
+    store.db.execute("DELETE FROM failure WHERE id = ?", (id,))
+    store.put_back(id, 0, 0, 0.0)
+    return True
+
+
+def purge(store: Store, text: str) -> bool:
+    """Forget a dead letter, within a transaction."""
+    id = parse_id(text)
+    row = store.db.execute("SELECT key FROM task WHERE id = ? AND state = ?", (id, FAILED)).fetchone()
+    if row is None or id is None:
+        return False
+    store.erase([(id, row[0])])
+    return True
+
+
+def dead(store: Store, limit: int, after: str | None = None) -> list[dict[str, Any]]:
+    """Dead letters, the oldest first, from behind ``after`` on: each with its payload and every attempt's error."""
+    letters = []
+    for id, lane, enqueued, ended, attempts, body in store.db.execute(
+        "SELECT id, lane, enqueued, ended, attempts, body FROM task WHERE state = 2 AND id > ? ORDER BY id LIMIT ?",
+        (0 if after is None else parse_id(after) or 0, limit),
+    ).fetchall():
+        errors = store.db.execute("SELECT attempt, at, error FROM failure WHERE id = ? ORDER BY attempt", (id,))
+        letters.append(
+            {
+                "task": id_text(id),
+                "name": store.name(lane),
+                "enqueued": enqueued,
+                "ended": ended,
+                "attempts": attempts,
+                "payload": body,
+                "errors": errors.fetchall(),
+            }
+        )
+    return letters
+
+
+def count(store: Store) -> dict[str, Any]:
+    """How many tasks wait, run, and have failed; takes time that grows with their number."""
+    one = {
+        name: store.db.execute(f"SELECT count(*) FROM {source}").fetchone()[0]
+        for name, source in (
+            ("waiting", "ready"),
+            ("scheduled", "later"),
+            ("running", "running"),
+            ("failed", "task WHERE state = 2"),
+        )
+    }
+    lanes = store.db.execute("SELECT lane, count(*) FROM ready GROUP BY lane").fetchall()
+    return {**one, "tasks": {store.name(lane): waiting for lane, waiting in lanes}}

@@ -1,0 +1,177 @@
+"""The file of a durable queue: its tables, its version, and whether it can be used.
+
+A task's row stays where it is; which of the small tables beside it has its id says what is to become of it:
+
+=========  ====================================================================================================
+task       every task that is known: its payload, and in its place the result once it has one
+ready      waits for its turn. Its key is the order in which tasks are taken, so that taking costs the same
+           however many wait
+later      waits for a moment, by queue time (``clock`` 0) or by the wall clock (1)
+running    handed out, to that ``holder``
+holder     who has deliveries; ``beat`` changes while he lives
+failure    what came of each attempt that failed
+forget     when a task that has ended is forgotten, by queue time
+key        the idempotency keys of the tasks that are known
+lane       the names of tasks, as numbers
+meta       how queue time goes on
+=========  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ConfigurationError
+
+__all__ = ["VERSION", "check_file", "open_file"]
+
+APPLICATION_ID = 0x67745131
+VERSION = 1
+
+_HEADER = b"SQLite format 3\x00"
+_PAGE = 4096
+_CACHE = 16 * 1024  # KiB
+_BUSY = 10.0  # seconds, for those who hold the file and don't take turns: a backup, somebody's shell
+_CHECKPOINT = 4000  # pages of the log (16 MB) that are written back at once
+
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE lane (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE task (
+    id INTEGER PRIMARY KEY, lane INTEGER NOT NULL, rank INTEGER NOT NULL, state INTEGER NOT NULL,
+    enqueued REAL NOT NULL, ended REAL, expires REAL, retries INTEGER, attempts INTEGER, key TEXT, body BLOB
+);
+CREATE INDEX dead ON task (id) WHERE state = 2;
+CREATE TABLE ready (
+    lane INTEGER, rank INTEGER, id INTEGER, failures INTEGER NOT NULL, losses INTEGER NOT NULL,
+    PRIMARY KEY (lane, rank, id)
+) WITHOUT ROWID;
+CREATE TABLE later (
+    clock INTEGER, due REAL, id INTEGER, failures INTEGER NOT NULL, losses INTEGER NOT NULL,
+    PRIMARY KEY (clock, due, id)
+) WITHOUT ROWID;
+CREATE TABLE running (
+    id INTEGER PRIMARY KEY, holder INTEGER NOT NULL, failures INTEGER NOT NULL, losses INTEGER NOT NULL
+);
+CREATE TABLE holder (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL, name TEXT NOT NULL);
+CREATE TABLE failure (
+    id INTEGER, attempt INTEGER, at REAL NOT NULL, error BLOB NOT NULL, PRIMARY KEY (id, attempt)
+) WITHOUT ROWID;
+CREATE TABLE forget (at REAL, id INTEGER, PRIMARY KEY (at, id)) WITHOUT ROWID;
+CREATE TABLE key (key TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+# What makes a file of version N one of N + 1, in one transaction each.
+_MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
+
+
+def open_file(path: str) -> sqlite3.Connection:
+    """The queue's file, made where there is none, and brought to this version.
+
+    Raises ``ConfigurationError``, which says what to do.
+    """
+    if sqlite3.sqlite_version_info < (3, 33):
+        raise ConfigurationError(f"a queue needs SQLite 3.33 or newer, and this Python has {sqlite3.sqlite_version}")
+    _look_at(path)
+    try:
+        # No transactions but our own; its one thread is whoever calls from now on.
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY)
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"queue {path!r} can't be opened: {error}") from None
+    try:
+        _prepare(db, path)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise ConfigurationError(_explain(path, str(error))) from None
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def check_file(db: sqlite3.Connection, path: str) -> None:
+    """Look for damage, which takes half a second for a million tasks. Raises ``ConfigurationError``."""
+    try:
+        found = "; ".join(str(row[0]) for row in db.execute("PRAGMA quick_check(3)"))
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found != "ok":
+        raise ConfigurationError(_explain(path, found[:300]))
+
+
+def _look_at(path: str) -> None:
+    """What SQLite would not say as clearly."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise ConfigurationError(f"queue {path!r}: there is no folder {folder!r}; make it first")
+    if not os.access(folder, os.W_OK, effective_ids=True):
+        raise ConfigurationError(f"queue {path!r}: its folder {folder!r} must be writable, for the files beside it")
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigurationError(f"queue {path!r} is no file: name a file of its own")
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        raise ConfigurationError(f"queue {path!r} is not ours to write (user {os.geteuid()}): mind its owner and mode")
+    with open(path, "rb") as file:
+        head = file.read(len(_HEADER))
+    if head and head != _HEADER:
+        raise ConfigurationError(
+            f"queue {path!r} is no queue, but another kind of file, which is left as it is: name another one"
+        )
+
+
+def _prepare(db: sqlite3.Connection, path: str) -> None:
+    db.execute(f"PRAGMA page_size = {_PAGE}")
+    owner, version = _value(db, "application_id"), _value(db, "user_version")
+    is_empty = _value(db, "schema_version") == 0
+    if not is_empty and owner != APPLICATION_ID:
+        raise ConfigurationError(f"queue {path!r} is another program's database, which is left as it is: name another")
+    if version > VERSION:
+        raise ConfigurationError(
+            f"queue {path!r} was written by a newer greentask (its version is {version}, the newest known here is "
+            f"{VERSION}): update greentask, or name another file"
+        )
+    if _value(db, "journal_mode = WAL") != "wal":
+        raise ConfigurationError(f"queue {path!r}: its file system can't share memory between processes (no WAL)")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA cache_size = -{_CACHE}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+    db.execute(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT * _PAGE}")
+    db.execute("BEGIN IMMEDIATE")  # of several that open it at once, one makes the tables
+    try:
+        if _value(db, "schema_version") == 0:
+            for statement in filter(str.strip, _TABLES.split(";")):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        else:
+            for older in range(_value(db, "user_version"), VERSION):
+                _MIGRATIONS[older](db)
+                db.execute(f"PRAGMA user_version = {older + 1}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _explain(path: str, said: str) -> str:
+    if "readonly" in said or "read-only" in said:
+        return f"queue {path!r} can't be written ({said}): mind the owner and mode of the file and its folder"
+    if "locked" in said or "busy" in said:
+        return f"queue {path!r} is held by another program ({said}): who has it open?"
+    if "full" in said or "disk I/O" in said:
+        return f"queue {path!r} can't be opened ({said}): is its disk full?"
+    return (
+        f"queue {path!r} is damaged ({said}). Keep a copy of it and of the files beside it, and save what can be read:"
+        f" sqlite3 {path} .recover | sqlite3 NEW"
+    )
+
+
+def _value(db: sqlite3.Connection, pragma: str) -> Any:
+    return db.execute(f"PRAGMA {pragma}").fetchone()[0]

@@ -1,0 +1,220 @@
+"""``SQLiteQueue``: a durable queue in one file, which several servers of one machine may share."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import ConfigurationError, QueueError
+from ..hub.home import find_home
+from . import looking
+from .beside import Beside
+from .clock import Clock
+from .holders import DEFAULT_LEASE, Holders
+from .interface import FINAL, Delivery, Ending, Found, Message, Want
+from .schema import check_file, open_file
+from .store import Store
+from .writer import Listener, Writer
+
+__all__ = ["DEFAULT_RESULT_TTL", "SQLiteQueue"]
+
+#: Seconds for which a task that has ended is known.
+DEFAULT_RESULT_TTL = 86400.0
+_CLOSED_WITHIN = 5.0  # seconds
+
+
+class SQLiteQueue:
+    """A queue in the file at ``path``. Nothing happens before ``open``.
+
+    lease
+        Seconds of silence after which another server's deliveries are taken back. One that has ended is noticed within
+        a second.
+    result_ttl
+        Seconds for which a task that has ended is known, with its result. Dead letters stay.
+    clock
+        For tests.
+
+    It is a ``Queue`` and a ``Source``, for the hub that opens it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        lease: float = DEFAULT_LEASE,
+        result_ttl: float = DEFAULT_RESULT_TTL,
+        clock: Clock | None = None,
+    ) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        if lease < 2:
+            raise ConfigurationError(f"the lease of a queue is in seconds, 2 or more, not {lease!r}")
+        if result_ttl <= 0:
+            raise ConfigurationError(f"result_ttl of a queue is in seconds above 0, not {result_ttl!r}")
+        self._lease = lease
+        self._result_ttl = result_ttl
+        self._clock = clock or Clock()
+        self._open: tuple[Writer, Holders] | None = None
+        self._deliver: Callable[[list[Delivery]], object] = lambda _: None
+        self._lost: Callable[[], object] = lambda: None
+        self._followers: dict[str, list[Callable[[Found], None]]] = {}
+        self._is_looking = self._look_again = False
+        #: Attempts whose end did not count, for they had been taken back.
+        self.refused = 0
+
+    def open(self) -> None:
+        """Open the file, or make it, and begin to write.
+
+        Raises ``ConfigurationError``, which says what to do, where it can't be used.
+        """
+        db = open_file(self.path)
+        try:
+            beside = Beside(self.path)
+            try:
+                store = Store(db, self._clock, self._result_ttl)
+                holders = Holders(store, beside, self._lease, time.monotonic)
+                if not holders.is_anybody_here():
+                    check_file(db, self.path)
+                with beside.turn():
+                    store.begin()
+                    store.keep_time()
+                    holders.me()
+                    store.commit()
+                holders.committed()
+                beside.knock()
+            except BaseException:
+                beside.close()
+                raise
+        except BaseException:
+            db.close()
+            raise
+        listener = Listener(self._hear_deliveries, self._hear_settled, self._hear_lost, self._hear_knock)
+        writer = Writer(find_home(), store, beside, holders, listener)
+        self._open = writer, holders
+        writer.start()
+
+    def close(self) -> None:
+        """Write down what has ended, leave the rest to other servers, and close the file. Blocks for a moment."""
+        if self._open is not None:
+            (writer, _), self._open = self._open, None
+            writer.close(_CLOSED_WITHIN)
+
+    @property
+    def _writer(self) -> Writer:
+        if self._open is None:
+            raise QueueError("the queue is closed")
+        return self._open[0]
+
+    def counters(self) -> dict[str, int]:
+        """What has happened since it was opened."""
+        if self._open is None:
+            return {}
+        writer, holders = self._open
+        return {"commits": writer.commits, "taken_back": holders.taken_back, "refused": self.refused}
+
+    # ---- As a Queue
+
+    def enqueue(self, messages: Sequence[Message]) -> Future[list[str]]:
+        return self._writer.enqueue(messages)
+
+    def find(self, id: str) -> Future[Found | None]:
+        return self._writer.look(lambda store: looking.find(store, id))
+
+    def revoke(self, id: str) -> Future[bool]:
+        return self._writer.change(lambda store: looking.revoke(store, id))
+
+    def follow(self, id: str, hear: Callable[[Found], None]) -> Callable[[], None]:
+        followers = self._followers.setdefault(id, [])
+        followers.append(hear)
+
+        def forget() -> None:
+            if hear in followers:
+                followers.remove(hear)
+            if not followers and self._followers.get(id) is followers:
+                del self._followers[id]
+
+        def look(future: Future[Found | None]) -> None:
+            if future.exception() is None and (found := future.result()) is not None and found.state in FINAL:
+                self._tell(found)
+
+        self.find(id).add_done_callback(look)  # it may have ended before
+        return forget
+
+    # ---- As a Source
+
+    def consume(self, deliver: Callable[[list[Delivery]], None], lost: Callable[[], None]) -> None:
+        self._deliver, self._lost = deliver, lost
+
+    def want(self, wants: Iterable[Want]) -> None:
+        self._writer.want(wants)
+
+    def want_none(self) -> None:
+        self._writer.want_none()
+
+    def settle(self, delivery: Delivery, ending: Ending) -> None:
+        self._writer.settle(delivery, ending)
+
+    # ---- For people
+
+    def dead(self, limit: int = 100, after: str | None = None) -> Future[list[dict[str, Any]]]:
+        """Dead letters, the oldest first, from behind the task ``after`` on."""
+        return self._writer.look(lambda store: looking.dead(store, limit, after))
+
+    def retry(self, id: str) -> Future[bool]:
+        """Have a dead letter wait for its turn again; False where there is no such dead letter."""
+        return self._writer.change(lambda store: looking.retry(store, id))
+
+    def purge(self, id: str) -> Future[bool]:
+        """Forget a dead letter; False where there is no such dead letter."""
+        return self._writer.change(lambda store: looking.purge(store, id))
+
+    def count(self) -> Future[dict[str, Any]]:
+        """How many tasks wait, run and have failed."""
+        return self._writer.look(looking.count)
+
+    # ---- What the writer says
+
+    def _hear_deliveries(self, deliveries: list[Delivery]) -> None:
+        self._deliver(deliveries)
+
+    def _hear_settled(self, settled: Sequence[tuple[Delivery, Ending]], counted: Sequence[bool]) -> None:
+        self.refused += counted.count(False)
+        if not self._followers:
+            return
+        for (delivery, ending), counts in zip(settled, counted):
+            if counts and delivery.id in self._followers:
+                if ending.how == "done":
+                    attempt = delivery.attempt
+                    self._tell(Found(delivery.id, delivery.task, "done", attempts=attempt, result=ending.body))
+                elif ending.how == "failed":
+                    attempt = delivery.attempt
+                    self._tell(Found(delivery.id, delivery.task, "failed", attempts=attempt, error=ending.body))
+
+    def _hear_lost(self) -> None:
+        self._lost()
+
+    def _hear_knock(self) -> None:
+        """Tasks may have ended that nobody tells us of."""
+        if not self._followers or self._open is None:
+            return
+        if self._is_looking:
+            self._look_again = True
+            return
+        self._is_looking = True
+        ids = list(self._followers)
+        self._writer.look(lambda store: looking.find_ended(store, ids)).add_done_callback(self._looked)
+
+    def _looked(self, future: Future[list[Found]]) -> None:
+        self._is_looking = False
+        if future.exception() is None:
+            for found in future.result():
+                self._tell(found)
+        if self._look_again:
+            self._look_again = False
+            self._hear_knock()
+
+    def _tell(self, found: Found) -> None:
+        for hear in list(self._followers.pop(found.id, ())):
+            hear(found)

@@ -1,0 +1,383 @@
+"""The thread that has a queue's file: everything that arrives while one commit is on its way shares the next one.
+
+The hub posts operations, and is told what became of them; it never waits for the disk. The thread takes what has
+arrived, does all of it in one transaction, and then tells the hub, at once, of everything that is on disk now. Where
+nothing arrives it sleeps, until a task's moment has come, another server knocks, or it is time to look at the others.
+
+One transaction is: a sign of life; what has ended, what is to be changed, what is enqueued; those whose moment has
+come; and then tasks for the free slots. So a task that comes while a slot is free costs no second commit.
+
+Where the file can't be written (its disk is full, say), what is to be enqueued is refused. What has ended stays here
+until it can be written, and its slots are not filled meanwhile, so there is no end to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from gevent import monkey
+
+from ..errors import QueueError, QueueFull
+from ..hub.future import HomeFuture
+from ..hub.home import Home, allocate_lock
+from .beside import Beside
+from .holders import TICK, Holders
+from .ids import id_text
+from .interface import Delivery, Ending, Message, Want
+from .store import Store
+
+__all__ = ["Listener", "Writer"]
+
+logger = logging.getLogger(__name__)
+
+_start_thread: Callable[..., int] = monkey.get_original("_thread", "start_new_thread")
+_poll: Callable[[], Any] = monkey.get_original("select", "poll")
+_POLLIN = 1
+
+_MOST = 2000  # operations in one transaction
+_MOST_BYTES = 32 * 1024 * 1024  # of what is enqueued in one transaction
+_PAUSE = 0.25  # seconds between attempts at writing to a file that could not be written
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is told in the hub: ``deliveries`` to be run, what was ``settled`` and whether that counted; that what was
+    delivered is ``lost``, for others have it; and that another server has written something (``knocked``).
+    """
+
+    deliveries: Callable[[list[Delivery]], object]
+    settled: Callable[[Sequence[tuple[Delivery, Ending]], Sequence[bool]], object]
+    lost: Callable[[], object]
+    knocked: Callable[[], object]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is done in one transaction, and then what came of it."""
+
+    settled: list[tuple[Delivery, Ending]] = field(default_factory=list)
+    changes: list[tuple[Callable[[Store], Any], Future[Any]]] = field(default_factory=list)
+    enqueued: list[tuple[Sequence[Message], Future[list[str]]]] = field(default_factory=list)
+    counted: list[bool] = field(default_factory=list)
+    outcomes: list[tuple[Future[Any], Any]] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    is_lost: bool = False
+    has_ended_some: bool = False
+
+    def __len__(self) -> int:
+        return len(self.settled) + len(self.changes) + len(self.enqueued)
+
+
+class Writer:
+    """That thread. Its public methods are for the hub of ``home``."""
+
+    def __init__(self, home: Home, store: Store, beside: Beside, holders: Holders, listener: Listener) -> None:
+        self._home = home
+        self._store = store
+        self._beside = beside
+        self._holders = holders
+        self._listener = listener
+        self._arrived: deque[tuple[str, Any, Any]] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._is_asleep = False
+        self._is_closing = False
+        self._ended = allocate_lock()
+        self._ended.acquire()
+        # The thread's own:
+        self._slots: dict[frozenset[str], int] = {}
+        self._kept = _Batch()  # what could not be written yet
+        self._is_stuck = False
+        self._ticked_at = 0.0
+        self._has_company = False
+        self._held = 0  # deliveries that are not settled
+        #: Transactions so far.
+        self.commits = 0
+
+    # ---- In the hub
+
+    def start(self) -> None:
+        """Start the thread."""
+        _start_thread(self._run, ())
+
+    def enqueue(self, messages: Sequence[Message]) -> Future[list[str]]:
+        """Keep messages, all or none; their ids."""
+        return self._ask("enqueue", messages)
+
+    def change(self, change: Callable[[Store], Any]) -> Future[Any]:
+        """What a function comes to that is called within a transaction."""
+        return self._ask("change", change)
+
+    def look(self, look: Callable[[Store], Any]) -> Future[Any]:
+        """What a function comes to that is quick, and only looks."""
+        return self._ask("look", look)
+
+    def settle(self, delivery: Delivery, ending: Ending) -> None:
+        """An attempt has ended."""
+        self._post("settle", delivery, ending)
+
+    def want(self, wants: Iterable[Want]) -> None:
+        """There are so many free slots more."""
+        self._post("want", tuple(wants), None)
+
+    def want_none(self) -> None:
+        """There is no free slot any more."""
+        self._post("want", None, None)
+
+    def close(self, within: float) -> bool:
+        """Write down what has ended, leave the rest to others, and end; False where that takes longer. Blocks."""
+        self._is_closing = True
+        os.eventfd_write(self._wake, 1)
+        return bool(self._ended.acquire(True, within))
+
+    def _ask(self, kind: str, what: Any) -> Future[Any]:
+        future = HomeFuture(self._home)
+        self._post(kind, what, future)
+        return future
+
+    def _post(self, kind: str, what: Any, more: Any) -> None:
+        self._arrived.append((kind, what, more))
+        if self._is_asleep:
+            self._is_asleep = False
+            os.eventfd_write(self._wake, 1)
+
+    # ---- The thread
+
+    def _run(self) -> None:
+        poll = _poll()
+        poll.register(self._wake, _POLLIN)
+        poll.register(self._beside.knocks, _POLLIN)
+        try:
+            is_over = False
+            while not is_over:
+                self._sleep(poll)
+                is_over = self._is_closing and len(self._arrived) <= _MOST
+                try:
+                    self._turn()
+                except Exception:
+                    logger.exception("the queue's thread goes on after an error of its own")
+                    self._is_stuck = True  # so that it doesn't spin
+            self._leave()
+        finally:
+            self._ended.release()
+
+    def _sleep(self, poll: Any) -> None:
+        if self._is_stuck:
+            poll.unregister(self._beside.knocks)
+            poll.poll(0 if self._is_closing else _PAUSE * 1000)
+            poll.register(self._beside.knocks, _POLLIN)
+        else:
+            self._is_asleep = True
+            moment = self._store.next_moment() if self._slots else None
+            if not (self._arrived or self._is_closing):  # else it came before we were known to be asleep
+                poll.poll(1000 * (TICK if moment is None else min(TICK, moment)) + 0.5)
+            self._is_asleep = False
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            pass
+
+    def _turn(self) -> None:
+        batch, looks = self._collect()
+        knocked = self._beside.hear_knocks()
+        overdue: list[tuple[int, int]] = []
+        is_tick = time.monotonic() - self._ticked_at >= TICK
+        if is_tick or (knocked and not self._has_company):
+            self._ticked_at = time.monotonic()
+            overdue = self._holders.overdue()
+            self._has_company = self._holders.has_company
+        if self._is_stuck:
+            self._try_again(batch, overdue)
+        elif len(batch) or overdue or self._has_own_work(is_tick):
+            self._write(batch, overdue)
+        for look, future in looks:
+            self._answer_look(look, future)
+        if knocked:
+            self._home.post(self._listener.knocked)
+
+    def _collect(self) -> tuple[_Batch, list[tuple[Callable[[Store], Any], Future[Any]]]]:
+        batch, looks, room = self._kept, [], _MOST_BYTES
+        self._kept = _Batch()
+        for _ in range(min(len(self._arrived), _MOST)):
+            kind, what, more = self._arrived.popleft()
+            if kind == "settle":
+                batch.settled.append((what, more))
+            elif kind == "enqueue":
+                batch.enqueued.append((what, more))
+                room -= sum(len(message.payload) for message in what)
+                if room <= 0:
+                    break
+            elif kind == "want":
+                self._hear_wants(what)
+            elif kind == "change":
+                batch.changes.append((what, more))
+            else:
+                looks.append((what, more))
+        return batch, looks
+
+    def _hear_wants(self, wants: tuple[Want, ...] | None) -> None:
+        if wants is None:
+            self._slots.clear()
+            return
+        for want in wants:
+            self._slots[want.tasks] = self._slots.get(want.tasks, 0) + want.slots
+
+    def _has_own_work(self, is_tick: bool) -> bool:
+        """Whether there is something to write that nobody asks for."""
+        if self._held and self._holders.is_due():
+            return True
+        if is_tick and self._store.has_forgettable():
+            return True
+        if not self._slots:
+            return False
+        moment = self._store.next_moment()
+        return (moment is not None and moment <= 0) or self._store.has_ready(self._wants())
+
+    def _wants(self) -> list[Want]:
+        return [Want(tasks, slots) for tasks, slots in self._slots.items() if slots > 0]
+
+    def _answer_look(self, look: Callable[[Store], Any], future: Future[Any]) -> None:
+        try:
+            found = look(self._store)
+        except Exception as error:
+            self._home.post(future.set_exception, _explained(error))
+        else:
+            self._home.post(future.set_result, found)
+
+    # ---- Writing
+
+    def _write(self, batch: _Batch, overdue: Sequence[tuple[int, int]], *, takes: bool = True) -> bool:
+        """One transaction; whether it is on disk. Where it isn't, everybody who is concerned knows."""
+        try:
+            self._transact(batch, overdue, takes=takes)
+        except Exception as error:
+            self._holders.rolled_back()
+            self._store.rollback()
+            batch.counted, batch.outcomes, batch.deliveries = [], [], []
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError):
+                self._stuck(batch, error)
+            elif len(batch) > 1:
+                self._write_apart(batch)
+            else:
+                self._fail(batch, error)
+            return False
+        self._holders.committed()
+        self.commits += 1
+        self._held += len(batch.deliveries) - len(batch.settled)
+        for delivery in batch.deliveries:
+            for tasks in self._slots:
+                if delivery.task in tasks:
+                    self._slots[tasks] -= 1
+        self._home.post(self._finish, batch)
+        if self._has_company and (batch.settled or batch.enqueued or batch.changes or overdue):
+            self._beside.knock()
+        return True
+
+    def _transact(self, batch: _Batch, overdue: Sequence[tuple[int, int]], *, takes: bool) -> None:
+        store, holders = self._store, self._holders
+        with self._beside.turn():
+            store.begin()
+            if self._held and holders.is_due():
+                batch.is_lost = not holders.beat()
+            if batch.settled:
+                batch.counted = store.settle(batch.settled)
+            for change, future in batch.changes:
+                batch.outcomes.append((future, change(store)))
+            if batch.enqueued:
+                ids = iter(store.enqueue([message for messages, _ in batch.enqueued for message in messages]))
+                for messages, future in batch.enqueued:
+                    batch.outcomes.append((future, [id_text(next(ids)) for _ in messages]))
+            for holder, beat in overdue:
+                holders.take_back(holder, beat)
+            store.ripen()
+            store.forget()
+            if takes and not batch.is_lost and (wants := self._wants()):
+                batch.deliveries = store.take(wants, holders.me())
+            store.commit()
+            batch.has_ended_some = store.has_ended_some
+
+    def _finish(self, batch: _Batch) -> None:
+        """In the hub: tell everybody."""
+        for future, value in batch.outcomes:
+            future.set_result(value)
+        if batch.settled:
+            self._listener.settled(batch.settled, batch.counted)
+        if batch.has_ended_some:
+            self._listener.knocked()
+        if batch.is_lost:
+            self._listener.lost()
+        if batch.deliveries:
+            self._listener.deliveries(batch.deliveries)
+
+    # ---- Where that fails
+
+    def _write_apart(self, batch: _Batch) -> None:
+        """One of them can't be done: each for itself."""
+        for settled in batch.settled:
+            self._write(_Batch(settled=[settled]), ())
+        for change in batch.changes:
+            self._write(_Batch(changes=[change]), ())
+        for enqueued in batch.enqueued:
+            self._write(_Batch(enqueued=[enqueued]), ())
+
+    def _fail(self, batch: _Batch, error: Exception) -> None:
+        for _, future in (*batch.changes, *batch.enqueued):
+            self._home.post(future.set_exception, error)
+        if batch.settled or not len(batch):
+            logger.error("the queue could not write down how a task ended", exc_info=error)
+
+    def _stuck(self, batch: _Batch, error: sqlite3.DatabaseError) -> None:
+        """The file can't be written: refuse what can be refused, and keep the rest."""
+        if not self._is_stuck:
+            logger.error("the queue's file can't be written, and is tried again: %s", error)
+        self._is_stuck = True
+        self._kept.settled += batch.settled
+        refused = _explained(error)
+        for _, future in (*batch.changes, *batch.enqueued):
+            self._home.post(future.set_exception, refused)
+
+    def _try_again(self, batch: _Batch, overdue: Sequence[tuple[int, int]]) -> None:
+        """What has ended first: it may just fit."""
+        rest = _Batch(changes=batch.changes, enqueued=batch.enqueued)
+        if not self._write(_Batch(settled=batch.settled), overdue, takes=False):
+            refused = QueueFull("the queue's file can't be written at the moment: is its disk full?")
+            for _, future in (*rest.changes, *rest.enqueued):
+                self._home.post(future.set_exception, refused)
+        elif self._write(rest, ()):
+            self._is_stuck = False
+            logger.warning("the queue's file can be written again")
+
+    def _leave(self) -> None:
+        """At the end: others may have at once what was not run here."""
+        while self._arrived:
+            kind, _, future = self._arrived.popleft()
+            if kind in ("enqueue", "change", "look"):
+                self._home.post(future.set_exception, QueueError("the queue was closed"))
+        try:
+            with self._beside.turn():
+                self._store.begin()
+                self._holders.leave()
+                self._store.keep_time()
+                self._store.commit()
+            if self._has_company:
+                self._beside.knock()
+        except sqlite3.Error as error:
+            logger.error("the queue could not be left in good order: %s", error)
+            self._store.rollback()
+        self._store.db.close()
+        self._beside.close()
+        os.close(self._wake)
+
+
+def _explained(error: Exception) -> Exception:
+    said = str(error)
+    if "full" in said or "disk I/O" in said:
+        return QueueFull(f"the queue can't take it: {said}")
+    return QueueError(f"the queue's file can't be used: {said}") if isinstance(error, sqlite3.Error) else error

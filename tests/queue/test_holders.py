@@ -1,0 +1,169 @@
+"""Who is alive, and how tasks come back from those who are not (D5 and D6 of the faults, step by step)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from greentask.queue import looking
+from greentask.queue.beside import Beside
+from greentask.queue.holders import MOST_SERVERS_LOST, TICK, Holders, pause_after_loss
+from greentask.queue.interface import Delivery, Ending, Want
+from greentask.queue.store import Store
+from support.queues import FakeClock, message, open_store, transact
+
+LEASE = 5.0
+WANTS = [Want(frozenset({"add"}), 10)]
+
+
+class Server:
+    """A server's part of the queue, in this thread."""
+
+    def __init__(self, path: Path, clock: FakeClock) -> None:
+        self.store: Store = open_store(path, clock.as_clock())
+        self.beside = Beside(str(path))
+        self.holders = Holders(self.store, self.beside, LEASE, lambda: clock.steady)
+        self.do(self.holders.me)
+
+    def do(self, work: object) -> None:
+        transact(self.store, work)  # type: ignore[arg-type]
+        self.holders.committed()
+
+    def take(self) -> list[Delivery]:
+        return transact(self.store, lambda: (self.store.ripen() and []) or self.store.take(WANTS, self.holders.me()))
+
+    def look(self) -> int:
+        """Look at the others once; how many deliveries were taken back."""
+        overdue = self.holders.overdue()
+        return transact(self.store, lambda: sum(self.holders.take_back(*one) for one in overdue))
+
+    def settle(self, delivery: Delivery) -> bool:
+        return transact(self.store, lambda: self.store.settle([(delivery, Ending("done", b"3"))]))[0]
+
+    def die(self) -> None:
+        """As with SIGKILL: the kernel closes what was open."""
+        self.store.db.close()
+        self.beside.close()
+
+
+@pytest.fixture
+def servers(path: Path, clock: FakeClock) -> Iterator[tuple[Server, Server]]:
+    one, other = Server(path, clock), Server(path, clock)
+    one.do(lambda: one.store.enqueue([message(), message()]))
+    yield one, other
+    for server in (one, other):
+        try:
+            server.die()
+        except OSError:
+            pass  # a test's
+
+
+def test_what_a_dead_server_had_comes_back_at_once(servers: tuple[Server, Server]) -> None:
+    one, other = servers
+    assert len(one.take()) == 2
+    assert other.look() == 0
+    one.die()
+    assert other.look() == 2
+    assert other.look() == 0
+    assert [delivery.attempt for delivery in other.take()] == [2, 2]
+
+
+def test_a_silent_server_loses_what_it_had(servers: tuple[Server, Server], clock: FakeClock) -> None:
+    one, other = servers
+    mine = one.take()
+    other.look()
+    for _ in range(int(LEASE) - 1):
+        clock.pass_by(TICK)
+        assert other.look() == 0
+    clock.pass_by(TICK)
+    assert other.look() == 2
+    theirs = other.take()
+    assert not one.settle(mine[0]), "it wakes, and is late"
+    assert other.settle(theirs[0])
+    one.store.begin()
+    assert not one.holders.beat(), "so it knows"
+    one.store.commit()
+    one.do(lambda: one.store.enqueue([message()]))
+    assert len(one.take()) == 1, "and begins anew"
+    assert other.look() == 0
+
+
+def test_a_server_that_beats_keeps_what_it_has(servers: tuple[Server, Server], clock: FakeClock) -> None:
+    one, other = servers
+    one.take()
+    for _ in range(20):
+        clock.pass_by(TICK)
+        assert one.holders.is_due()
+        one.do(one.holders.beat)
+        assert other.look() == 0
+
+
+def test_a_server_with_nothing_to_do_may_be_silent(servers: tuple[Server, Server], clock: FakeClock) -> None:
+    one, other = servers
+    for _ in range(20):
+        clock.pass_by(TICK)
+        assert other.look() == 0
+    assert len(one.take()) == 2
+    clock.pass_by(TICK)
+    assert other.look() == 0
+
+
+def test_nobody_was_silent_where_everybody_was_stopped(servers: tuple[Server, Server], clock: FakeClock) -> None:
+    one, other = servers
+    one.take()
+    other.look()
+    clock.pass_by(3600)
+    assert other.look() == 0
+    one.do(one.holders.beat)
+    clock.pass_by(3600)
+    assert other.look() == 0
+
+
+def test_the_wall_clock_does_not_matter(servers: tuple[Server, Server], clock: FakeClock) -> None:
+    one, other = servers
+    one.take()
+    for hours in (5, -10, 100):
+        clock.set_by(hours * 3600.0)
+        clock.pass_by(TICK)
+        one.do(one.holders.beat)
+        assert other.look() == 0
+
+
+def test_who_leaves_in_good_order_leaves_it_to_others(servers: tuple[Server, Server]) -> None:
+    one, other = servers
+    one.take()
+    one.do(one.holders.leave)
+    assert [delivery.attempt for delivery in other.take()] == [1, 1]
+
+
+def test_what_was_there_when_many_servers_died_is_a_dead_letter(path: Path, clock: FakeClock) -> None:
+    watcher = Server(path, clock)
+    watcher.do(lambda: watcher.store.enqueue([message()]))
+    for died in range(MOST_SERVERS_LOST):
+        poisoned = Server(path, clock)
+        (delivery,) = poisoned.take()
+        assert delivery.attempt == died + 1
+        poisoned.die()
+        assert watcher.look() == 1
+        clock.pass_by(100)
+    assert watcher.take() == []
+    (letter,) = looking.dead(watcher.store, 10)
+    assert b"WorkerLost" in letter["errors"][0][2]
+    watcher.die()
+
+
+def test_the_first_losses_cost_no_time() -> None:
+    assert pause_after_loss(1) == pause_after_loss(2) == 0
+    assert 0 < pause_after_loss(3) < pause_after_loss(6) < pause_after_loss(12) <= 45
+
+
+def test_writers_take_turns(path: Path) -> None:
+    one, other = Beside(str(path)), Beside(str(path))
+    with one.turn():
+        assert other.is_held(0)
+    assert not other.is_held(0)
+    other.knock()
+    assert one.hear_knocks()
+    assert not one.hear_knocks()
+    one.close()
+    other.close()

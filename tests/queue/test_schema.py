@@ -1,0 +1,107 @@
+"""Which files can be a queue, and what is said of the others (D3 of the faults)."""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from greentask.errors import ConfigurationError
+from greentask.queue.schema import VERSION, check_file, open_file
+from greentask.queue.sqlite import SQLiteQueue
+from support.queues import message
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        SQLiteQueue(path).open()
+    assert str(path) in str(caught.value), "which file it is"
+    return str(caught.value)
+
+
+def test_a_new_file_is_made_and_known_again(path: Path) -> None:
+    open_file(str(path)).close()
+    db = open_file(str(path))
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert db.execute("PRAGMA synchronous").fetchone() == (2,)
+    check_file(db, str(path))
+    db.close()
+
+
+def test_an_empty_file_becomes_a_queue(path: Path) -> None:
+    path.touch()
+    open_file(str(path)).close()
+
+
+def test_another_kind_of_file_is_left_as_it_is(path: Path) -> None:
+    path.write_bytes(b"Dear diary, " * 1000)
+    assert "no queue, but another kind of file" in refusal(path)
+    assert path.read_bytes() == b"Dear diary, " * 1000
+
+
+def test_another_programs_database_is_left_as_it_is(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE customers (name)")
+    db.close()
+    before = path.read_bytes()
+    assert "another program's database" in refusal(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_a_newer_version_is_left_as_it_is(path: Path) -> None:
+    db = open_file(str(path))
+    db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    db.close()
+    assert "newer greentask" in refusal(path)
+
+
+def test_a_folder_that_is_not_there(path: Path) -> None:
+    assert "no folder" in refusal(path / "tasks.db")
+
+
+def test_a_folder_in_its_place(path: Path) -> None:
+    path.mkdir()
+    assert "is no file" in refusal(path)
+
+
+def test_a_file_that_may_not_be_written() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # which others can reach, unlike pytest's
+        path = Path(folder, "tasks.db")
+        open_file(str(path)).close()
+        path.chmod(0o444)
+        for mode, told in ((0o777, "is not ours to write"), (0o555, "must be writable")):
+            Path(folder).chmod(mode)
+            with as_nobody():
+                assert told in refusal(path)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """While inside, not be root, who may write everything."""
+    us = os.geteuid()
+    if us == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if us == 0:
+            os.seteuid(us)
+
+
+def test_a_damaged_file_is_seen_at_the_start(path: Path) -> None:
+    queue = SQLiteQueue(path)
+    queue.open()
+    queue.enqueue([message(args=f"[{number}]") for number in range(5000)]).result(10)
+    queue.close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    with path.open("r+b") as file:
+        file.seek(20 * 4096)
+        file.write(os.urandom(40 * 4096))
+    said = refusal(path)
+    assert "is damaged" in said
+    assert ".recover" in said, "and what to do"

@@ -1,0 +1,111 @@
+"""A queue in a file, as its owner sees it: in the hub, without waiting for the disk."""
+
+from pathlib import Path
+
+import pytest
+
+from greentask.errors import QueueError
+from greentask.queue.interface import Found
+from greentask.queue.sqlite import SQLiteQueue
+from support.queues import FakeClock, Taker, message
+from support.waiting import wait_until
+
+WITHIN = 10.0
+
+
+def test_a_task_goes_in_and_its_result_comes_out(queue: SQLiteQueue) -> None:
+    taker = Taker(queue)
+    taker.want(5)
+    (id,) = queue.enqueue([message()]).result(WITHIN)
+    (delivery,) = taker.wait_for(1)
+    assert (delivery.id, delivery.task, delivery.payload, delivery.attempt) == (id, "add", b'{"args":[1, 2]}', 1)
+    heard: list[Found] = []
+    queue.follow(id, heard.append)
+    assert queue.find(id).result(WITHIN).state == "running"
+    taker.settle(delivery, "done", b"3")
+    (found,) = wait_until(lambda: heard)
+    assert (found.state, found.result) == ("done", b"3")
+    found = queue.find(id).result(WITHIN)
+    assert (found.state, found.result, found.attempts) == ("done", b"3", 1)
+
+
+def test_what_ended_before_is_told_as_well(queue: SQLiteQueue) -> None:
+    taker = Taker(queue)
+    taker.want(1)
+    (id,) = queue.enqueue([message()]).result(WITHIN)
+    taker.settle(taker.wait_for(1)[0], "failed", b'{"type":"ValueError","message":"no"}')
+    heard: list[Found] = []
+    queue.follow(id, heard.append)
+    (found,) = wait_until(lambda: heard)
+    assert (found.state, found.error) == ("failed", b'{"type":"ValueError","message":"no"}')
+
+
+def test_no_more_are_handed_out_than_there_are_slots(queue: SQLiteQueue) -> None:
+    taker = Taker(queue)
+    queue.enqueue([message() for _ in range(10)]).result(WITHIN)
+    taker.want(3)
+    taker.wait_for(3)
+    queue.enqueue([message()]).result(WITHIN)  # another transaction
+    assert len(taker.got) == 3
+    taker.want(20)
+    taker.wait_for(11)
+
+
+def test_a_task_waits_until_its_moment(queue: SQLiteQueue, clock: FakeClock) -> None:
+    taker = Taker(queue)
+    taker.want(5)
+    (id,) = queue.enqueue([message(delay=60.0)]).result(WITHIN)
+    assert queue.find(id).result(WITHIN).state == "scheduled"
+    clock.pass_by(59)
+    queue.enqueue([message("other")]).result(WITHIN)
+    assert not taker.got
+    clock.pass_by(2)
+    taker.wait_for(1)
+
+
+def test_what_was_not_settled_is_handed_out_again_after_a_close(path: Path, clock: FakeClock) -> None:
+    first, second = SQLiteQueue(path), SQLiteQueue(path)
+    first.open()
+    taker = Taker(first)
+    first.enqueue([message(), message()]).result(WITHIN)
+    taker.want(2)
+    one, two = taker.wait_for(2)
+    taker.settle(one)
+    first.close()
+    second.open()
+    try:
+        taker = Taker(second)
+        taker.want(2)
+        (again,) = taker.wait_for(1)
+        assert (again.id, again.attempt) == (two.id, 1), "a stop in good order is no attempt"
+        assert second.find(one.id).result(WITHIN).state == "done"
+    finally:
+        second.close()
+
+
+def test_two_servers_share_a_file(path: Path) -> None:
+    queues = [SQLiteQueue(path), SQLiteQueue(path)]
+    takers = []
+    for queue in queues:
+        queue.open()
+        takers.append(Taker(queue))
+        takers[-1].want(1000)
+    try:
+        ids = [id for queue in queues for id in queue.enqueue([message() for _ in range(500)]).result(WITHIN)]
+        wait_until(lambda: sum(len(taker.got) for taker in takers) == 1000)
+        assert sorted(delivery.id for taker in takers for delivery in taker.got) == sorted(ids)
+        heard: list[Found] = []
+        followed = takers[0].got[0]
+        queues[1].follow(followed.id, heard.append)
+        queues[1].find(followed.id).result(WITHIN)
+        takers[0].settle(followed)
+        assert wait_until(lambda: heard, 0.5, "news from the other server, before its next look")[0].state == "done"
+    finally:
+        for queue in queues:
+            queue.close()
+
+
+def test_a_closed_queue_says_so(queue: SQLiteQueue) -> None:
+    queue.close()
+    with pytest.raises(QueueError, match="closed"):
+        queue.enqueue([message()])

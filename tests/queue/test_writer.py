@@ -1,0 +1,125 @@
+"""The thread that writes: what shares a commit, and what happens where the file can't be written."""
+
+import random
+import threading
+from concurrent.futures import wait
+from pathlib import Path
+
+import pytest
+
+from greentask.errors import QueueError, QueueFull
+from greentask.queue.interface import Want
+from greentask.queue.sqlite import SQLiteQueue
+from support.queues import Taker, message
+from support.waiting import wait_until
+
+WITHIN = 10.0
+
+
+def test_what_arrives_together_shares_a_commit(queue: SQLiteQueue) -> None:
+    before = queue.counters()["commits"]
+    futures = [queue.enqueue([message()]) for _ in range(1000)]
+    wait(futures, WITHIN)
+    assert len({future.result()[0] for future in futures}) == 1000
+    assert queue.counters()["commits"] - before < 50
+
+
+def test_a_task_that_finds_a_free_slot_costs_one_commit(queue: SQLiteQueue) -> None:
+    taker = Taker(queue)
+    taker.want(5)
+    queue.enqueue([message()]).result(WITHIN)
+    before = queue.counters()["commits"]
+    queue.enqueue([message()]).result(WITHIN)
+    taker.wait_for(2)
+    assert queue.counters()["commits"] - before == 1
+
+
+def test_one_that_cannot_be_kept_is_refused_alone(queue: SQLiteQueue) -> None:
+    good = [queue.enqueue([message()]) for _ in range(3)]
+    bad = queue.enqueue([message(priority=2**70)])
+    more = [queue.enqueue([message()]) for _ in range(3)]
+    assert all(future.result(WITHIN) for future in (*good, *more))
+    with pytest.raises(OverflowError):
+        bad.result(WITHIN)
+
+
+def test_nobody_waits_for_an_answer_after_the_end(queue: SQLiteQueue) -> None:
+    futures = [queue.enqueue([message()]) for _ in range(5000)]
+    queue.close()
+    for future in futures:
+        try:
+            assert future.result(WITHIN)
+        except QueueError:
+            pass
+
+
+def fill(queue: SQLiteQueue, pages: int) -> None:
+    """Let the file have no more than so many pages from what it has."""
+
+    def limit(store: object) -> None:
+        (used,) = store.db.execute("PRAGMA page_count").fetchone()  # type: ignore[attr-defined]
+        store.db.execute(f"PRAGMA max_page_count = {used + pages}")  # type: ignore[attr-defined]
+
+    queue._writer.look(limit).result(WITHIN)
+
+
+def test_a_full_disk_refuses_and_loses_nothing(path: Path) -> None:
+    """D2 of the faults, where SQLite says that the disk is full."""
+    queue = SQLiteQueue(path)
+    queue.open()
+    taker = Taker(queue)
+    kept = queue.enqueue([message() for _ in range(10)]).result(WITHIN)
+    taker.want(10)
+    taker.wait_for(10)
+    fill(queue, 3)
+    large = "[" + "1" * 3000 + "]"
+    answers = [queue.enqueue([message("other", args=large)]).exception(WITHIN) for _ in range(30)]
+    accepted = answers.count(None)
+    assert {type(answer) for answer in answers[accepted:]} == {QueueFull}, "all from the first one on"
+    for delivery in taker.got:
+        taker.settle(delivery, "done", b'"' + b"r" * 5000 + b'"')
+    with pytest.raises(QueueFull):
+        queue.enqueue([message(args=large)]).result(WITHIN)
+    assert queue.find(kept[0]).result(WITHIN).state == "running", "its result has no room either"
+    fill(queue, 1000)
+    wait_until(lambda: queue.find(kept[-1]).result(WITHIN).state == "done", WITHIN, "what had ended is written down")
+    assert [queue.find(id).result(WITHIN).state for id in kept] == ["done"] * 10
+    assert queue.enqueue([message(args=large)]).result(WITHIN)
+    assert queue.count().result(WITHIN)["tasks"] == {"add": 1, "other": accepted}
+    queue.close()
+
+
+def test_several_threads_and_queues_lose_nothing(path: Path) -> None:
+    """Two servers on one file, with callers in many threads: each task is handed out once."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    queues = [SQLiteQueue(path), SQLiteQueue(path)]
+    takers = []
+    for queue in queues:
+        queue.open()
+        takers.append(Taker(queue, ("add", "b")))
+    ids: list[str] = []
+
+    def enqueue(queue: SQLiteQueue, names: list[str]) -> None:
+        for name in names:
+            ids.extend(queue.enqueue([message(name) for _ in range(3)]).result(WITHIN))
+
+    threads = [
+        threading.Thread(target=enqueue, args=(queue, [chance.choice(("add", "b")) for _ in range(10)]))
+        for queue in queues
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        for queue, taker in zip(queues, takers):
+            queue.want([Want(taker.tasks, chance.randint(1, 40))])
+    for thread in threads:
+        thread.join()
+    for queue, taker in zip(queues, takers):
+        queue.want([Want(taker.tasks, 500)])
+    wait_until(lambda: sum(len(taker.got) for taker in takers) >= 480)
+    assert sorted(one.id for taker in takers for one in taker.got) == sorted(ids)
+    for queue in queues:
+        queue.close()

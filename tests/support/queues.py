@@ -1,0 +1,78 @@
+"""What tests of durable queues share: a clock to be set, and somebody who takes deliveries."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from greentask.queue.clock import Clock
+from greentask.queue.interface import Delivery, Ending, Message, Want
+from greentask.queue.schema import open_file
+from greentask.queue.sqlite import SQLiteQueue
+from greentask.queue.store import Store
+from support.waiting import wait_until
+
+T = TypeVar("T")
+
+
+class FakeClock:
+    """A machine's clocks, which stand still until they are told otherwise."""
+
+    def __init__(self, wall: float = 1_800_000_000.0, steady: float = 1000.0) -> None:
+        self.wall = wall
+        self.steady = steady
+
+    def as_clock(self, boot: str = "this one") -> Clock:
+        return Clock(lambda: self.wall, lambda: self.steady, boot)
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time go by, as it does."""
+        self.wall += seconds
+        self.steady += seconds
+
+    def set_by(self, seconds: float) -> None:
+        """Set the wall clock."""
+        self.wall += seconds
+
+
+def message(task: str = "add", args: str = "[1, 2]", **options: object) -> Message:
+    return Message(task, b'{"args":%b}' % args.encode(), **options)  # type: ignore[arg-type]
+
+
+def open_store(path: Path, clock: Clock, result_ttl: float = 100.0) -> Store:
+    store = Store(open_file(str(path)), clock, result_ttl)
+    store.db.execute("PRAGMA synchronous = OFF")  # it is not the disk that is tried
+    transact(store, store.keep_time)
+    return store
+
+
+def transact(store: Store, work: Callable[[], T]) -> T:
+    """What comes of it, on disk."""
+    store.begin()
+    value = work()
+    store.commit()
+    return value
+
+
+class Taker:
+    """Takes a queue's deliveries, and keeps them."""
+
+    def __init__(self, queue: SQLiteQueue, tasks: Iterable[str] = ("add",)) -> None:
+        self.queue = queue
+        self.tasks = frozenset(tasks)
+        self.got: list[Delivery] = []
+        self.lost = 0
+        queue.consume(self.got.extend, self._hear_lost)
+
+    def _hear_lost(self) -> None:
+        self.lost += 1
+
+    def want(self, slots: int) -> None:
+        self.queue.want([Want(self.tasks, slots)])
+
+    def wait_for(self, count: int, within: float = 10.0) -> list[Delivery]:
+        """The deliveries, when there are so many."""
+        wait_until(lambda: len(self.got) >= count, within, f"delivery {count}")
+        return self.got
+
+    def settle(self, delivery: Delivery, how: str = "done", body: bytes = b"3", delay: float = 0.0) -> None:
+        self.queue.settle(delivery, Ending(how, body, delay))  # type: ignore[arg-type]
