@@ -16,10 +16,9 @@ from ..hub.spawner import Spawner
 from ..pool.calls import Listener
 from ..tasks.context import RunningTask
 from ..tasks.execution import execute
-from ..tasks.middleware import CallInfo, Hooks
-from ..tasks.task import Task
+from ..tasks.middleware import Hooks
 from ..wire.json import dumps
-from ..wire.message import Args, Call
+from .watched import WatchedCall
 
 __all__ = ["GreenletCall"]
 
@@ -34,7 +33,6 @@ class GreenletCall:
     """
 
     __slots__ = (
-        "_args",
         "_began",
         "_call",
         "_credit",
@@ -44,40 +42,31 @@ class GreenletCall:
         "_granted",
         "_greenlet",
         "_hooks",
-        "_info",
         "_listener",
-        "_task",
         "_timer",
         "deadline",
     )
 
     def __init__(
         self,
-        task: Task[..., Any],
-        args: Args | None,
-        call: Call,
-        listener: Listener,
+        call: WatchedCall,
         deadline: float | None,
         spawner: Spawner,
         *,
         debug: bool,
         ended: Callable[[], None] | None = None,
         hooks: Hooks | None = None,
-        info: CallInfo | None = None,
     ) -> None:
-        self._task = task
-        self._args = args
         self._call = call
-        self._listener: Listener | None = listener
+        self._listener: Listener | None = call
         self._debug = debug
         self._hooks = hooks
-        self._info = info
-        self._credit = call.stream
+        self._credit = call.call.stream
         self._emitted = 0
         self._granted: Event | None = None
         self._timer: Any = None
-        if task.timeout is not None:
-            limit = time.monotonic() + task.timeout
+        if call.task.timeout is not None:
+            limit = time.monotonic() + call.task.timeout
             deadline = limit if deadline is None else min(deadline, limit)
         self.deadline = deadline
         if deadline is not None:
@@ -109,17 +98,17 @@ class GreenletCall:
     def _execute(self) -> None:
         self._began = True
         self._greenlet = getcurrent()
-        emit = self._emit if self._call.stream else None
+        call, hooks = self._call, self._hooks
         try:
             ended_well, body = execute(
-                self._task,
-                self._args,
+                call.task,
+                call.args,
                 self._running,
-                emit,
+                self._emit if call.call.stream else None,
                 debug=self._debug,
-                durable=self._call.attempt is not None,
-                hooks=self._hooks,
-                info=self._info,
+                durable=call.call.attempt is not None,
+                hooks=hooks,
+                info=None if hooks is None else call.info,
             )
         except Interrupt as interrupt:
             # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
@@ -131,8 +120,9 @@ class GreenletCall:
             (listener.done if ended_well else listener.failed)(body)
 
     def _running(self) -> RunningTask:
-        report = self._report if self._call.progress else None
-        return RunningTask(self._call.id, self._task.name, self.deadline, report, self._call.attempt)
+        call = self._call.call
+        report = self._report if call.progress else None
+        return RunningTask(call.id, call.function, self.deadline, report, call.attempt)
 
     def _report(self, progress: dict[str, Any]) -> None:
         if self._listener is not None:

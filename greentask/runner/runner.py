@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from ..errors import CallError, UnknownTask
 from ..hub.spawner import Spawner
@@ -12,13 +11,12 @@ from ..pool.frames import Body
 from ..pool.processes import Processes
 from ..tasks.middleware import Hooks
 from ..tasks.registry import Tasks
-from ..tasks.task import Task
 from ..wire.json import dumps
 from ..wire.message import Args, Call
 from .greenlets import GreenletCall
 from .statistics import Statistics
 from .turns import Leaving, Running, TurnCall, Turns
-from .watched import WatchedCall
+from .watched import Watch, WatchedCall
 
 __all__ = ["Runner", "Running"]
 
@@ -28,7 +26,7 @@ class Runner:
 
     ``groups`` are the task processes, by the names of their groups. ``max_running`` says of tasks how many of their
     calls run at once, in place of what they say themselves. ``hooks`` are told of all calls, and ``check_result`` of
-    their results, which it may refuse (``InvalidResult``). ``statistics`` count them.
+    their results, which it may refuse (``InvalidResult``). ``statistics`` (its own, unless given) count them.
     A listener hears of the end of a call exactly once: ``done`` or ``failed``.
     """
 
@@ -43,15 +41,15 @@ class Runner:
         check_result: Callable[[Body], None] | None = None,
         statistics: Statistics | None = None,
     ) -> None:
-        self.statistics = statistics
+        self.statistics = statistics or Statistics()
         self.tasks = tasks
         self.groups: Mapping[str, Processes] = groups or {}
         self.debug = debug
         self.max_running = dict(max_running or {})
         self.hooks = hooks or Hooks()
-        self.check_result = check_result
         self.turns: dict[str, Turns] = {}  # of tasks that were called
         self._spawner = Spawner()
+        self._watch = Watch(self.hooks, self.statistics, check_result)
 
     def is_carried(self, function: str) -> bool:
         """Whether its calls go to a process as their lines came, so that nobody needs their arguments here."""
@@ -65,7 +63,8 @@ class Runner:
         ``deadline`` is its caller's, on ``time.monotonic()``; ``peer`` is who called. Raises ``UnknownTask``, and
         whatever ``CallError`` refuses it.
         """
-        return self._start(self.tasks.get(call.function), call, call.args, line, listener, deadline, peer, None)
+        task = self.tasks.get(call.function)
+        return self._start(WatchedCall(self._watch, task, call, call.args, listener, peer, None), line, deadline)
 
     def start_item(
         self,
@@ -79,13 +78,12 @@ class Runner:
         """Run one item of a batch, as ``start`` does."""
         task = self.tasks.get(call.function)
         line = dumps({"id": call.id, "args": args}) if task.process else b""
-        return self._start(task, call, args, line, listener, deadline, peer, item)
+        return self._start(WatchedCall(self._watch, task, call, args, listener, peer, item), line, deadline)
 
     def refuse(self, call: Call, listener: Listener, error: CallError, peer: str | None = None) -> None:
         """Refuse a call without a look at it, for a reason that its caller knows; the hooks hear of it all the same."""
         if call.function in self.tasks:
-            task = self.tasks.get(call.function)
-            watched = WatchedCall(self.hooks, task, call, None, peer, listener, None, self.statistics, call.args)
+            watched = WatchedCall(self._watch, self.tasks.get(call.function), call, call.args, listener, peer, None)
             try:
                 watched.begin()
             except CallError:
@@ -94,87 +92,40 @@ class Runner:
         else:
             listener.refuse(error)
 
-    def _start(
-        self,
-        task: Task[..., Any],
-        call: Call,
-        args: Args | None,
-        line: bytes,
-        listener: Listener,
-        deadline: float | None,
-        peer: str | None,
-        item: int | None,
-    ) -> Running:
-        if not (self.hooks.watch_calls or self.statistics):
-            return self._start_in_turn(task, call, args, line, listener, deadline, None)
-        watched = WatchedCall(self.hooks, task, call, item, peer, listener, self.check_result, self.statistics, args)
+    def _start(self, watched: WatchedCall, line: bytes, deadline: float | None) -> Running:
         try:
             watched.begin()
-            return self._start_in_turn(task, call, args, line, watched, deadline, watched)
+            task = watched.task
+            most = self.max_running.get(task.name, task.max_running) if self.max_running else task.max_running
+            if most is None:
+                return self._run(watched, line, deadline, None)
+            turns = self.turns.get(task.name)
+            if turns is None:
+                turns = self.turns[task.name] = Turns(task.name, most, task.max_waiting)
+            return TurnCall(turns, lambda leave: self._run(watched, line, deadline, leave), watched, deadline)
         except CallError as error:
             watched.tell_refused(error)
             raise
 
-    def _start_in_turn(
-        self,
-        task: Task[..., Any],
-        call: Call,
-        args: Args | None,
-        line: bytes,
-        listener: Listener,
-        deadline: float | None,
-        watched: WatchedCall | None,
-    ) -> Running:
-        most = self.max_running.get(task.name, task.max_running) if self.max_running else task.max_running
-        if most is None:
-            return self._run(task, call, args, line, listener, deadline, watched, None)
-
-        def start(leave: Callable[[], None]) -> Running:
-            return self._run(task, call, args, line, listener, deadline, watched, leave)
-
-        turns = self.turns.get(task.name)
-        if turns is None:
-            turns = self.turns[task.name] = Turns(task.name, most, task.max_waiting)
-        return TurnCall(turns, start, listener, deadline)
-
     def _run(
-        self,
-        task: Task[..., Any],
-        call: Call,
-        args: Args | None,
-        line: bytes,
-        listener: Listener,
-        deadline: float | None,
-        watched: WatchedCall | None,
-        ended: Callable[[], None] | None,
+        self, watched: WatchedCall, line: bytes, deadline: float | None, ended: Callable[[], None] | None
     ) -> Running:
         """Run it now; ``ended`` is called when it does so no more."""
+        task = watched.task
         if not task.process:
-            if watched is None or not self.hooks.watch_tasks:
-                return GreenletCall(task, args, call, listener, deadline, self._spawner, debug=self.debug, ended=ended)
-            return GreenletCall(
-                task,
-                args,
-                call,
-                listener,
-                deadline,
-                self._spawner,
-                debug=self.debug,
-                ended=ended,
-                hooks=self.hooks,
-                info=watched.info,
-            )
+            hooks = self.hooks if self.hooks.watch_tasks else None
+            return GreenletCall(watched, deadline, self._spawner, debug=self.debug, ended=ended, hooks=hooks)
         processes = self.groups.get(task.group or "")
         if processes is None:
             raise UnknownTask(f"{task.name} runs in task processes, and this server has none for it ({task.group})")
         started = processes.submit(
             task.name,
             line,
-            listener if ended is None else Leaving(listener, ended),
+            watched if ended is None else Leaving(watched, ended),
             deadline=deadline,
             limit=task.timeout,
-            window=call.stream,
-            progress=call.progress,
+            window=watched.call.stream,
+            progress=watched.call.progress,
         )
         return ProcessCall(processes, started)
 

@@ -32,15 +32,16 @@ class Statistics:
         self.running: dict[WatchedCall, None] = {}  # in the order in which they came
         self._tasks: dict[str, _Task] = {}  # only those that the server has
 
-    def ended(self, call: WatchedCall, name: str, outcome: Outcome, seconds: float) -> None:
+    def ended(self, call: WatchedCall, outcome: Outcome) -> None:
         """A call has ended."""
         self.running.pop(call, None)
+        name = call.task.name
         task = self._tasks.get(name)
         if task is None:
             task = self._tasks[name] = _Task()
-        task.outcomes[outcome] += 1
+        task.outcomes[outcome] = task.outcomes.get(outcome, 0) + 1
         if outcome != "refused":
-            task.counts[bisect_left(BOUNDS, seconds)] += 1
+            task.counts[bisect_left(BOUNDS, time.monotonic() - call.began)] += 1
 
     def totals(self) -> dict[str, int]:
         """How many calls ended how."""
@@ -76,7 +77,7 @@ class _Task:
     __slots__ = ("counts", "outcomes")
 
     def __init__(self) -> None:
-        self.outcomes: Counter[str] = Counter()
+        self.outcomes: dict[str, int] = {}
         self.counts = [0] * (len(BOUNDS) + 1)
 
 

@@ -1,9 +1,10 @@
-"""A call that hooks look at: tells them that it came, and how it ended."""
+"""A call that is to be run: counted, and told to the hooks when it comes and when it has ended."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CallError, InvalidResult
@@ -14,67 +15,61 @@ from ..tasks.task import Task
 from ..wire.message import Args, Call
 from .statistics import Statistics
 
-__all__ = ["WatchedCall"]
+__all__ = ["Watch", "WatchedCall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who looks at the calls of a runner: its hooks, its statistics, and what may refuse a result."""
+
+    hooks: Hooks
+    statistics: Statistics
+    check_result: Callable[[Body], None] | None
 
 
 class WatchedCall:
-    """The ``Listener`` of a call in place of the one that waits for it, which hears everything before the hooks do."""
+    """One call of a task, and its ``Listener`` in place of the one that waits for it, which hears everything first.
 
-    __slots__ = (
-        "_began",
-        "_call",
-        "_check_result",
-        "_hooks",
-        "_item",
-        "_listener",
-        "_peer",
-        "_state",
-        "_statistics",
-        "_task",
-        "args",
-    )
+    ``args`` are the call's, or those of the one item of a batch that this is.
+    """
+
+    __slots__ = ("_item", "_listener", "_peer", "_state", "_watch", "args", "began", "call", "task")
 
     def __init__(
         self,
-        hooks: Hooks,
+        watch: Watch,
         task: Task[..., Any],
         call: Call,
-        item: int | None,
-        peer: str | None,
-        listener: Listener,
-        check_result: Callable[[Body], None] | None,
-        statistics: Statistics | None,
         args: Args | None,
+        listener: Listener,
+        peer: str | None,
+        item: int | None,
     ) -> None:
+        self.task = task
+        self.call = call
         self.args = args
-        self._statistics = statistics
-        self._hooks = hooks
-        self._task = task
-        self._call = call
-        self._item = item
-        self._peer = peer
+        self.began = time.monotonic()
+        self._watch = watch
         self._listener = listener
-        self._check_result = check_result
-        self._began = time.monotonic()
+        self._peer = peer
+        self._item = item
         self._state: dict[str, Any] | None = None  # made for the first hook
 
     @property
     def info(self) -> CallInfo:
         """The call, as hooks see it."""
-        task = self._task
+        task = self.task
         if self._state is None:
             self._state = {}
-        return CallInfo(
-            task.name, self._call.id, self._item, self._peer, "server", task.group, self._began, self._state
-        )
+        return CallInfo(task.name, self.call.id, self._item, self._peer, "server", task.group, self.began, self._state)
 
     def begin(self) -> None:
         """It has come. Raises ``CallError`` where a hook refuses it."""
-        if self._statistics is not None:
-            self._statistics.running[self] = None
-        if self._hooks.before_call:
+        watch = self._watch
+        watch.statistics.running[self] = None
+        if watch.hooks.before_call:
             try:
-                self._hooks.ask(self._hooks.before_call, self.info)
+                watch.hooks.ask(watch.hooks.before_call, self.info)
             except Refused as refused:
                 raise refused.error from None
 
@@ -83,17 +78,17 @@ class WatchedCall:
         self._tell(outcome_of(error), error)
 
     def done(self, result: Body) -> None:
-        if self._check_result is not None:
+        watch = self._watch
+        if watch.check_result is not None:
             try:
-                self._check_result(result)
+                watch.check_result(result)
             except InvalidResult as error:
                 self.refuse(error)
                 return
         self._listener.done(result)
-        if self._statistics is not None:
-            self._statistics.ended(self, self._task.name, "done", time.monotonic() - self._began)
-        if self._hooks.after_call:
-            self._hooks.tell(self._hooks.after_call, self.info.ended("done"))
+        watch.statistics.ended(self, "done")
+        if watch.hooks.after_call:
+            watch.hooks.tell(watch.hooks.after_call, self.info.ended("done"))
 
     def failed(self, error: bytes) -> None:
         self._listener.failed(error)
@@ -110,9 +105,8 @@ class WatchedCall:
         self._listener.item(item)
 
     def _tell(self, outcome: Outcome, error: CallError | bytes) -> None:
-        hooks = self._hooks
-        if self._statistics is not None:
-            self._statistics.ended(self, self._task.name, outcome, time.monotonic() - self._began)
+        hooks = self._watch.hooks
+        self._watch.statistics.ended(self, outcome)
         if hooks.call_failed or hooks.after_call:
             ended = self.info.ended(outcome, error_of(error))
             hooks.tell(hooks.call_failed, ended)

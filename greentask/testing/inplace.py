@@ -17,7 +17,8 @@ from ..client.carrier import Receiver
 from ..errors import CallError, CancelRequest, Interrupt, UnknownTask, ended_by, from_wire, out_of_time, refusal
 from ..hub.home import Home
 from ..pool.frames import Body, whole
-from ..runner.watched import WatchedCall
+from ..runner.statistics import Statistics
+from ..runner.watched import Watch, WatchedCall
 from ..server.limits import Limits
 from ..tasks.context import RunningTask
 from ..tasks.execution import execute, execute_in_steps
@@ -51,6 +52,7 @@ class InPlace:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._streams: dict[int, _Stream] = {}
+        self._statistics = Statistics()
 
     @property
     def home(self) -> Home:
@@ -72,7 +74,8 @@ class InPlace:
         deadline = began + min(limits) if limits else None
         state: dict[str, Any] = {}
         answer = _Answer(receiver, state)
-        watched = WatchedCall(hooks, task, call, None, None, answer, _LIMITS.check_result, None, call.args)
+        watch = Watch(hooks, self._statistics, _LIMITS.check_result)
+        watched = WatchedCall(watch, task, call, call.args, answer, None, None)
         report = (lambda progress: watched.progress(dumps(progress))) if call.progress else None
         running = RunningTask(call.id, task.name, deadline, report)
         where: Literal["process", "server"] = "process" if task.process else "server"
