@@ -31,7 +31,7 @@ class Batch:
         self,
         server: Server,
         call: Call,
-        items: tuple[Args | None, ...],
+        items: list[Args | None],
         deadline: float | None,
         answer: Answer,
     ) -> None:
@@ -62,13 +62,14 @@ class Batch:
         """A batch is no stream: there is nothing to grant."""
 
     def _run(self) -> None:
-        for index, args in enumerate(self._items):
+        for index in range(len(self._items)):
             self._slots.acquire()
             self._item_slots.acquire()
             self._answer.session.connection.wait_until_read()
             if self._cancelled:
                 self._release()
                 break
+            args, self._items[index] = self._items[index], None
             self._running[index] = None
             item = _Item(self, index)
             try:

@@ -371,7 +371,7 @@ class Session:
         if is_large:
             answer.size = len(text)
             self._size += len(text)
-            answer.bulk = [value for value in (request.args, *(request.batch or ())) if value]
+            answer.bulk = [value for value in (request.args, request.batch) if value]
         self.try_to_start(request, text, answer, arrived, has_room=has_room)
 
     def _refuse_line(self, text: bytes, error: CallError) -> None:

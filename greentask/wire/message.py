@@ -49,6 +49,10 @@ _MAX_STREAM_WINDOW = 1_000_000
 #: Characters of an id, which every line about its call repeats.
 MAX_ID = 1000
 
+# Items of a batch that are looked at in one step.
+_FEW = 10_000
+_are_args = frozenset({dict, list, type(None)}).issuperset  # of types
+
 _PLAIN_MEMBERS = frozenset({"function", "args", "id", "timeout"})
 _CALL_MEMBERS = _PLAIN_MEMBERS | {"progress", "batch", "stream", "enqueue"}
 _REPLY_KINDS = ("result", "error", "progress", "item")
@@ -70,7 +74,7 @@ class Call:
     id: Id | None = None
     timeout: float | None = None
     progress: bool = False
-    batch: tuple[Args | None, ...] | None = None
+    batch: list[Args | None] | None = None
     stream: int = 0
     attempt: int | None = None
 
@@ -125,7 +129,10 @@ def decode_request(text: bytes, max_depth: int = MAX_DEPTH) -> Call | More | Jso
         message = loads(text, max_depth)
     except Unfit as error:
         return _refuse(error)
-    return _decode(message)
+    request = _decode(message)
+    for _ in _check_items(request):
+        pass
+    return request
 
 
 def decode_request_in_steps(
@@ -139,7 +146,9 @@ def decode_request_in_steps(
         message = yield from loads_in_steps(text, max_depth, is_carried)
     except Unfit as error:
         return _refuse(error)
-    return _decode(message)
+    request = _decode(message)
+    yield from _check_items(request)
+    return request
 
 
 def _refuse(error: Unfit) -> JsonRpc:
@@ -197,7 +206,7 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
         items = message["batch"]
         if not isinstance(items, list):
             raise BadRequest(f"batch must be an array of args values, not {kind_of(items)}")
-        batch = tuple(_check_args(item, "each item of batch") for item in items)
+        batch = items
     stream = _decode_stream(message.get("stream", False))
     progress = message.get("progress", False)
     if not isinstance(progress, bool):
@@ -207,6 +216,19 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
             if wanted:
                 raise BadRequest(f"{name} needs an id")
     return Call(function, _check_args(args, "args"), id, _decode_timeout(timeout), progress, batch, stream)
+
+
+def _check_items(request: Call | More | JsonRpc) -> Generator[None, None, None]:
+    """Check what is in a batch, in steps: there may be millions."""
+    if not isinstance(request, Call) or request.batch is None:
+        return
+    for start in range(0, len(request.batch), _FEW):
+        if start:
+            yield
+        some = request.batch[start : start + _FEW]
+        if not _are_args(map(type, some)):
+            wrong = next(item for item in some if not _are_args([type(item)]))
+            raise BadRequest(f"each item of batch {_must_be_args(wrong)}", request.id)
 
 
 def _check_members(message: dict[str, Any]) -> None:
@@ -230,8 +252,12 @@ def _decode_more(message: dict[str, Any]) -> More:
 
 def _check_args(args: Any, what: str) -> Args | None:
     if args is not None and not isinstance(args, (dict, list)):
-        raise BadRequest(f"{what} must be an object (keyword arguments) or an array, not {kind_of(args)}")
+        raise BadRequest(f"{what} {_must_be_args(args)}")
     return args
+
+
+def _must_be_args(value: Any) -> str:
+    return f"must be an object (keyword arguments) or an array, not {kind_of(value)}"
 
 
 def _decode_timeout(timeout: Any) -> float | None:

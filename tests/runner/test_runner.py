@@ -155,7 +155,7 @@ def test_an_item_of_a_batch_runs_in_either_place() -> None:
             for args in ([5], {"value": 5}):
                 listener = Listener()
                 given: Args = args
-                runner.start_item(Call(function, None, 7, batch=()), given, listener)
+                runner.start_item(Call(function, None, 7, batch=[]), given, listener)
                 assert listener.result() == expected
 
 

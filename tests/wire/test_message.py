@@ -18,6 +18,7 @@ from greentask.wire.message import (
     Reply,
     decode_reply,
     decode_request,
+    decode_request_in_steps,
     encode_call,
     encode_more,
     error_member,
@@ -42,7 +43,7 @@ timeouts = st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=F
 calls = st.one_of(
     st.builds(Call, functions, some_args, st.none() | ids, timeouts),
     st.builds(Call, functions, some_args, ids, timeouts, st.booleans(), st.none(), st.just(0) | windows),
-    st.builds(Call, functions, st.none(), ids, timeouts, st.booleans(), st.lists(some_args, max_size=4).map(tuple)),
+    st.builds(Call, functions, st.none(), ids, timeouts, st.booleans(), st.lists(some_args, max_size=4)),
 )
 mores = st.builds(More, ids, windows)
 errors = st.dictionaries(text | st.sampled_from(["type", "message", "started"]), values, max_size=3)
@@ -311,9 +312,29 @@ def test_what_is_not_wanted_needs_no_id() -> None:
     assert decode(function="f", progress=False, stream=False) == Call("f")
 
 
+def test_the_items_of_a_large_batch_are_looked_at_in_steps() -> None:
+    """There may be millions in a line, and everybody else waits for the end of a step."""
+
+    def steps_of(name: str) -> int:
+        text = b'{"id": 1, "function": "f", "%b": [%b]}' % (name.encode(), b",".join([b"[]"] * 100_000))
+        return sum(1 for _ in decode_request_in_steps(text, 200, lambda _: False))
+
+    assert steps_of("batch") >= steps_of("args") + 9
+
+
+def test_what_is_wrong_with_an_item_far_behind_is_found() -> None:
+    text = b'{"id": 1, "function": "f", "batch": [%b, 7]}' % b",".join([b"[]"] * 30_000)
+    said = r"each item of batch must be an object \(keyword arguments\) or an array, not a number"
+    with pytest.raises(InvalidMessage, match=said) as refused:
+        list(decode_request_in_steps(text, 200, lambda _: False))
+    assert getattr(refused.value, "id", None) == 1
+    with pytest.raises(InvalidMessage, match=said):
+        decode_request(text)
+
+
 def test_a_batch_may_be_empty_and_its_items_anything_that_args_may_be() -> None:
-    assert decode(function="f", id=1, batch=[]) == Call("f", id=1, batch=())
-    assert decode(function="f", id=1, batch=[None, {}, [1]]) == Call("f", id=1, batch=(None, {}, [1]))
+    assert decode(function="f", id=1, batch=[]) == Call("f", id=1, batch=[])
+    assert decode(function="f", id=1, batch=[None, {}, [1]]) == Call("f", id=1, batch=[None, {}, [1]])
 
 
 @pytest.mark.parametrize(
@@ -370,7 +391,7 @@ def test_only_what_is_said_goes_into_the_line() -> None:
         (Call("f", {"a": [1, {2}]}), "f: args['a'][1] is a set, which JSON can't carry: {2}"),
         (Call("f", [b"x"]), "f: args[0] is a bytes, which JSON can't carry: b'x'"),
         (Call("f", {"a": float("nan")}), "f: args['a'] is nan, which JSON can't carry"),
-        (Call("f", id=1, batch=([1], {"a": "\ud800"})), "f: args[1]['a'] is '\\ud800', which JSON can't carry"),
+        (Call("f", id=1, batch=[[1], {"a": "\ud800"}]), "f: args[1]['a'] is '\\ud800', which JSON can't carry"),
         (Call("f", timeout=float("inf")), "f: call['timeout'] is inf, which JSON can't carry"),
         (Call("f", id="\ud800"), "f: call['id'] is '\\ud800', which JSON can't carry"),
     ],
