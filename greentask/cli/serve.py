@@ -37,6 +37,7 @@ _LIMITS = {
     "max_in_flight": "Calls in flight on one connection; its next one waits.",
     "max_calls": "Calls in flight in all; further ones are refused (Overloaded).",
     "max_unsent": "Bytes of answers that a peer has not read; past it, it is cut off.",
+    "max_held": "Bytes that all connections together hold in memory; past it, some are refused or closed.",
     "max_failures": "Failed proofs of a secret from one address in a minute; it is refused for a while then.",
     "handshake_timeout": "Seconds that a connection has for proving who it is.",
 }
@@ -50,6 +51,13 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
             kind = click.FloatRange(0, min_open=name not in MAY_BE_0)
         command = click.option(flag, type=kind, default=default, show_default=True, help=help)(command)
     return command
+
+
+def _limits(given: dict[str, Any]) -> Limits:
+    try:
+        return Limits(**given)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _parsed(parse: Callable[[str], T], text: str) -> T:
@@ -222,7 +230,7 @@ def command(
             log_file=log_file,
             log_format=log_format,
             debug=debug,
-            limits=Limits(**{name: options.pop(name) for name in _LIMITS}),  # type: ignore[arg-type]
+            limits=_limits({name: options.pop(name) for name in _LIMITS}),
             **options,  # type: ignore[arg-type]
         )
         master = Master(

@@ -24,6 +24,7 @@ from ..hub.files import Renewed, TLSFiles
 from ..pool.linux import give_memory_back
 from ..wire.address import Address, parse_addresses
 from .connection import LineConnection
+from .held import Crowd
 from .limits import Limits
 from .listening import SocketFile, bound_address, listen_on, socket_files
 from .origin import Networks, ip_of, origin_of
@@ -50,7 +51,7 @@ class Acceptor:
     """Runs ``serve(connection)`` in a greenlet for each connection, and closes it after that.
 
     ``open`` holds the connections that are being served, ``refused`` counts those past the limit of their address,
-    ``late`` those that were closed for a line that took too long,
+    ``late`` those that were closed for a line that took too long, ``crowd.closed`` those that held too much,
     ``failed_handshakes`` those that could not agree on TLS.
 
     While there are any, one greenlet lets all of them grow older, every two seconds, or every tenth of the shortest
@@ -74,6 +75,7 @@ class Acceptor:
         self.limits = limits
         self.not_allowed = 0  # connections that were closed at once
         self.open: set[LineConnection] = set()
+        self.crowd = Crowd(limits, self.open)
         self.refused = 0
         self.late = 0
         self.failed_handshakes = 0
@@ -216,7 +218,7 @@ class Acceptor:
         if secured is None:
             sock.close()
             return
-        connection = LineConnection(secured, peer, self.limits)
+        connection = LineConnection(secured, peer, self.limits, self.crowd.grew)
         self.open.add(connection)
         if self._ageing is None:
             self._ageing = gevent.spawn(self._let_age)
@@ -227,7 +229,7 @@ class Acceptor:
             connection.close()
 
     def _let_age(self) -> None:
-        most = 0
+        most, crowded = 0, self.crowd.closed
         try:
             while self.open:
                 gevent.sleep(self._turn)
@@ -240,6 +242,13 @@ class Acceptor:
                     self.late += late
                     self._warn("%d connections are closed, for a line of theirs took too long (line_timeout)", late)
                 self._make_room()
+                self.crowd.look()
+                if self.crowd.closed > crowded:
+                    crowded = self.crowd.closed
+                    told = (
+                        "connections together hold too much (max_held): some are closed (%d so far; told once a minute)"
+                    )
+                    self._warn(told, crowded)
         finally:
             self._ageing = None
 

@@ -14,7 +14,7 @@ from gevent.hub import get_hub
 from gevent.socket import socket as GreenSocket
 from gevent.socket import wait
 
-from ..errors import CallError, DeadlineExceeded, LineTooLong
+from ..errors import CallError, DeadlineExceeded, LineTooLong, Overloaded
 from ..hub.outlet import outlet_of
 from ..wire.text import LineSplitter
 from .limits import Limits
@@ -43,11 +43,19 @@ _LINE_RATE = 64 * 1024  # bytes a second: for each of them a line has a second m
 class Owner(Protocol):
     """Who knows more about a connection than that it carries lines."""
 
+    @property
+    def held(self) -> int:
+        """Bytes of answers that are not sent yet."""
+
     def is_busy(self) -> bool:
         """Whether it has something to wait for, and isn't idle."""
 
     def went_idle(self) -> None:
         """Close it, and let the peer know."""
+
+
+def _ignore(_size: int) -> None:
+    pass
 
 
 class LineConnection:
@@ -59,6 +67,7 @@ class LineConnection:
 
     __slots__ = (
         "_ended",
+        "_grew",
         "_has_much",
         "_is_over",
         "_limits",
@@ -79,7 +88,9 @@ class LineConnection:
         "peer",
     )
 
-    def __init__(self, sock: GreenSocket | TLSSocket, peer: Any, limits: Limits) -> None:
+    def __init__(
+        self, sock: GreenSocket | TLSSocket, peer: Any, limits: Limits, grew: Callable[[int], object] = _ignore
+    ) -> None:
         self.peer = _name(peer)
         self._peer = peer
         self.gone = False  # nobody reads any more what we write
@@ -91,6 +102,7 @@ class LineConnection:
         self.bytes_read = 0
         self._socket = sock
         self._limits = limits
+        self._grew = grew  # told when it holds more
         self._splitter = LineSplitter(limits.max_line)
         self._ended = False  # nothing more can arrive
         self._has_much = False  # more has come than is read at once
@@ -193,6 +205,8 @@ class LineConnection:
             return list(error.lines)
         if lines:
             self._line_age = 0.0
+        if self._splitter.pending > _CHUNK:
+            self._grew(len(data))
         return lines
 
     def _wait_for_input(self) -> None:
@@ -221,17 +235,42 @@ class LineConnection:
         """Send behind what was sent before. Cuts a peer off that doesn't read."""
         if not self.gone:
             self._outlet.write(*data)
-            self._check_unsent()
+            if self._outlet.unsent > _CHUNK:
+                self._check_unsent(sum(map(len, data)))
 
     def send_now(self, data: bytes) -> None:
         """The same, and at once where nothing else waits, not at the end of the loop's turn."""
         if not self.gone:
             self._outlet.write_now(data)
-            self._check_unsent()
+            if self._outlet.unsent > _CHUNK:
+                self._check_unsent(len(data))
 
-    def _check_unsent(self) -> None:
+    def _check_unsent(self, added: int) -> None:
+        self.grew(added)
         if self._outlet.unsent > self._limits.max_unsent:
             self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read what it was sent (max_unsent)"))
+
+    def grew(self, size: int) -> None:
+        """It holds so many bytes more, and is one that holds many."""
+        self._grew(size)
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept in memory for it."""
+        return self._splitter.pending + self._outlet.unsent + (0 if self.owner is None else self.owner.held)
+
+    @property
+    def stuck(self) -> float:
+        """For how many seconds a line has not ended, or nothing has moved."""
+        return max(self._line_age, self.idle)
+
+    def give_way(self) -> None:
+        """Hold nothing any more, for all connections together hold too much: a line is refused, answers are lost."""
+        if self._splitter.pending < self.held - self._splitter.pending:
+            self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read what it was sent (max_held)"))
+        else:
+            # Not end_reading: whoever is just sending is to read what it is told, and not to get a reset.
+            self._refuse_line(Overloaded("too much has come at once, from all connections (max_held): try again later"))
 
     def end_reading(self) -> None:
         """Make ``read`` come to its end, after what has arrived already, also where it waits for a peer to catch up."""
@@ -253,19 +292,28 @@ class LineConnection:
             self.idle += seconds
             if 0 < limits.idle_timeout < self.idle:
                 self.end_idle()
-        if not self._reads or self.fault is not None:
+        if self.fault is not None:
+            if self._reads:
+                self.end_reading()  # it had to give way, and has sent nothing since
+            return False
+        if not self._reads:
             return False
         pending = self._splitter.pending
         self._line_age = self._line_age + seconds if pending else 0.0
         if not 0 < limits.line_timeout < self._line_age - pending / _LINE_RATE:
             return False
-        self.fault = DeadlineExceeded(
-            f"a line did not end within {limits.line_timeout:g} s: send it at once, or raise line_timeout",
-            started=False,
+        self._refuse_line(
+            DeadlineExceeded(
+                f"a line did not end within {limits.line_timeout:g} s: send it at once, or raise line_timeout",
+                started=False,
+            )
         )
-        self._splitter = LineSplitter(limits.max_line)  # what has come of it is nobody's any more
         self.end_reading()
         return True
+
+    def _refuse_line(self, fault: CallError) -> None:
+        self.fault = fault
+        self._splitter = LineSplitter(self._limits.max_line)  # what has come of it is nobody's any more
 
     def end_idle(self) -> None:
         """Close a connection on which nothing happens. What has arrived meanwhile is still read."""

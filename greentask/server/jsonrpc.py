@@ -27,16 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["RpcBatch", "RpcCall", "take"]
 
 
-def take(session: Session, line: JsonRpc, text: bytes, arrived: float, size: int) -> None:
-    """Take a line of the connection: a request or a batch. It waits while too much is in flight.
-
-    ``size`` is the line's, where it is large.
-    """
+def take(session: Session, line: JsonRpc, text: bytes, arrived: float) -> None:
+    """Take a line of the connection: a request or a batch. It waits while too much is in flight."""
     if isinstance(line.message, list) and line.message and line.unfit is None:
         has_room = session.has_room()
-        batch = RpcBatch(session, line.message, size)
+        batch = RpcBatch(session, line.message)
         session.enter(batch, batch)
-        batch.run(session.why_not(has_room=has_room))
+        batch.run(session.why_not(has_room=has_room, is_heavy=batch.size > 0))
         return
     try:
         if isinstance(line.message, list):
@@ -47,11 +44,11 @@ def take(session: Session, line: JsonRpc, text: bytes, arrived: float, size: int
         return
     # As in the session: these are answered at once, so that a connection that is full can cancel a call.
     has_room = (not request.is_notification and request.call.function in OWN) or session.has_room()
-    answer = RpcCall(session, request, size)
-    if session.is_in_flight(answer.key):
+    if isinstance(request.id, (str, int)) and session.is_in_flight(request.id):
         in_use = BadRequest(f"id {dumps(request.id).decode()} belongs to a call that is still in flight")
         session.connection.send(refused(request.id, in_use), b"\n")
         return
+    answer = RpcCall(session, request)
     session.enter(answer.key, answer)
     session.try_to_start(request.call, text, answer, arrived, has_room=has_room)
 
@@ -102,13 +99,13 @@ class RpcCall(_Listener):
 
     is_stream = False
 
-    def __init__(self, session: Session, request: Request, size: int) -> None:
+    def __init__(self, session: Session, request: Request) -> None:
         super().__init__(session, request)
         is_name = isinstance(request.id, (str, int))
         self.key: Any = request.id if is_name else self
         self.running: Running | None = None
-        self.size = size
-        self.bulk: list[Any] = [request.call.args] if size and request.call.args else []
+        self.size = session.claim()  # bytes that its line takes up, where that is much
+        self.bulk: list[Any] = [request.call.args] if self.size and request.call.args else []
 
     def grant(self, items: int) -> None:
         """It is no stream."""
@@ -133,12 +130,12 @@ class RpcBatch:
 
     is_stream = False
 
-    def __init__(self, session: Session, messages: list[Any], size: int) -> None:
+    def __init__(self, session: Session, messages: list[Any]) -> None:
         limits = session.server.limits
         self.session = session
         self.running: RpcBatch | None = self
-        self.size = size
-        self.bulk: list[Any] = [messages] if size else []
+        self.size = session.claim()
+        self.bulk: list[Any] = [messages] if self.size else []
         self._messages = messages
         self._slots = Semaphore(min(WINDOW, limits.max_in_flight, limits.max_calls))
         self._responses: dict[int, bytes] = {}
@@ -169,6 +166,12 @@ class RpcBatch:
         """The connection is broken."""
         if self.session.server.cancel_abandoned:
             self.cancel()
+
+    def forget(self) -> None:
+        """The connection is broken: its responses are of no use."""
+        self.session.hold(-self._held)
+        self._held = 0
+        self._responses.clear()
 
     def _run(self, why_not: CallError | None) -> None:
         connection = self.session.connection
@@ -224,15 +227,13 @@ class RpcBatch:
             self._none_in_flight.set()
 
     def _hold(self, index: int, response: bytes) -> None:
-        if self._is_too_much:
+        if self._is_too_much or self.session.connection.gone:
             return
         self._responses[index] = response
         self._held += len(response)
         if not self.session.hold(len(response)):
             self._is_too_much = True
-            self.session.hold(-self._held)
-            self._held = 0
-            self._responses.clear()
+            self.forget()
             self.cancel()
 
     def _line(self) -> tuple[bytes, ...]:

@@ -51,6 +51,11 @@ class Limits:
     max_unsent
         Bytes of answers that a peer has not read. From a quarter of it on its next lines and the items of its streams
         wait, and its progress reports are dropped; past it, it is cut off. A larger result is ``InvalidResult``.
+    max_held
+        Bytes that all connections together hold in memory, about; at least twice ``max_line`` and ``max_unsent``. Half
+        of it is for lines (those over 2 KiB, with the values in them) whose calls are in flight: where they are more,
+        further ones are refused (``Overloaded``). The other half is for unfinished lines and unread answers: where they
+        are more, those connections are closed that hold more than the average.
     max_failures
         Failed proofs of a secret from one address (for IPv6, one /64 network; on a Unix socket, one user) in a minute;
         after so many in a row its connections are refused unheard, and one more attempt is allowed each 1/n minute.
@@ -67,6 +72,7 @@ class Limits:
     max_in_flight: int = 1_000
     max_calls: int = 20_000
     max_unsent: int = 64 * 1024 * 1024
+    max_held: int = 1024 * 1024 * 1024
     max_failures: int = 10
     handshake_timeout: float = 10.0
 
@@ -81,6 +87,9 @@ class Limits:
                 raise ValueError(f"{name} is in seconds above 0, not {value}")
         if self.max_depth > DEEPEST:
             raise ValueError(f"max_depth must be at most {DEEPEST}, which every parser survives, not {self.max_depth}")
+        for name in ("max_line", "max_unsent"):
+            if self.max_held < 2 * getattr(self, name):
+                raise ValueError(f"max_held must be at least twice {name} ({getattr(self, name)}), not {self.max_held}")
 
     def check_result(self, result: Body) -> None:
         """Raise ``InvalidResult`` for a result that would have its peer cut off, with all of its other calls."""

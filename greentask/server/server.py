@@ -34,6 +34,7 @@ from .connection import LineConnection
 from .failures import CallLog, FailureLog
 from .groups import Group, ProcessGroups, in_all
 from .guard import Guard
+from .held import Room
 from .limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, Limits
 from .listening import SECRET_REMEDY
 from .session import Session
@@ -133,6 +134,7 @@ class Server:
         self.limits = limits or Limits()
         self.cancel_abandoned = cancel_abandoned
         self.in_flight = 0
+        self.room = Room(self.limits)
         self.item_slots = Semaphore(self.limits.max_calls)  # of all batches, for the items that run
         default = Group(processes, max_memory, max_tasks)
         groups = {**(groups or {})}
@@ -307,6 +309,7 @@ class Server:
                 "unauthenticated": self._guard.refused if self._guard is not None else 0,
                 "too_many_from_address": self._acceptor.refused,
                 "line_timeout": self._acceptor.late,
+                "max_held": self._acceptor.crowd.closed,
                 "not_allowed": self._acceptor.not_allowed,
                 "tls_handshake": self._acceptor.failed_handshakes,
             },

@@ -36,6 +36,7 @@ from ..wire.message import (
 from ..wire.steps import LARGE, take_apart
 from .batch import Batch
 from .connection import LineConnection
+from .held import COUNTED, weigh
 from .jsonrpc import RpcBatch, RpcCall, take
 from .own import OWN, call_own
 from .stream import Stream
@@ -47,6 +48,7 @@ __all__ = ["Answer", "Session"]
 
 #: As many of the longest lines may be in flight on one connection; where they are large, the next one waits.
 _MOST_LINES = 4
+_FEW_BYTES = 4 * 1024 * 1024  # and where the longest line is short, four times this
 
 
 class Answer:
@@ -60,7 +62,7 @@ class Answer:
         self.body: tuple[bytes, ...] | None = None
         self.running: Running | Batch | None = None
         self.stream: Stream | None = None
-        self.size = 0  # bytes of its line, where it is large
+        self.size = 0  # bytes that its line takes up, where that is much
         self.bulk: list[Any] = []  # what came in it
 
     @property
@@ -153,6 +155,7 @@ class Session:
         "_speaks_rpc",
         "_streams",
         "_taking",
+        "_unclaimed",
         "connection",
         "server",
     )
@@ -165,7 +168,8 @@ class Session:
         self._in_flight = 0
         self._streams = 0  # in flight
         self._held = 0  # bytes of answers that wait for their turn
-        self._size = 0  # bytes of large lines whose calls are in flight
+        self._size = 0  # bytes that lines take up whose calls are in flight
+        self._unclaimed = 0  # of them, those of a line that is being read
         self._changed = Event()  # set when a call ends, and when the connection breaks
         self._draining = False
         self._asked = False  # a line has come
@@ -173,7 +177,7 @@ class Session:
         self._taking = False
         self._speaks_rpc = False  # a line of JSON-RPC has come
         self._goodbye = _GOODBYE
-        connection.on_break = self._changed.set
+        connection.on_break = self._broke
         connection.owner = self
 
     def serve(self, first: Sequence[bytes] = ()) -> None:
@@ -263,14 +267,16 @@ class Session:
         self._streams -= answer.stream is not None
         answer.running = None  # which knows whom it answers
         if answer.size:
-            self._size -= answer.size
-            gevent.spawn(run_in_turns, take_apart(answer.bulk))
+            self._let_go(answer.size, answer.bulk)
         if answer.id is not None:
             del self._by_id[answer.id]
             self._send(answer.id, body)
         else:
-            answer.body = body
-            self._held += sum(map(len, body))
+            answer.body = body = () if self.connection.gone else body
+            size = sum(map(len, body))
+            self._held += size
+            if self._held > LARGE:
+                self.connection.grew(size)
             while self._in_order and (ready := self._in_order[0].body) is not None:
                 self._in_order.popleft()
                 if not self._in_order:
@@ -287,7 +293,6 @@ class Session:
         """Something of JSON-RPC is in flight from now on, under its id or another ``key``."""
         self._in_flight += 1
         self.server.in_flight += 1
-        self._size += entry.size
         self._by_id[key] = entry
 
     def leave(self, key: Any, entry: RpcCall | RpcBatch, *data: bytes) -> None:
@@ -296,8 +301,7 @@ class Session:
         self._in_flight -= 1
         entry.running = None
         if entry.size:
-            self._size -= entry.size
-            gevent.spawn(run_in_turns, take_apart(entry.bulk))
+            self._let_go(entry.size, entry.bulk)
         del self._by_id[key]
         if data:
             self.connection.send(*data)
@@ -309,9 +313,16 @@ class Session:
         """Whether something is, under that id."""
         return key in self._by_id
 
+    @property
+    def held(self) -> int:
+        """Bytes of answers that wait for their turn, or for what they are sent with."""
+        return self._held
+
     def hold(self, size: int) -> bool:
         """Count so many bytes more (or fewer) that wait for what they are sent with; False where that is too many."""
         self._held += size
+        if size > 0 and self._held > LARGE:
+            self.connection.grew(size)
         return self._held <= self.server.limits.max_unsent // 2
 
     def _send(self, id: Id | None, body: tuple[bytes, ...]) -> None:
@@ -323,6 +334,17 @@ class Session:
         else:
             begin, end = line_around(id)
             self.connection.send(begin, *body, end)
+
+    def _broke(self) -> None:
+        """Nobody reads any more: what waits for its turn to be sent is forgotten."""
+        for answer in self._in_order:
+            if answer.body is not None:
+                self._held -= sum(map(len, answer.body))
+                answer.body = ()
+        for entry in self._by_id.values():
+            if isinstance(entry, RpcBatch):
+                entry.forget()
+        self._changed.set()
 
     def _wait(self) -> None:
         """Wait until a call has ended."""
@@ -339,24 +361,34 @@ class Session:
             if number % 64 == 63:
                 gevent.sleep(1e-9)  # whoever sends a thousand lines at once doesn't hold up the others: a whole turn
                 self.connection.wait_until_read()
-            self._take(text, arrived)
+            if len(text) < COUNTED:
+                self._take(text, arrived)
+            else:
+                self._take_counted(text, arrived)
         self._taking = False
         if self._goes_after_this:
             self.drain()
         elif self._draining:
             self._say_goodbye()
 
-    def _take(self, text: bytes, arrived: float) -> None:
-        is_large = len(text) > LARGE
+    def _take_counted(self, text: bytes, arrived: float) -> None:
         try:
-            request = self._decode_in_turns(text) if is_large else decode_request(text, self.server.limits.max_depth)
+            self._take(text, arrived)
+        finally:
+            size = self.claim()
+            if size:  # it was no call
+                self._let_go(size, [])
+
+    def _take(self, text: bytes, arrived: float) -> None:
+        try:
+            request = self._decode(text)
         except CallError as error:
             self._refuse_line(text, error)
             return
         if not isinstance(request, Call):
             if isinstance(request, JsonRpc):
                 self._speaks_rpc |= request.is_certain
-                take(self, request, text, arrived, len(text) if is_large else 0)
+                take(self, request, text, arrived)
             elif request.id in self._by_id:
                 self._by_id[request.id].grant(request.items)
             return
@@ -368,9 +400,8 @@ class Session:
             self.connection.send(line(request.id, error_member(in_use)))
             return
         answer = self._begin(request.id)
-        if is_large:
-            answer.size = len(text)
-            self._size += len(text)
+        if self._unclaimed:
+            answer.size = self.claim()
             answer.bulk = [value for value in (request.args, request.batch) if value]
         self.try_to_start(request, text, answer, arrived, has_room=has_room)
 
@@ -384,8 +415,36 @@ class Session:
             self.has_room()
             self._begin(getattr(error, "id", None)).refuse(error)
 
-    def _decode_in_turns(self, text: bytes) -> Call | More | JsonRpc:
-        return run_in_turns(decode_request_in_steps(text, self.server.limits.max_depth, self.server.runner.is_carried))
+    def _decode(self, text: bytes) -> Call | More | JsonRpc:
+        server = self.server
+        if len(text) < COUNTED:
+            return decode_request(text, server.limits.max_depth)
+        size = run_in_turns(weigh(text))
+        server.room.enter(size)
+        self._size += size
+        self._unclaimed = size
+        try:
+            if len(text) <= LARGE:
+                return decode_request(text, server.limits.max_depth)
+            request = run_in_turns(decode_request_in_steps(text, server.limits.max_depth, server.runner.is_carried))
+            if isinstance(request, Call) and not (request.args or request.batch):
+                self._let_go(size - len(text), [], 0)  # what is only carried is not kept as values
+                self._unclaimed = len(text)
+            return request
+        finally:
+            server.room.was_read()
+
+    def claim(self) -> int:
+        """The bytes that the line takes up that is being read. Its call has them now, and gives them back."""
+        size, self._unclaimed = self._unclaimed, 0
+        return size
+
+    def _let_go(self, size: int, bulk: list[Any], lines: int = 1) -> None:
+        """So many bytes of lines are not held any more, nor what was in them."""
+        self._size -= size
+        self.server.room.leave(size, lines)
+        if bulk and size > LARGE:
+            gevent.spawn(run_in_turns, take_apart(bulk))
 
     def has_room(self) -> bool:
         """Wait until another call may be in flight; False where that could take for ever."""
@@ -393,7 +452,7 @@ class Session:
         while (
             self._in_flight >= limits.max_in_flight
             or self._held > limits.max_unsent // 4
-            or self._size > _MOST_LINES * limits.max_line
+            or self._size - self._unclaimed > _MOST_LINES * max(limits.max_line, _FEW_BYTES)
         ):
             if self._streams:  # the lines that let them go on may be behind this one
                 return False
@@ -412,7 +471,7 @@ class Session:
             self._in_order.append(answer)
         return answer
 
-    def why_not(self, *, has_room: bool) -> CallError | None:
+    def why_not(self, *, has_room: bool, is_heavy: bool) -> CallError | None:
         """Why a call is not started now; None where it is."""
         limits = self.server.limits
         if not has_room:
@@ -421,6 +480,8 @@ class Session:
             return Draining(_GOING_AWAY)
         elif self.server.in_flight > limits.max_calls:
             told = f"{limits.max_calls} calls are in flight on this server, and it takes no more (max_calls)"
+        elif is_heavy and self.server.room.is_full:
+            told = "the lines of calls in flight on this server take up too much memory (max_held)"
         else:
             return None
         return Overloaded(f"{told}: try again later")
@@ -434,9 +495,12 @@ class Session:
             if has_room and call.function in OWN:
                 answer.done(dumps(call_own(self, call)))
                 return
-            if not has_room or self._draining or server.in_flight > server.limits.max_calls:
-                why_not = self.why_not(has_room=has_room)
-                assert why_not is not None
+            is_heavy = answer.size > 0
+            if not has_room or self._draining or is_heavy or server.in_flight > server.limits.max_calls:
+                why_not = self.why_not(has_room=has_room, is_heavy=is_heavy)
+            else:
+                why_not = None  # as for most of them
+            if why_not is not None:
                 server.runner.refuse(call, answer, why_not, self.connection.peer)
                 return
             deadline = None if call.timeout is None else arrived + call.timeout

@@ -267,7 +267,8 @@ class TextServer:
         ``f(connection)`` when a peer has come, and when it has gone, or was closed; always both.
     on_error
         ``f(connection, error)`` when one of the functions has raised an exception, and for what the peer did: a line
-        that was too long (``LineTooLong``) or took too long (``DeadlineExceeded``), a connection that broke, or that
+        that was too long (``LineTooLong``), took too long (``DeadlineExceeded``) or had no room (``Overloaded``), a
+        connection that broke, or that
         was cut off, for it didn't read (``ConnectionError``). Then the connection is closed. Without ``on_error``
         exceptions of the functions are logged.
     on_buffer_full, on_buffer_drain

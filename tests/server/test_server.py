@@ -174,7 +174,16 @@ def test_connections_past_the_limit_wait_until_another_is_closed() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["max_line", "max_connections", "max_in_flight", "max_calls", "max_unsent", "max_depth", "max_failures"],
+    [
+        "max_line",
+        "max_connections",
+        "max_in_flight",
+        "max_calls",
+        "max_unsent",
+        "max_held",
+        "max_depth",
+        "max_failures",
+    ],
 )
 def test_a_limit_is_at_least_1(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):

@@ -18,7 +18,7 @@ import pytest
 from gevent.event import Event
 
 from greentask import Limits, TextConnection, TextServer
-from greentask.errors import ConfigurationError, DeadlineExceeded, LineTooLong
+from greentask.errors import ConfigurationError, DeadlineExceeded, LineTooLong, Overloaded
 from greentask.server import connection as connection_module
 from support.programs import ROOT, program
 from support.servers import PATIENCE, LineClient
@@ -722,6 +722,24 @@ def test_what_a_peer_did_is_told_too() -> None:
             assert peer.line() == b"hello"
         wait_until(lambda: not server.connections, "it is gone")
     assert [type(error) for error in errors] == [LineTooLong, DeadlineExceeded, ConnectionResetError]
+
+
+def test_what_connections_hold_together_is_bounded() -> None:
+    errors: list[Exception] = []
+    limits = Limits(max_line=100_000, max_unsent=100_000, max_held=200_000, line_timeout=2)
+    with (
+        listening(echo, on_error=lambda _, error: errors.append(error), limits=limits) as server,
+        connect(server) as first,
+        connect(server) as second,
+        connect(server) as third,
+    ):
+        first.send_bytes(b"x" * 80_000)
+        wait_until(lambda: any(one.pending for one in server.connections.values()), "half a line is there")
+        second.send_bytes(b"x" * 80_000)
+        wait_until(lambda: errors, "one is sent away")
+        assert [type(error) for error in errors] == [Overloaded]
+        third.send_bytes(b"hello\n")
+        assert third.line() == b"hello"
 
 
 # ---- Life of the server

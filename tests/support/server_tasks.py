@@ -45,6 +45,13 @@ def nap(seconds: float) -> float:
     return seconds
 
 
+@task
+def keep(value: Any, seconds: float) -> bool:
+    """Have it in memory for a while."""
+    time.sleep(seconds)
+    return bool(value)
+
+
 @task(timeout=0.2)
 def short_nap(seconds: float) -> float:
     time.sleep(seconds)
