@@ -18,18 +18,13 @@ from pathlib import Path
 import pytest
 
 import greentask as package
+from support.documents import blocks
 from support.parts import require
 from support.programs import ROOT, environment, greentask, program
 from support.proofs import OTHER, SECRET, secret_file
 from support.servers import LineClient
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def blocks(name: str, language: str) -> list[str]:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    return [body for kind, body in BLOCK.findall(text) if kind == language]
 
 
 def free_port() -> int:

@@ -12,13 +12,13 @@ from ...errors import UnknownTask
 from ...tasks.registry import Tasks
 from ...tasks.remote import Caller, default_caller
 from ...tasks.task import Task
-from .carrier import Carrier, Eager, Live
 from .conf import Conf
 from .exceptions import NotCarriedOver
 from .missing import refuse_app_member
 from .result import AsyncResult
 from .signature import Signature
 from .task import CeleryTask
+from .transport import Eager, Live, Transport
 
 __all__ = ["Celery", "current_app", "shared_task"]
 
@@ -168,7 +168,7 @@ class Celery(Tasks):
         """The result of that id, where this process knows it."""
         return AsyncResult(id, app=self)
 
-    def carrier(self, *, eager: bool = False) -> Carrier:
+    def transport(self, *, eager: bool = False) -> Transport:
         """What gets its tasks to where they run."""
         return Eager(self.find_task, self._live) if eager or self.conf.task_always_eager else self._live
 

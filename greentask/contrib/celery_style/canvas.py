@@ -7,10 +7,10 @@ import uuid
 from functools import partial
 from typing import Any
 
-from .carrier import Carrier
 from .exceptions import ChordError
 from .result import GroupResult
 from .signature import Canvas, Plan, Result, Signature, go_on, signature
+from .transport import Transport
 
 __all__ = ["Signature", "chain", "chord", "group", "nested", "signature"]
 
@@ -39,13 +39,13 @@ class chain(Canvas):
         """A copy of it."""
         return chain(*(task.clone() for task in self.tasks))
 
-    def carrier(self, *, eager: bool = False) -> Carrier:
+    def transport(self, *, eager: bool = False) -> Transport:
         """That of its first task."""
-        return self.tasks[0].carrier(eager=eager)
+        return self.tasks[0].transport(eager=eager)
 
-    def plan(self, carrier: Carrier) -> Plan:
+    def plan(self, transport: Transport) -> Plan:
         """All its tasks, of which the first is started."""
-        plans = [task.plan(carrier) for task in self.tasks]
+        plans = [task.plan(transport) for task in self.tasks]
         for before, after in itertools.pairwise(plans):
             after.result.parent = before.result
             before.result.when_done(partial(_go_on_behind, before.result, after))
@@ -86,15 +86,15 @@ class group(Canvas):
         """A copy of it."""
         return group(*(task.clone() for task in self.tasks))
 
-    def carrier(self, *, eager: bool = False) -> Carrier:
+    def transport(self, *, eager: bool = False) -> Transport:
         """That of its first task."""
         from .app import current_app
 
-        return self.tasks[0].carrier(eager=eager) if self.tasks else current_app().carrier(eager=eager)
+        return self.tasks[0].transport(eager=eager) if self.tasks else current_app().transport(eager=eager)
 
-    def plan(self, carrier: Carrier) -> Plan:
+    def plan(self, transport: Transport) -> Plan:
         """All its tasks, each started with the same arguments."""
-        plans = [task.plan(carrier) for task in self.tasks]
+        plans = [task.plan(transport) for task in self.tasks]
 
         def start(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             for plan in plans:
@@ -131,13 +131,13 @@ class chord(Canvas):
         """A copy of it."""
         return chord(self.header.clone(), None if self.body is None else self.body.clone())
 
-    def carrier(self, *, eager: bool = False) -> Carrier:
+    def transport(self, *, eager: bool = False) -> Transport:
         """That of its body."""
-        return self._chain().carrier(eager=eager)
+        return self._chain().transport(eager=eager)
 
-    def plan(self, carrier: Carrier) -> Plan:
+    def plan(self, transport: Transport) -> Plan:
         """The header, and the body behind it."""
-        return self._chain().plan(carrier)
+        return self._chain().plan(transport)
 
     def _chain(self) -> chain:
         if self.body is None:

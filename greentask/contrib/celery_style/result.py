@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import TaskError
 from . import states
-from .carrier import Sent
 from .exceptions import ChordError, NeedsQueue, NotCarriedOver, TaskRevokedError, TimeoutError
+from .transport import Sent
 
 if TYPE_CHECKING:
     from .app import Celery
@@ -156,7 +156,7 @@ class AsyncResult:
 def _find(id: str, app: Celery | None) -> Sent:
     from .app import current_app
 
-    return (current_app() if app is None else app).carrier().find(id)
+    return (current_app() if app is None else app).transport().find(id)
 
 
 class EagerResult(AsyncResult):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .carrier import Carrier, Eager
 from .exceptions import NotCarriedOver
 from .message import Message, check_args, make_message
 from .result import AsyncResult, EagerResult, GroupResult
+from .transport import Eager, Transport
 
 if TYPE_CHECKING:
     from .app import Celery
@@ -39,11 +39,11 @@ class Plan:
 class Canvas:
     """What can be sent: a signature, chain, group or chord."""
 
-    def carrier(self, *, eager: bool = False) -> Carrier:
+    def transport(self, *, eager: bool = False) -> Transport:
         """What sends it."""
         raise NotImplementedError
 
-    def plan(self, carrier: Carrier) -> Plan:
+    def plan(self, transport: Transport) -> Plan:
         """Make the results of what is going to be sent. Raises ``NotCarriedOver`` for what can't be."""
         raise NotImplementedError
 
@@ -56,7 +56,7 @@ class Canvas:
         for name, value in options.items():
             if value is not None:
                 raise NotCarriedOver(f"{name}= of a {type(self).__name__}: give it to its tasks, with .set({name}=…)")
-        return self._run(self.carrier(), tuple(args), kwargs)
+        return self._run(self.transport(), tuple(args), kwargs)
 
     def delay(self, *args: Any, **kwargs: Any) -> Any:
         """``apply_async``, with the arguments as they are."""
@@ -64,13 +64,13 @@ class Canvas:
 
     def apply(self, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None, throw: bool = False) -> Any:
         """Run it here and now. With ``throw`` an error is raised here, otherwise by the result's ``get``."""
-        result = self._run(self.carrier(eager=True), tuple(args), kwargs)
+        result = self._run(self.transport(eager=True), tuple(args), kwargs)
         if throw:
             result.get()
         return result
 
-    def _run(self, carrier: Carrier, args: _Args, kwargs: dict[str, Any] | None) -> Result:
-        plan = self.plan(carrier)
+    def _run(self, transport: Transport, args: _Args, kwargs: dict[str, Any] | None) -> Result:
+        plan = self.plan(transport)
         plan.start(args, kwargs or {})
         return plan.result
 
@@ -147,9 +147,9 @@ class Signature(Canvas):
         self.options["link"] = (*(before if isinstance(before, (list, tuple)) else (before,)), other)
         return other
 
-    def carrier(self, *, eager: bool = False) -> Carrier:
+    def transport(self, *, eager: bool = False) -> Transport:
         """That of its application."""
-        return self.app.carrier(eager=eager)
+        return self.app.transport(eager=eager)
 
     @property
     def app(self) -> Celery:
@@ -164,33 +164,33 @@ class Signature(Canvas):
         self, args: Iterable[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
     ) -> AsyncResult:
         """Send it, with these arguments before its own, and these options."""
-        return self.clone(args, kwargs, **options).send(self.carrier())
+        return self.clone(args, kwargs, **options).send(self.transport())
 
-    def send(self, carrier: Carrier) -> AsyncResult:
+    def send(self, transport: Transport) -> AsyncResult:
         """Send it as it is."""
         message = self._message(self.args, self.kwargs)
-        result = _kind(carrier)(carrier.send(message))
-        self._send_links(carrier, message, result)
+        result = _kind(transport)(transport.send(message))
+        self._send_links(transport, message, result)
         return result
 
-    def plan(self, carrier: Carrier) -> Plan:
+    def plan(self, transport: Transport) -> Plan:
         """One task, for later."""
         planned = make_message(self.task, (), None, self.options)
-        carrier.check(planned)
-        sent = carrier.promise(planned)
-        result = _kind(carrier)(sent)
-        self._send_links(carrier, planned, result)
+        transport.check(planned)
+        sent = transport.promise(planned)
+        result = _kind(transport)(sent)
+        self._send_links(transport, planned, result)
 
         def start(args: _Args, kwargs: dict[str, Any]) -> None:
             if sent.future.cancelled():
                 return
             try:
                 message = self._message(*self._merge(args, kwargs), task_id=sent.id)
-                carrier.send(message, into=sent)
+                transport.send(message, into=sent)
             except Exception as error:
-                carrier.fail(sent, error)
+                transport.fail(sent, error)
 
-        return Plan(result, start, partial(carrier.fail, sent))
+        return Plan(result, start, partial(transport.fail, sent))
 
     def _message(self, args: _Args, kwargs: dict[str, Any], **options: Any) -> Message:
         task = self.app.tasks.get(self.task) if self._task is None else self._task
@@ -198,9 +198,9 @@ class Signature(Canvas):
             task.check_arguments(args, kwargs)
         return make_message(self.task, args, kwargs, {**self.options, **options}, packed=task is not None)
 
-    def _send_links(self, carrier: Carrier, message: Message, result: AsyncResult) -> None:
+    def _send_links(self, transport: Transport, message: Message, result: AsyncResult) -> None:
         for link in message.link:
-            plan = link.plan(carrier)
+            plan = link.plan(transport)
             plan.result.parent = result
             result.children.append(plan.result)
             result.when_done(partial(go_on, plan))
@@ -214,8 +214,8 @@ class Signature(Canvas):
         return self.app.find_task(self.task) if self._task is None else self._task
 
 
-def _kind(carrier: Carrier) -> type[AsyncResult]:
-    return EagerResult if isinstance(carrier, Eager) else AsyncResult
+def _kind(transport: Transport) -> type[AsyncResult]:
+    return EagerResult if isinstance(transport, Eager) else AsyncResult
 
 
 def go_on(plan: Plan, value: Any, error: BaseException | None) -> None:

@@ -155,7 +155,7 @@ class CeleryTask(Task[..., Any]):
 
     def retry(self, *args: Any, **options: Any) -> Exception:
         """Raises ``NeedsQueue``: there is nobody yet who would run it again."""
-        raise self.app.carrier().retry(self.name)
+        raise self.app.transport().retry(self.name)
 
     def tell_start(self) -> None:
         """Say that it runs, where it was declared so (``track_started``)."""

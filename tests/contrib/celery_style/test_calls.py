@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from greentask import Client, DeadlineExceeded, InvalidArguments
-from greentask.contrib.celery_style import AsyncResult, Celery, NeedsQueue, carrier, chain, group
+from greentask.contrib.celery_style import AsyncResult, Celery, NeedsQueue, chain, group, transport
 from greentask.contrib.celery_style.exceptions import ChordError, TaskRevokedError, TimeoutError
 from support import celery_tasks as tasks
 from support.programs import environment, run_source
@@ -154,7 +154,7 @@ def test_nothing_is_kept_of_a_result_that_nobody_holds() -> None:
         wait_until(lambda: sent() is None)  # for the thread of the I/O may just be leaving it
     finally:
         gc.enable()
-    wait_until(lambda: not carrier._in_flight)
+    wait_until(lambda: not transport._in_flight)
 
 
 def test_a_task_that_is_revoked_does_not_run(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_forked_child_sends_its_own(server: RunningServer) -> None:
 
 def test_what_did_not_run_is_logged_for_nobody_may_ask(caplog: pytest.LogCaptureFixture) -> None:
     app = Celery("other", broker="unix:///nowhere/at/all", set_as_current=False)
-    with caplog.at_level(logging.ERROR, carrier.logger.name):
+    with caplog.at_level(logging.ERROR, transport.logger.name):
         result = app.send_task("support.celery_tasks.left")
         wait_until(result.ready)
         wait_until(lambda: caplog.records)

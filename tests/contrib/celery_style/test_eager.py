@@ -9,6 +9,7 @@ from greentask import UnknownTask
 from greentask.contrib.celery_style import Celery, chain, chord, group, signature
 from greentask.contrib.celery_style.exceptions import ChordError
 from greentask.contrib.celery_style.result import EagerResult
+from greentask.testing import eager as eager_mode
 from support import celery_tasks as tasks
 
 
@@ -73,3 +74,15 @@ def test_a_task_that_is_not_here_cannot_run_here() -> None:
         tasks.app.signature("nobody.knows").apply().get()
     with pytest.raises(UnknownTask, match="import the module"):
         tasks.app.signature("nobody.knows")(1)
+
+
+def test_greentask_s_own_eager_mode_runs_them_as_a_server_would(tmp_path: Path) -> None:
+    with eager_mode(tasks) as calls:
+        assert tasks.seen.apply_async((1,), task_id="mine").get()["id"] == "mine"
+        assert chain(tasks.add.s(1, 1), tasks.add.s(1))().get() == 3
+        assert chord([tasks.add.s(1, 1), tasks.add.s(2, 2)])(tasks.echo.s()).get() == [[[2, 4]], {}]
+        assert tasks.fail.delay().failed()
+        (tmp_path / "file").touch()
+        result = tasks.advance.delay(str(tmp_path / "file"))
+        assert result._sent.state == "HALFWAY"
+        assert len(calls.calls_to(tasks.add)) == 4

@@ -27,7 +27,7 @@ from .request import Request, entered, pack
 if TYPE_CHECKING:
     from .task import CeleryTask
 
-__all__ = ["Carrier", "Eager", "Live", "Sent"]
+__all__ = ["Eager", "Live", "Sent", "Transport"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +56,11 @@ class Sent:
             self.state, self.meta = "PROGRESS", report
 
 
-class Carrier(Protocol):
+class Transport(Protocol):
     """Gets tasks to where they run."""
 
     def check(self, message: Message) -> None:
-        """Raise ``NeedsQueue`` where its options ask for what this carrier can't do."""
+        """Raise ``NeedsQueue`` where its options ask for what this transport can't do."""
 
     def promise(self, message: Message) -> Sent:
         """What will be sent later, with another message of the same id, by ``send(…, into=…)``."""
@@ -149,15 +149,15 @@ class Eager:
     What follows in a canvas runs when the task before it has returned, and not inside of it: chains may be long.
     """
 
-    def __init__(self, find_task: Callable[[str], CeleryTask], carrier: Carrier) -> None:
+    def __init__(self, find_task: Callable[[str], CeleryTask], live: Transport) -> None:
         self._find_task = find_task
-        self._carrier = carrier
+        self._live = live
         self._steps: deque[Callable[[], None]] = deque()
         self._is_busy = False
 
     def check(self, message: Message) -> None:
         """What the server could not do isn't done here either, so that a test tells."""
-        self._carrier.check(message)
+        self._live.check(message)
 
     def promise(self, message: Message) -> Sent:
         """A task for later."""
@@ -176,11 +176,11 @@ class Eager:
 
     def find(self, id: str) -> Sent:
         """As elsewhere."""
-        return self._carrier.find(id)
+        return self._live.find(id)
 
     def retry(self, task: str) -> Exception:
         """As elsewhere."""
-        return self._carrier.retry(task)
+        return self._live.retry(task)
 
     def _run(self, step: Callable[[], None]) -> None:
         self._steps.append(step)
