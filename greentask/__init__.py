@@ -46,13 +46,13 @@ from .errors import (
 from .tasks.context import RunningTask, current
 from .tasks.middleware import CallInfo, Middleware
 from .tasks.registry import Tasks
-from .tasks.remote import provide_default_caller
+from .tasks.remote import TaskFuture, provide_default_caller
 from .tasks.resources import Resource, resource
 from .tasks.retries import Backoff, Retry
 from .tasks.task import Task, task
 
 if TYPE_CHECKING:
-    from .client import Client, configure, default_client
+    from .client import Client, as_completed, configure, default_client, gather, wait
     from .gateway import Gateway
     from .hub.files import TLSFiles
     from .pool.executor import Pool
@@ -93,6 +93,7 @@ __all__ = [
     "TLSFiles",
     "Task",
     "TaskError",
+    "TaskFuture",
     "Tasks",
     "TextConnection",
     "TextServer",
@@ -101,18 +102,24 @@ __all__ = [
     "UnknownTask",
     "WorkerLost",
     "__version__",
+    "as_completed",
     "configure",
     "current",
     "default_client",
     "errors",
+    "gather",
     "resource",
     "task",
+    "wait",
 ]
 
 _NEEDS_GEVENT = {
     "Client": "client",
+    "as_completed": "client",
     "configure": "client",
     "default_client": "client",
+    "gather": "client",
+    "wait": "client",
     "Gateway": "gateway",
     "Group": "server.groups",
     "Limits": "server.limits",

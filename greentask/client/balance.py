@@ -83,13 +83,13 @@ class RetryBudget:
     def __init__(self) -> None:
         self._left = self.RESERVE
 
-    def earn(self) -> None:
-        """A call was made."""
-        self._left = min(self._left + self.RATIO, 10 * self.RESERVE)
+    def earn(self, calls: int = 1) -> None:
+        """So many calls were made."""
+        self._left = min(self._left + calls * self.RATIO, 10 * self.RESERVE)
 
-    def spend(self) -> bool:
-        """Whether a call may be tried once more."""
-        if self._left < 1:
+    def spend(self, calls: int = 1) -> bool:
+        """Whether so many calls may be tried once more."""
+        if self._left < calls:
             return False
-        self._left -= 1
+        self._left -= calls
         return True

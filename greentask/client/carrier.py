@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,17 +12,26 @@ from ..hub.home import Home
 __all__ = ["Carrier", "Receiver", "Wrap", "carried_by", "carrier_of"]
 
 
-class Receiver(Protocol):
-    """Who waits for a call. Told in the home's thread, where nothing may block."""
+class Receiver(ABC):
+    """Who waits for a call. Told in the home's thread, where nothing may block. Most ask for nothing but its end."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def ended(self, value: Any, error: BaseException | None) -> None:
         """Its result, or its error. Told once."""
 
     def progress(self, report: dict[str, Any]) -> None:
         """It is so far."""
+        return
 
     def item(self, item: Any) -> None:
         """It streams one more item."""
+        return
+
+    def part(self, index: int, value: Any, error: Exception | None) -> bool:
+        """It is a batch, and one of its items has ended; False where nobody waits for that."""
+        return False
 
 
 class Carrier(Protocol):

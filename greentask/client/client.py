@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LineTooLong, out_of_time
 from ..hub.files import Renewed, TLSFiles, read_secrets
 from ..tasks.context import current
-from ..tasks.remote import ProgressCallback
-from ..tasks.task import DEFAULT_WINDOW, Task, merge_arguments, zip_arguments
+from ..tasks.remote import ProgressCallback, TaskFuture
+from ..tasks.task import DEFAULT_WINDOW, Task, known_length, merge_arguments, zip_arguments
 from ..wire.address import parse_addresses
-from ..wire.message import DEFAULT_STREAM_WINDOW, Call, More, encode_call, encode_more
+from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, More, encode_call, encode_more
 from ..wire.proof import Secrets
 from ..wire.text import DEFAULT_MAX_LINE
+from .bar import counted, showing
+from .batching import Batching, one_by_one
 from .carrier import Carrier, Receiver, carrier_of
+from .chain import SubmittedFuture
 from .core import Core
 from .link import LinkOptions
-from .mapping import map_calls
-from .receivers import CallFuture, Ended, EventReceiver, Item, Progress, WaitingGreenlet
+from .mapping import Start, map_calls
+from .receivers import Ended, EventReceiver, Item, Progress, WaitingGreenlet
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -93,7 +97,7 @@ class Client:
     ) -> None:
         self.addresses = parse_addresses(address)
         self._timeout = _check_timeout(timeout)
-        self._progress: ProgressCallback | None = None
+        self._progress: ProgressCallback | bool | None = None
         self._idempotent = False
         for name, seconds in (("dead_after", dead_after), ("idle_after", idle_after)):
             if not 0 < seconds < math.inf:
@@ -127,7 +131,7 @@ class Client:
         self,
         *,
         timeout: float | None = None,
-        progress: ProgressCallback | None = None,
+        progress: ProgressCallback | bool | None = None,
         idempotent: bool | None = None,
     ) -> Client:
         """This client (and its connections), with a timeout in seconds or a progress callback for its calls.
@@ -158,7 +162,7 @@ class Client:
         """
         return self.call_args(_name(function), _arguments(function, args, kwargs))
 
-    def submit(self, function: Target, /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, function: Target, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """Start a task on the server; the future has its result. Cancelling the future cancels the task."""
         return self.submit_args(_name(function), _arguments(function, args, kwargs))
 
@@ -170,15 +174,22 @@ class Client:
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
         return_exceptions: bool = False,
+        progress: bool | None = None,
     ) -> Iterator[Any]:
         """Like the builtin ``map``, on the server: an iterator over the results, at most ``window`` calls in flight.
 
         The iterables are read only as results are taken. ``unordered`` gives results as they come. An error is raised
-        in its turn, and ends the iteration; with ``return_exceptions`` it is given like a result.
+        in its turn, and ends the iteration; with ``return_exceptions`` it is given like a result. ``progress=True``
+        draws a bar on stderr, where that is a terminal.
         """
-        items = map(list, zip_arguments(iterables))
         return self.map_args(
-            _name(function), items, unordered=unordered, window=window, return_exceptions=return_exceptions
+            _name(function),
+            map(list, zip_arguments(iterables)),
+            unordered=unordered,
+            window=window,
+            return_exceptions=return_exceptions,
+            progress=progress,
+            total=known_length(iterables),
         )
 
     def stream(
@@ -193,16 +204,17 @@ class Client:
     def call_args(
         self,
         function: str,
-        args: dict[str, Any] | list[Any],
+        args: Args,
         *,
         timeout: float | None = None,
-        progress: ProgressCallback | None = None,
+        progress: ProgressCallback | bool | None = None,
     ) -> Any:
         """``call``, with the arguments as the wire has them: a dict by name, or a list by position."""
-        timeout, progress = self._defaults(timeout, progress)
-        call = Call(function, args, self._core.next_id(), timeout, progress is not None)
-        if progress is not None:
-            return self._call_reporting(call, progress)
+        report = self._progress if progress is None else progress
+        call = Call(function, args, self._core.next_id(), self._time_left(timeout), bool(report))
+        if report:
+            with showing(function) if report is True else nullcontext(report) as tell:
+                return self._call_reporting(call, tell)
         carrier = carrier_of(self._core.router)
         if not carrier.home.is_here():
             return self._wait(self._submit(call, None))
@@ -218,37 +230,51 @@ class Client:
     def submit_args(
         self,
         function: str,
-        args: dict[str, Any] | list[Any],
+        args: Args,
         *,
         timeout: float | None = None,
-        progress: ProgressCallback | None = None,
-    ) -> Future[Any]:
+        progress: ProgressCallback | bool | None = None,
+    ) -> TaskFuture[Any]:
         """``submit``, with the arguments as the wire has them."""
-        timeout, progress = self._defaults(timeout, progress)
-        call = Call(function, args, self._core.next_id(), timeout, progress is not None)
-        return self._submit(call, progress)
+        report = self._progress if progress is None else progress
+        if not (report is None or callable(report)):
+            raise TypeError("progress=True draws a bar while a call or a map is waited for: give submit a function")
+        call = Call(function, args, self._core.next_id(), self._time_left(timeout), report is not None)
+        return self._submit(call, report)
 
     def map_args(
         self,
         function: str,
-        items: Iterable[dict[str, Any] | list[Any]],
+        items: Iterable[Args],
         *,
         timeout: float | None = None,
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
         return_exceptions: bool = False,
-        progress: ProgressCallback | None = None,
+        progress: ProgressCallback | bool | None = None,
+        total: int | None = None,
     ) -> Iterator[Any]:
-        """``map``, each item being one call's arguments as the wire has them."""
+        """``map``, each item being one call's arguments as the wire has them. ``total`` is how many, for the bar."""
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}")
-        submit = (self._try_submit(function, item, timeout, progress) for item in items)
-        return map_calls(submit, window, unordered=unordered, return_exceptions=return_exceptions)
+        wanted = self._progress if progress is None else progress
+        report = wanted if callable(wanted) else None
+
+        def submit(item: Args) -> Future[Any]:
+            return self._try_submit(function, item, timeout, report)
+
+        if report is None:
+            time_left = partial(self._time_left, timeout)
+            start: Start[Args] = Batching(self._core, function, submit, time_left, idempotent=self._idempotent).start
+        else:  # reports are of calls, and a batch is one
+            start = one_by_one(submit)
+        results = map_calls(iter(items), start, window, unordered=unordered, return_exceptions=return_exceptions)
+        return counted(results, function, total) if wanted is True else results
 
     def stream_args(
         self,
         function: str,
-        args: dict[str, Any] | list[Any],
+        args: Args,
         *,
         timeout: float | None = None,
         window: int = DEFAULT_STREAM_WINDOW,
@@ -256,21 +282,20 @@ class Client:
         """``stream``, with the arguments as the wire has them."""
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}")
-        timeout, _ = self._defaults(timeout, None)
-        return self._stream(Call(function, args, self._core.next_id(), timeout, stream=window), window)
+        call = Call(function, args, self._core.next_id(), self._time_left(timeout), stream=window)
+        return self._stream(call, window)
 
     # ---- How
 
-    def _defaults(
-        self, timeout: float | None, progress: ProgressCallback | None
-    ) -> tuple[float | None, ProgressCallback | None]:
+    def _time_left(self, timeout: float | None) -> float | None:
+        """Seconds that a call has, which is made now."""
         timeout = self._timeout if timeout is None else _check_timeout(timeout)
         left = current().remaining()  # of the task that makes this call
         if left is not None and (timeout is None or left < timeout):
             if left <= 0:
                 raise out_of_time(started=False)
             timeout = left
-        return timeout, self._progress if progress is None else progress
+        return timeout
 
     def _start(self, carrier: Carrier, call: Call, receiver: Receiver) -> None:
         data = encode_call(call)
@@ -282,29 +307,30 @@ class Client:
         assert isinstance(call.id, int)
         carrier.home.run(carrier.start, call.id, data, receiver, call.timeout, self._idempotent)
 
-    def _submit(self, call: Call, progress: ProgressCallback | None) -> CallFuture:
+    def _submit(self, call: Call, progress: ProgressCallback | None) -> SubmittedFuture:
         carrier = carrier_of(self._core.router)
         assert isinstance(call.id, int)
-        future = CallFuture(carrier, call.id, progress)
+        future = SubmittedFuture(carrier, self.submit, call.id, progress)
         self._start(carrier, call, future)
         return future
 
     def _try_submit(
         self,
         function: str,
-        item: dict[str, Any] | list[Any],
+        item: Args,
         timeout: float | None,
-        progress: ProgressCallback | None,
+        report: ProgressCallback | None,
     ) -> Future[Any]:
         """``submit_args``, where an error has its turn like that of a task."""
         try:
-            return self.submit_args(function, item, timeout=timeout, progress=progress)
+            call = Call(function, item, self._core.next_id(), self._time_left(timeout), report is not None)
+            return self._submit(call, report)
         except Exception as error:
             failed: Future[Any] = Future()
             failed.set_exception(error)
             return failed
 
-    def _wait(self, future: CallFuture) -> Any:
+    def _wait(self, future: SubmittedFuture) -> Any:
         try:
             return future.result()
         except BaseException:
@@ -356,7 +382,7 @@ def _name(function: Target) -> str:
     return function if isinstance(function, str) else function.name
 
 
-def _arguments(function: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | list[Any]:
+def _arguments(function: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Args:
     return merge_arguments(args, kwargs, None if isinstance(function, str) else function.binder)
 
 

@@ -37,7 +37,7 @@ class Core:
         Balance(addresses, weights)  # or it raises
         self.max_line = options.max_line
         self._options = options
-        self._addresses = addresses
+        self.addresses = addresses
         self._weights = weights
         self._router: Router | None = None
         self._lock = allocate_lock()
@@ -53,7 +53,7 @@ class Core:
             with self._lock:
                 router = self._router
                 if router is None or router.home.has_ended:
-                    balance = Balance(self._addresses, self._weights)
+                    balance = Balance(self.addresses, self._weights)
                     router = self._router = Router(find_home(), balance, self._options)
         return router
 

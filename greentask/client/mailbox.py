@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -42,10 +43,19 @@ class Mailbox(Generic[T]):
 
     def take(self) -> T:
         """The oldest event; waits for one."""
+        self.wait()
+        return self._events.popleft()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for an event; False where there is none after ``timeout`` seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
         while not self._events:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return False
             # Hung up first and looked again after: whatever is put from here on rings it.
             self._bell = bell = Bell()
             if not self._events:
-                bell.wait()
+                bell.wait(left)
             self._bell = None
-        return self._events.popleft()
+        return True

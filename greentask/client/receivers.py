@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from concurrent.futures import InvalidStateError
 from typing import Any
 
 from gevent.hub import Waiter
 
-from ..hub.future import HomeFuture
-from .carrier import Carrier
+from ..tasks.remote import ProgressCallback
+from .carrier import Carrier, Receiver
+from .future import ClientFuture
 from .mailbox import Mailbox
 
 __all__ = ["CallFuture", "Ended", "EventReceiver", "Item", "Progress", "WaitingGreenlet"]
@@ -18,7 +17,7 @@ __all__ = ["CallFuture", "Ended", "EventReceiver", "Item", "Progress", "WaitingG
 logger = logging.getLogger(__name__)
 
 
-class WaitingGreenlet:
+class WaitingGreenlet(Receiver):
     """For a greenlet beside the I/O: the answer is one switch away."""
 
     __slots__ = ("_waiter",)
@@ -37,60 +36,17 @@ class WaitingGreenlet:
         else:
             run(self._waiter.throw, error)
 
-    def progress(self, report: dict[str, Any]) -> None:
-        """Nobody asked."""
 
-    def item(self, item: Any) -> None:
-        """Nobody asked."""
-
-
-class CallFuture(HomeFuture):
+class CallFuture(ClientFuture, Receiver):
     """The future of a call. Cancelling it cancels the call on the server, until the answer is here.
 
     ``progress`` is called in the thread of the I/O: it must be quick and must not block.
     """
 
-    def __init__(self, carrier: Carrier, id: int, progress: Callable[[dict[str, Any]], None] | None = None) -> None:
-        super().__init__(carrier.home)
-        self._carrier = carrier
+    def __init__(self, carrier: Carrier, id: int, progress: ProgressCallback | None = None) -> None:
+        super().__init__(carrier)
         self._id = id
         self._progress = progress
-        self._not_cancelled = [True]  # who takes it out cancels: several threads may try
-
-    def result(self, timeout: float | None = None) -> Any:
-        """The call's result, or its error raised; waits up to ``timeout`` seconds for it."""
-        self._check_may_wait()
-        return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The call's error, None where it has none; waits up to ``timeout`` seconds for its end."""
-        self._check_may_wait()
-        return super().exception(timeout)
-
-    def cancel(self) -> bool:
-        """Cancel the call on the server; False where its end was here before."""
-        if not super().cancel():
-            return False
-        try:
-            self._not_cancelled.pop()
-        except IndexError:
-            return True
-        self.set_running_or_notify_cancel()  # for concurrent.futures.wait and as_completed
-        self._carrier.home.run(self._carrier.forget, self._id)
-        return True
-
-    def ended(self, value: Any, error: BaseException | None) -> None:
-        try:
-            if error is None:
-                self.set_result(value)
-            else:
-                self.set_exception(error)
-        except InvalidStateError:
-            pass  # cancelled in this moment
-        except KeyboardInterrupt:
-            raise  # it hit us by chance, and is the main greenlet's
-        except BaseException:  # of a callback: SystemExit, say, which would end the greenlet that reads for everybody
-            logger.exception("a callback of a call's future raised an error")
 
     def progress(self, report: dict[str, Any]) -> None:
         if self._progress is not None:
@@ -101,12 +57,8 @@ class CallFuture(HomeFuture):
             except BaseException:
                 logger.exception("the progress callback of a call raised an error")
 
-    def item(self, item: Any) -> None:
-        """A future has one result."""
-
-    def _check_may_wait(self) -> None:
-        if not self.done():
-            self._carrier.check_may_wait()
+    def _cancel_call(self) -> None:
+        self._carrier.forget(self._id)
 
 
 class Ended:
@@ -147,7 +99,7 @@ class Item:
 _MOST_REPORTS = 100
 
 
-class EventReceiver:
+class EventReceiver(Receiver):
     """Puts everything that is heard of a call into a mailbox."""
 
     __slots__ = ("_streams", "mailbox")

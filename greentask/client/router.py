@@ -42,6 +42,8 @@ _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 #: Calls in flight on one connection from which on another one is opened, and how many there are to one server. A server
 #: reads no further while a connection has max_in_flight (1,000) calls in flight, pings among it.
 _MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
+#: How often a call that may have run is sent again, though it does no harm: it may be what ends its servers.
+_MOST_REPEATS = 3
 _chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
 _REMEDY = "; is a server running there?"
 
@@ -57,18 +59,22 @@ class _Sent:
         "link",
         "receiver",
         "refusal",
+        "repeats",
+        "size",
         "timer",
         "tries",
         "was_sent",
     )
 
-    def __init__(self, data: bytes, receiver: Receiver, *, idempotent: bool) -> None:
+    def __init__(self, data: bytes, receiver: Receiver, size: int, *, idempotent: bool) -> None:
         self.data = data  # for another try
+        self.size = size  # how many calls it is, if it is a batch
         self.receiver = receiver
         self.idempotent = idempotent
         self.link: Link | None = None  # to which it was given
         self.was_sent = False  # over that, and not kept until it is open
         self.has_begun = False  # something was heard of it
+        self.repeats = 0  # after which it may have run more than once
         self.timer: Any = None
         self.tries = 0  # that a server refused
         self.avoid: set[Target] = set()  # servers that were tried
@@ -105,13 +111,21 @@ class Router:
 
     # ---- What callers ask for
 
-    def start(self, id: int, data: bytes, receiver: Receiver, timeout: float | None, idempotent: bool = False) -> None:
-        """Send a call's line; ``receiver`` hears what comes of it."""
-        sent = self._calls[id] = _Sent(data, receiver, idempotent=idempotent)
+    def start(
+        self,
+        id: int,
+        data: bytes,
+        receiver: Receiver,
+        timeout: float | None,
+        idempotent: bool = False,
+        size: int = 1,
+    ) -> None:
+        """Send a call's line, or that of a batch of ``size`` calls; ``receiver`` hears what comes of it."""
+        sent = self._calls[id] = _Sent(data, receiver, size, idempotent=idempotent)
         if timeout is not None:
             sent.timer = self.home.hub.loop.timer(timeout + _ANSWER_MARGIN)
             sent.timer.start(self._out_of_time, id, timeout, update=True)
-        self._budget.earn()
+        self._budget.earn(size)
         self._used_at = time.monotonic()
         self._send(id, sent)
 
@@ -128,6 +142,10 @@ class Router:
         sent = self._calls.get(id)
         if sent is not None and sent.link is not None and sent.was_sent:
             sent.link.write(data)
+
+    def may_repeat(self) -> bool:
+        """Whether the budget has one more call that may have run; it is spent."""
+        return self._budget.spend()
 
     def flush(self, done: Bell) -> None:
         """Ring when what is to be sent has left."""
@@ -200,8 +218,8 @@ class Router:
             return
         link = self._link_to(target)
         sent.link = link
-        link.in_flight += 1
-        target.outstanding += 1
+        link.in_flight += sent.size
+        target.outstanding += sent.size
         if link.is_open:
             sent.was_sent = True
             link.write(sent.data)
@@ -229,8 +247,8 @@ class Router:
         link, sent.link = sent.link, None
         sent.was_sent = False
         if link is not None:
-            link.in_flight -= 1
-            link.target.outstanding -= 1
+            link.in_flight -= sent.size
+            link.target.outstanding -= sent.size
 
     def _try_elsewhere(self, id: int, sent: _Sent, error: Exception) -> None:
         """The server that it was given to can't have run it, or that does no harm."""
@@ -240,6 +258,21 @@ class Router:
         if link is not None:
             sent.avoid.add(link.target)
         self._send(id, sent)
+
+    def _may_repeat(self, sent: _Sent) -> bool:
+        is_harmless = sent.idempotent and not sent.has_begun
+        return is_harmless and sent.repeats < _MOST_REPEATS and self._budget.spend(sent.size)
+
+    def _try_once_more(self, id: int, sent: _Sent, error: Exception) -> None:
+        """It may have run, and does no harm: on another server, or else on the same one."""
+        sent.repeats += 1
+        if self._has_another(sent):
+            self._try_elsewhere(id, sent, error)
+        else:
+            self._unlink(sent)
+            sent.refusal = error
+            sent.avoid.clear()
+            self._send(id, sent)
 
     def _give_up(self, id: int, sent: _Sent) -> None:
         if self._take(id) is not None:
@@ -284,10 +317,11 @@ class Router:
                     self._try_again(unread, its, error)
             return
         id = reply.id if type(reply.id) is int else None  # ours are, and neither true nor 1.0 is 1
-        # What has an index is about an item of a batch, and ends no call: a client sends no batches.
-        sent = None if id is None or reply.index is not None else self._calls.get(id)
+        sent = None if id is None else self._calls.get(id)
         if id is None or sent is None or sent.link is not link:
             self.dropped += not str(reply.id).startswith("cancel-")
+        elif reply.index is not None:  # about an item of a batch: it ends no call
+            self._heard_of_item(sent, reply, link)
         elif reply.kind == "progress":
             sent.has_begun = True
             sent.receiver.progress(reply.value if isinstance(reply.value, dict) else {"note": reply.value})
@@ -299,18 +333,27 @@ class Router:
         else:
             self._refused(id, sent, link, _error(reply.value, link.target))
 
+    def _heard_of_item(self, sent: _Sent, reply: Reply, link: Link) -> None:
+        assert reply.index is not None
+        sent.has_begun = True
+        if reply.kind == "result":
+            is_awaited = sent.receiver.part(reply.index, reply.value, None)
+        elif reply.kind == "error":
+            is_awaited = sent.receiver.part(reply.index, None, _error(reply.value, link.target))
+        else:
+            is_awaited = False
+        self.dropped += not is_awaited
+
     def _refused(self, id: int, sent: _Sent, link: Link, error: Exception) -> None:
         if isinstance(error, Draining):
             link.is_leaving = True
             self._try_again(id, sent, error)
-        elif isinstance(error, Overloaded) or (isinstance(error, WorkerLost) and sent.idempotent):
-            if not sent.has_begun and self._has_another(sent) and self._budget.spend():
-                self._try_elsewhere(id, sent, error)
-            elif isinstance(error, WorkerLost) and not sent.has_begun and self._budget.spend():
-                self._unlink(sent)
-                self._send(id, sent)
-            else:
-                self._end(id, sent, error)
+        elif sent.has_begun:
+            self._end(id, sent, error)
+        elif isinstance(error, Overloaded) and self._has_another(sent) and self._budget.spend(sent.size):
+            self._try_elsewhere(id, sent, error)
+        elif isinstance(error, WorkerLost) and self._may_repeat(sent):
+            self._try_once_more(id, sent, error)
         else:
             self._end(id, sent, error)
 
@@ -324,11 +367,11 @@ class Router:
             self._probe_later(link.target)
         for id, sent in [(id, sent) for id, sent in self._calls.items() if sent.link is link]:
             if not was_opened:
-                self._try_elsewhere(id, sent, _no_connection(sent.refusal, why))
+                self._try_elsewhere(id, sent, _no_connection(sent.refusal, why, sent.repeats > 0))
             elif isinstance(why, Unauthenticated):
                 self._end(id, sent, Unauthenticated(str(why)))
-            elif sent.idempotent and not sent.has_begun and self._budget.spend():
-                self._try_elsewhere(id, sent, ConnectionLost(why, sent=True))
+            elif self._may_repeat(sent):
+                self._try_once_more(id, sent, ConnectionLost(why, sent=True))
             else:
                 self._end(id, sent, ConnectionLost(why, sent=sent.was_sent))
         self._changed.set()
@@ -352,8 +395,8 @@ class Router:
         if sent is not None:
             _stop(sent)
             if sent.link is not None:
-                sent.link.in_flight -= 1
-                sent.link.target.outstanding -= 1
+                sent.link.in_flight -= sent.size
+                sent.link.target.outstanding -= sent.size
         return sent
 
     def _end(self, id: int, sent: _Sent, error: Exception | None, value: Any = None) -> None:
@@ -388,14 +431,14 @@ def _stop(sent: _Sent) -> None:
         sent.timer = None
 
 
-def _no_connection(before: Exception | None, why: str | Unauthenticated) -> Exception:
+def _no_connection(before: Exception | None, why: str | Unauthenticated, may_have_run: bool) -> Exception:
     """The error of a call that could not be sent, after what was tried ``before`` that."""
     if isinstance(before, (Draining, Overloaded)):
         return before
     told = f"{str(before).removesuffix(_REMEDY)}; {why}" if before is not None else str(why)
     if isinstance(before, Unauthenticated) or isinstance(why, Unauthenticated):
         return Unauthenticated(told)
-    return ConnectionLost(told + _REMEDY, sent=False)
+    return ConnectionLost(told + _REMEDY, sent=may_have_run)
 
 
 def _error(described: dict[str, Any], target: Target) -> Exception:

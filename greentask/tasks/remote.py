@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-__all__ = ["Caller", "ProgressCallback", "default_caller", "provide_default_caller"]
+if TYPE_CHECKING:
+    from .task import Task
+
+__all__ = ["Caller", "ProgressCallback", "TaskFuture", "default_caller", "provide_default_caller"]
+
+R = TypeVar("R")
 
 ProgressCallback = Callable[[dict[str, Any]], None]
+
+
+class TaskFuture(Future[R], ABC):
+    """The future of a task that was submitted: one of ``concurrent.futures``, whose result can go on to the next task.
+
+    ``cancel`` cancels the task where it runs.
+    """
+
+    @abstractmethod
+    def then(self, function: str | Task[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+        """Hand the result on: submit another task with it as the first argument. The future is that of the other task.
+
+        An error ends the chain: it is that of every future after it. Cancelling one cancels what runs of those before.
+
+        >>> report.submit(2026).then(send_mail, to="boss@example.org").result()           # doctest: +SKIP
+        """
 
 
 class Caller(Protocol):
@@ -23,8 +45,8 @@ class Caller(Protocol):
         args: dict[str, Any] | list[Any],
         *,
         timeout: float | None = None,
-        progress: ProgressCallback | None = None,
-    ) -> Future[Any]:
+        progress: ProgressCallback | bool | None = None,
+    ) -> TaskFuture[Any]:
         """Start one call; the future has its result."""
 
     def call_args(
@@ -33,7 +55,7 @@ class Caller(Protocol):
         args: dict[str, Any] | list[Any],
         *,
         timeout: float | None = None,
-        progress: ProgressCallback | None = None,
+        progress: ProgressCallback | bool | None = None,
     ) -> Any:
         """One call, waited for."""
 
@@ -51,7 +73,8 @@ class Caller(Protocol):
         unordered: bool = False,
         window: int = ...,
         return_exceptions: bool = False,
-        progress: ProgressCallback | None = None,
+        progress: ProgressCallback | bool | None = None,
+        total: int | None = None,
     ) -> Iterator[Any]:
         """A call for each item; an iterator over their results."""
 

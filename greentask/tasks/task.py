@@ -6,14 +6,13 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError
 from .binding import Binder
 from .importing import find_target, is_importable, target_of
-from .remote import Caller, ProgressCallback, default_caller
+from .remote import Caller, ProgressCallback, TaskFuture, default_caller
 from .resources import Resource
 from .retries import Backoff, Exceptions, RetryPolicy, make_policy
 
@@ -129,7 +128,7 @@ class Task(Generic[P, R]):
         """Run it on the default client's server and wait for the result."""
         return RemoteFunction(self).call(*args, **kwargs)
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Start it on the default client's server; the future has its result."""
         return RemoteFunction(self).submit(*args, **kwargs)
 
@@ -139,10 +138,11 @@ class Task(Generic[P, R]):
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
         return_exceptions: bool = False,
+        progress: bool | None = None,
     ) -> Iterator[R]:
         """Like the builtin ``map``, run there: at most ``window`` calls are in flight."""
         return RemoteFunction(self).map(
-            *iterables, unordered=unordered, window=window, return_exceptions=return_exceptions
+            *iterables, unordered=unordered, window=window, return_exceptions=return_exceptions, progress=progress
         )
 
     def starmap(
@@ -152,10 +152,11 @@ class Task(Generic[P, R]):
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
         return_exceptions: bool = False,
+        progress: bool | None = None,
     ) -> Iterator[R]:
         """As ``map``, each item being one call's arguments: a dict of keywords, or a sequence."""
         return RemoteFunction(self).starmap(
-            items, unordered=unordered, window=window, return_exceptions=return_exceptions
+            items, unordered=unordered, window=window, return_exceptions=return_exceptions, progress=progress
         )
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
@@ -167,7 +168,7 @@ class Task(Generic[P, R]):
         client: Caller | None = None,
         *,
         timeout: float | None = None,
-        progress: ProgressCallback | None = None,
+        progress: ProgressCallback | bool | None = None,
         idempotent: bool = False,
     ) -> RemoteFunction[P, R]:
         """The same calls on another client, with a timeout in seconds, or with progress reports.
@@ -188,7 +189,7 @@ class RemoteFunction(Generic[P, R]):
         client: Caller | None = None,
         *,
         timeout: float | None = None,
-        progress: ProgressCallback | None = None,
+        progress: ProgressCallback | bool | None = None,
         idempotent: bool = False,
     ) -> None:
         self.task = task
@@ -210,7 +211,7 @@ class RemoteFunction(Generic[P, R]):
         )
         return result
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Start it there; the future has its result."""
         return self.client.submit_args(
             self.task.name, self._args(args, kwargs), timeout=self._timeout, progress=self._progress
@@ -222,10 +223,11 @@ class RemoteFunction(Generic[P, R]):
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
         return_exceptions: bool = False,
+        progress: bool | None = None,
     ) -> Iterator[R]:
         """Like the builtin ``map``, run there."""
-        return self.starmap(
-            zip_arguments(iterables), unordered=unordered, window=window, return_exceptions=return_exceptions
+        return self._map(
+            zip_arguments(iterables), known_length(iterables), unordered, window, return_exceptions, progress
         )
 
     def starmap(
@@ -235,8 +237,20 @@ class RemoteFunction(Generic[P, R]):
         unordered: bool = False,
         window: int = DEFAULT_WINDOW,
         return_exceptions: bool = False,
+        progress: bool | None = None,
     ) -> Iterator[R]:
         """As ``map``, each item being one call's arguments."""
+        return self._map(items, known_length((items,)), unordered, window, return_exceptions, progress)
+
+    def _map(
+        self,
+        items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]],
+        total: int | None,
+        unordered: bool,
+        window: int,
+        return_exceptions: bool,
+        progress: bool | None,
+    ) -> Iterator[R]:
         calls = (item if isinstance(item, dict) else list(item) for item in items)
         return self.client.map_args(
             self.task.name,
@@ -245,7 +259,8 @@ class RemoteFunction(Generic[P, R]):
             unordered=unordered,
             window=window,
             return_exceptions=return_exceptions,
-            progress=self._progress,
+            progress=self._progress if progress is None else progress,
+            total=total,
         )
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
@@ -284,6 +299,11 @@ def zip_arguments(iterables: tuple[Iterable[Any], ...]) -> Iterator[tuple[Any, .
                 "use itertools.repeat for an argument that is the same in each call"
             )
     return zip(*iterables)
+
+
+def known_length(iterables: Iterable[Iterable[Any]]) -> int | None:
+    """How many calls a ``map`` of them makes at most, as far as they tell."""
+    return min((len(iterable) for iterable in iterables if isinstance(iterable, Sized)), default=None)
 
 
 @overload

@@ -14,14 +14,14 @@ from support.servers import RunningServer, wait_until
 BOTH = pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
 
 # Tests that hold in any kind of program.
-SOME = ("test_map.py", "test_stream.py")
+SOME = ("test_map.py", "test_stream.py", "test_flow.py", "test_batching.py")
 OTHERS = ("test_client.py", "test_router.py", "test_mailbox.py", "test_default.py")
 
 
 @pytest.mark.parametrize(
     ("kind", "modules", "home"),
     [
-        pytest.param("patched", ("test_map.py",), "here", marks=pytest.mark.slow),
+        pytest.param("patched", ("test_map.py", "test_flow.py", "test_batching.py"), "here", marks=pytest.mark.slow),
         pytest.param("patched", ("test_stream.py", *OTHERS), "here", marks=pytest.mark.slow),
         pytest.param("greenlet", SOME + OTHERS, "in the background", marks=pytest.mark.slow),
     ],

@@ -509,6 +509,7 @@ def test_a_client_that_is_forgotten_with_calls_in_flight_lets_them_end() -> None
         gc.collect()
         go.set()
         assert [future.result(20) for future in futures] == [1, 2]
+        del futures  # which could call on, with `then`
         wait_until(lambda: server.connections[0].socket.fileno() < 0, "it is closed")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from greentask import Client, ConnectionLost, DeadlineExceeded, Overloaded, WorkerLost
 from support.peers import echoing, peer
-from support.servers import serving, wait_until
+from support.servers import LineClient, serving, wait_until
 
 served = partial(serving, apps=["support.server_tasks", "support.client_tasks"])
 
@@ -142,6 +142,30 @@ def test_an_idempotent_call_outlives_its_process(tmp_path: Path) -> None:
         with pytest.raises(WorkerLost):
             client.call("die_once", str(tmp_path / "first"))
         assert client.using(idempotent=True).call("die_once", str(tmp_path / "second")) == "alive"
+
+
+def test_an_idempotent_call_is_sent_again_to_the_only_server_there_is() -> None:
+    def hang_up_twice(connection: LineClient) -> None:
+        if len(server.connections) > 2:
+            echoing(connection)
+        else:
+            connection.line()
+
+    with peer(hang_up_twice) as server, Client(server.address) as client:
+        assert client.using(idempotent=True).call("f", 7) == 7
+
+
+def test_a_call_that_ends_its_servers_is_not_sent_for_ever() -> None:
+    heard: list[bytes | None] = []
+
+    def hang_up(connection: LineClient) -> None:
+        heard.append(connection.line())
+
+    with peer(hang_up) as one, peer(hang_up) as other, Client([one.address, other.address]) as client:
+        with pytest.raises(ConnectionLost) as caught:
+            client.using(idempotent=True).call("f", 1)
+        assert caught.value.sent is True
+        assert sum(line is not None for line in heard) == 4, "once, and three times again"
 
 
 def test_retries_are_a_tenth_of_the_calls_at_most() -> None:

@@ -88,18 +88,31 @@ def test_the_readme_has_two_commands_and_run_py_knows_them() -> None:
 
 
 def test_the_tasks_document_runs(tmp_path: Path) -> None:
-    declared, called = blocks("docs/tasks.md", "python")[:2]
+    declared, called, several = blocks("docs/tasks.md", "python")[:3]
     more = """
         @task
         def add(a, b):
             return a + b
 
         @task
+        def length(text):
+            return len(text)
+
+        @task
+        def nap(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        @task
+        def echo(value):
+            return value
+
+        @task
         def slow():
             current().progress(1, 2)
             return "at last"
     """
-    (tmp_path / "documented.py").write_text(declared + textwrap.dedent(more), encoding="utf-8")
+    (tmp_path / "documented.py").write_text("import time\n" + declared + textwrap.dedent(more), encoding="utf-8")
     with program("-m", "greentask", "serve", "documented", "-l", "127.0.0.1:0", cwd=tmp_path) as (line, _):
         server = next(word for word in line.split() if word.startswith("tcp://"))
         called = called.replace("127.0.0.1:12345", server)
@@ -111,11 +124,19 @@ def test_the_tasks_document_runs(tmp_path: Path) -> None:
             assert client.call("yearly_report", 4) == {"year": 4, "total": 6}
             assert client.call("fetch", "x") == "x"
         """
+        more_ends = """
+            assert (total, size) == (3, 3)
+            assert not not_done
+        """
+        source = called + textwrap.dedent(ends) + several + textwrap.dedent(more_ends)
         done = subprocess.run(
-            [sys.executable, "-c", called + textwrap.dedent(ends)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", source],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout == "{'done': 1, 'total': 2}\n"
+        assert done.stdout == "{'done': 1, 'total': 2}\n0.1\n0.2\n"
 
 
 @pytest.mark.parametrize(("name", "index"), [("docs/pool.md", 0), ("docs/resources.md", 0)])
@@ -141,7 +162,7 @@ def test_the_testing_document_runs(tmp_path: Path) -> None:
 
 
 def test_a_server_of_one_s_own_runs(tmp_path: Path) -> None:
-    source = blocks("docs/tasks.md", "python")[2]
+    source = blocks("docs/tasks.md", "python")[3]
     port = free_port()
     (tmp_path / "own.py").write_text(source.replace("12345", str(port)), encoding="utf-8")
     with subprocess.Popen([sys.executable, "own.py"], cwd=tmp_path) as own:

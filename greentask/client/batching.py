@@ -1,0 +1,166 @@
+"""Many calls of one function on one line: what ``map`` sends where calls are quick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import ConnectionLost, Draining, GreentaskError, InvalidMessage, Overloaded, WorkerLost
+from ..wire.message import Args, Call, encode_call
+from .carrier import Receiver, carrier_of
+from .core import Core
+from .receivers import CallFuture
+from .router import Router
+
+__all__ = ["Batching"]
+
+#: Calls that share a line: at least, or it is not worth it, and at most, or they would not be spread over servers.
+_FEWEST = 4
+_MOST = 64
+#: Bytes of a shared line: with larger ones, reading it would hold up the calls of others.
+_LARGEST = 64 * 1024
+
+
+class ItemFuture(CallFuture):
+    """The future of one item of a batch, or of the call that was sent in its place."""
+
+    def __init__(self, batch: BatchReceiver, index: int) -> None:
+        super().__init__(batch.router, batch.id)
+        self._batch = batch
+        self.index = index
+        self._is_alone = False
+
+    def send_again(self, id: int, data: bytes, timeout: float | None, idempotent: bool) -> None:
+        """Send it as a call of its own; in the home's thread."""
+        self._id = id
+        self._is_alone = True
+        self._carrier.start(id, data, self, timeout, idempotent)
+
+    def _cancel_call(self) -> None:
+        if self._is_alone:
+            self._carrier.forget(self._id)
+        else:
+            self._batch.forget(self.index)
+
+
+class BatchReceiver(Receiver):
+    """Hears what comes of a batch, and tells its items' futures. Belongs to the home's thread.
+
+    ``failed`` is told each item's error, and whether it is that of the whole batch: it ends the future, or sends it
+    again. The batch is cancelled with the last of its items.
+    """
+
+    def __init__(
+        self, router: Router, id: int, count: int, failed: Callable[[ItemFuture, BaseException, bool], None]
+    ) -> None:
+        self.router = router
+        self.id = id
+        self._failed = failed
+        self.futures = [ItemFuture(self, index) for index in range(count)]
+        self._pending: dict[int, ItemFuture] = dict(enumerate(self.futures))
+
+    def forget(self, index: int) -> None:
+        """Nobody waits for that item."""
+        if self._pending.pop(index, None) is not None and not self._pending:
+            self.router.forget(self.id)
+
+    def part(self, index: int, value: Any, error: Exception | None) -> bool:
+        future = self._pending.pop(index, None)
+        if future is None:
+            return False  # it was cancelled, or is answered twice
+        if error is None:
+            future.ended(value, None)
+        else:
+            self._failed(future, error, False)
+        return True
+
+    def ended(self, value: Any, error: BaseException | None) -> None:
+        pending, self._pending = self._pending, {}
+        for index, future in pending.items():
+            if error is None:
+                missing = InvalidMessage(f"the server ended a batch without an answer for item {index}")
+                future.ended(None, missing)
+            else:
+                self._failed(future, error, True)
+
+
+class Batching:
+    """Starts the calls of one ``map``: several on a line where they may be, else one by one with ``submit``.
+
+    What becomes of a call doesn't depend on how it was sent: an item is sent again, as a call of its own, where that
+    would have been.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        function: str,
+        submit: Callable[[Args], Future[Any]],
+        timeout: Callable[[], float | None],
+        *,
+        idempotent: bool,
+    ) -> None:
+        self._core = core
+        self._function = function
+        self._submit = submit
+        self._timeout = timeout
+        self._idempotent = idempotent
+        self._most = _MOST
+
+    def start(self, items: Sequence[Args], together: bool) -> Sequence[Future[Any]]:
+        """A future for each item; ``together``: in batches, if there are enough of them."""
+        router = carrier_of(self._core.router)
+        futures: list[Future[Any]] = []
+        if together and isinstance(router, Router):  # others want to see the calls one by one
+            while self._most >= _FEWEST and len(items) - len(futures) >= _FEWEST:
+                futures.extend(self._start_batch(router, items[len(futures) : len(futures) + self._most]))
+        futures.extend(self._submit(item) for item in items[len(futures) :])
+        return futures
+
+    def _start_batch(self, router: Router, items: Sequence[Args]) -> Sequence[Future[Any]]:
+        """Their futures; none where the line would be too large, and next time a smaller one is to be tried."""
+        try:
+            timeout = self._timeout()
+            call = Call(self._function, None, self._core.next_id(), timeout, batch=list(items))
+            data = encode_call(call)
+        except GreentaskError:  # of one of them, perhaps, which will have it in its turn
+            return [self._submit(item) for item in items]
+        if len(data) > min(_LARGEST, self._core.max_line):
+            self._most = len(items) // 2
+            return ()
+        assert isinstance(call.id, int)
+        until = None if timeout is None else time.monotonic() + timeout
+
+        def failed(future: ItemFuture, error: BaseException, is_whole: bool) -> None:
+            if future.done() or not self._may_send_again(router, error, is_whole):
+                future.ended(None, error)
+                return
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                future.ended(None, error)
+                return
+            id = self._core.next_id()
+            line = encode_call(Call(self._function, items[future.index], id, left))
+            future.send_again(id, line, left, self._idempotent)
+
+        receiver = BatchReceiver(router, call.id, len(items), failed)
+        router.home.run(router.start, call.id, data, receiver, timeout, self._idempotent, len(items))
+        return receiver.futures
+
+    def _may_send_again(self, router: Router, error: BaseException, is_whole: bool) -> bool:
+        if is_whole and isinstance(error, InvalidMessage):  # a server that knows no batches
+            self._most = 0
+            return True
+        if isinstance(error, Draining):
+            return not is_whole  # or the router has tried it
+        if isinstance(error, Overloaded):
+            return not is_whole and len(self._core.addresses) > 1 and router.may_repeat()
+        may_have_run = isinstance(error, WorkerLost) or (isinstance(error, ConnectionLost) and error.sent)
+        return self._idempotent and may_have_run and router.may_repeat()
+
+
+def one_by_one(submit: Callable[[Args], Future[Any]]) -> Callable[[Sequence[Args], bool], Sequence[Future[Any]]]:
+    """Starts calls of a ``map`` that may not share a line."""
+    return lambda items, together: [submit(item) for item in items]
