@@ -8,7 +8,7 @@ import gevent
 from gevent.event import Event
 from gevent.lock import Semaphore
 
-from ..errors import CallError, Cancelled, InvalidResult, refusal
+from ..errors import CallError, Cancelled, refusal
 from ..pool.frames import Body, whole
 from ..runner import Running
 from ..wire.json import dumps
@@ -121,13 +121,7 @@ class _Item:
         self._index = index
 
     def done(self, result: Body) -> None:
-        result = whole(result)
-        try:
-            self._batch.limits.check_result(result)
-        except InvalidResult as error:
-            self.refuse(error)
-        else:
-            self._batch.ended(self._index, member("result", result), well=True)
+        self._batch.ended(self._index, member("result", whole(result)), well=True)
 
     def refuse(self, error: CallError) -> None:
         self.failed(dumps(refusal(error)))

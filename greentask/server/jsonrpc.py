@@ -6,6 +6,7 @@ its last request has ended is bounded, and so is how many of its requests run at
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -53,7 +54,7 @@ def take(session: Session, line: JsonRpc, text: bytes, arrived: float) -> None:
     session.try_to_start(request.call, text, answer, arrived, has_room=has_room)
 
 
-class _Listener:
+class _Listener(ABC):
     """Puts what comes of a request into a response, which is empty for a notification."""
 
     __slots__ = ("_request", "_session")
@@ -63,13 +64,8 @@ class _Listener:
         self._request = request
 
     def done(self, result: Body) -> None:
-        try:
-            self._session.server.limits.check_result(result)
-        except InvalidResult as error:
-            self.refuse(error)
-        else:
-            is_heard = not self._request.is_notification
-            self._ended(result_response(self._request.id, whole(result)) if is_heard else b"")
+        is_heard = not self._request.is_notification
+        self._ended(result_response(self._request.id, whole(result)) if is_heard else b"")
 
     def failed(self, error: bytes) -> None:
         is_heard = not self._request.is_notification
@@ -79,14 +75,15 @@ class _Listener:
         """End it with one of the protocol's own errors."""
         self.failed(dumps(refusal(error)))
 
-    def progress(self, report: bytes) -> None:
+    def progress(self, report: bytes) -> None:  # noqa: B027 (not for subclasses to define)
         """There is no place for it."""
 
     def item(self, item: bytes) -> None:
         raise AssertionError("JSON-RPC has no streams")
 
+    @abstractmethod
     def _ended(self, response: bytes) -> None:
-        raise NotImplementedError
+        """Take the response to where it belongs."""
 
 
 class RpcCall(_Listener):

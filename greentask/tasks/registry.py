@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError, UnknownTask
 from .importing import is_importable
 from .middleware import Middleware
-from .resources import Resource
-from .retries import Backoff, Exceptions
 from .task import Task
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import TaskOptions
 
 __all__ = ["Tasks"]
 
@@ -51,41 +54,17 @@ class Tasks:
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
 
-    def add(
-        self,
-        function: Task[..., Any] | Callable[..., Any],
-        *,
-        name: str | None = None,
-        process: bool | str = False,
-        timeout: float | None = None,
-        max_running: int | None = None,
-        max_waiting: int | None = None,
-        needs: Iterable[Resource[Any]] = (),
-        retries: int | None = None,
-        backoff: Backoff | None = None,
-        retry_on: Exceptions | None = None,
-        give_up_on: Exceptions | None = None,
-    ) -> Task[..., Any]:
-        """Offer a task, or a function that isn't one yet. Raises ``ConfigurationError`` where the name is taken."""
-        if isinstance(function, Task):
-            options = (name, timeout, max_running, max_waiting, retries, backoff, retry_on, give_up_on)
-            if process or needs or any(option is not None for option in options):
-                raise ConfigurationError(f"{function.name!r} is a task already, with a name and options of its own")
-            task: Task[..., Any] = function
+    def add(self, function: Task[..., Any] | Callable[..., Any], **options: Unpack[TaskOptions]) -> Task[..., Any]:
+        """Offer a task, or a function that isn't one yet, with the options of ``greentask.task``.
+
+        Raises ``ConfigurationError`` where the name is taken.
+        """
+        if not isinstance(function, Task):
+            task: Task[..., Any] = Task(function, **options)
+        elif options:
+            raise ConfigurationError(f"{function.name!r} is a task already, with a name and options of its own")
         else:
-            task = Task(
-                function,
-                name=name,
-                process=process,
-                timeout=timeout,
-                max_running=max_running,
-                max_waiting=max_waiting,
-                needs=needs,
-                retries=retries,
-                backoff=backoff,
-                retry_on=retry_on,
-                give_up_on=give_up_on,
-            )
+            task = function
         taken = self._tasks.get(task.name)
         if taken is not None and not _are_one(taken, task):
             raise ConfigurationError(
@@ -98,55 +77,13 @@ class Tasks:
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
     @overload
-    def task(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        process: bool | str = False,
-        timeout: float | None = None,
-        max_running: int | None = None,
-        max_waiting: int | None = None,
-        needs: Iterable[Resource[Any]] = (),
-        retries: int | None = None,
-        backoff: Backoff | None = None,
-        retry_on: Exceptions | None = None,
-        give_up_on: Exceptions | None = None,
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, /, **options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
-    def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        process: bool | str = False,
-        timeout: float | None = None,
-        max_running: int | None = None,
-        max_waiting: int | None = None,
-        needs: Iterable[Resource[Any]] = (),
-        retries: int | None = None,
-        backoff: Backoff | None = None,
-        retry_on: Exceptions | None = None,
-        give_up_on: Exceptions | None = None,
-    ) -> Any:
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
         """As ``greentask.task``, and offered by this registry."""
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            task = Task(
-                function,
-                name=name,
-                process=process,
-                timeout=timeout,
-                max_running=max_running,
-                max_waiting=max_waiting,
-                needs=needs,
-                retries=retries,
-                backoff=backoff,
-                retry_on=retry_on,
-                give_up_on=give_up_on,
-            )
-            return self.add(task)
+            return self.add(Task(function, **options))
 
         return decorate if function is None else decorate(function)
 

@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError
 from .binding import Binder
@@ -15,6 +15,11 @@ from .importing import find_target, is_importable, target_of
 from .remote import Caller, ProgressCallback, TaskFuture, default_caller
 from .resources import Resource
 from .retries import Backoff, Exceptions, RetryPolicy, make_policy
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import TaskOptions
 
 __all__ = ["DEFAULT_GROUP", "DEFAULT_WINDOW", "RemoteFunction", "Task", "task"]
 
@@ -311,36 +316,10 @@ def task(function: Callable[P, R], /) -> Task[P, R]: ...
 
 
 @overload
-def task(
-    *,
-    name: str | None = None,
-    process: bool | str = False,
-    timeout: float | None = None,
-    max_running: int | None = None,
-    max_waiting: int | None = None,
-    needs: Iterable[Resource[Any]] = (),
-    retries: int | None = None,
-    backoff: Backoff | None = None,
-    retry_on: Exceptions | None = None,
-    give_up_on: Exceptions | None = None,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
-def task(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    process: bool | str = False,
-    timeout: float | None = None,
-    max_running: int | None = None,
-    max_waiting: int | None = None,
-    needs: Iterable[Resource[Any]] = (),
-    retries: int | None = None,
-    backoff: Backoff | None = None,
-    retry_on: Exceptions | None = None,
-    give_up_on: Exceptions | None = None,
-) -> Any:
+def task(function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
     """Make a function a task. It stays callable as before.
 
     ``name``: what callers say (the function's own name). ``process``: run it in a task process, for what computes or
@@ -355,18 +334,6 @@ def task(
     """
 
     def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-        return Task(
-            function,
-            name=name,
-            process=process,
-            timeout=timeout,
-            max_running=max_running,
-            max_waiting=max_waiting,
-            needs=needs,
-            retries=retries,
-            backoff=backoff,
-            retry_on=retry_on,
-            give_up_on=give_up_on,
-        )
+        return Task(function, **options)
 
     return decorate if function is None else decorate(function)

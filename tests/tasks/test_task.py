@@ -19,6 +19,7 @@ from greentask.errors import ConfigurationError, from_wire
 from greentask.tasks.context import RunningTask, current
 from greentask.tasks.execution import execute
 from greentask.tasks.importing import find_target
+from greentask.tasks.options import TaskOptions
 from greentask.tasks.registry import Tasks
 from greentask.tasks.remote import Caller, ProgressCallback
 from greentask.tasks.task import DEFAULT_WINDOW, Task, merge_arguments
@@ -391,3 +392,8 @@ def test_arguments_that_cannot_be_merged_are_refused() -> None:
         merge_arguments((1,), {"b": 2})
     with pytest.raises(TypeError, match="either by position or by name: the wire does not mix them"):
         merge_arguments((1,), {"to": 2}, send.binder)
+
+
+def test_whoever_hands_options_on_knows_them_all() -> None:
+    parameters = inspect.signature(Task.__init__).parameters.values()
+    assert [*TaskOptions.__annotations__] == [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
