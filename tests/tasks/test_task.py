@@ -297,6 +297,7 @@ class Here:
         window: int = DEFAULT_WINDOW,
         return_exceptions: bool = False,
         progress: ProgressCallback | None = None,
+        total: int | None = None,
     ) -> Iterator[Any]:
         self.maps.append({"timeout": timeout, "unordered": unordered, "window": window})
         return (self.call_args(function, item, timeout=timeout) for item in items)
