@@ -102,7 +102,7 @@ def test_a_server_that_gives_no_sign_of_life_is_given_up() -> None:
 
 
 def test_one_that_is_slow_but_alive_is_not_given_up() -> None:
-    with served() as server, Client(server.address, dead_after=0.3) as client:
+    with served() as server, Client(server.address, dead_after=0.5) as client:
         assert client.call("nap", 1.2) == 1.2
 
 

@@ -66,9 +66,18 @@ def test_an_address_that_is_none_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "seconds", [0.4, 1.0, *(pytest.param(later, marks=pytest.mark.slow) for later in (0.1, 0.6, 1.5, 2.5, 3.0, 4.0))]
+    ("seconds", "number"),
+    [
+        (0.4, signal.SIGTERM),
+        (1.0, signal.SIGINT),
+        *(
+            pytest.param(seconds, number, marks=pytest.mark.slow)
+            for seconds in (0.1, 0.4, 0.6, 1.0, 1.5, 2.5, 3.0, 4.0)
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if (seconds, number) not in ((0.4, signal.SIGTERM), (1.0, signal.SIGINT))
+        ),
+    ],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_whenever_it_is_interrupted_nothing_is_left(seconds: float, number: signal.Signals) -> None:
     demo = start("--keep")
     # A moment of its life, and no condition: the point is that any will do.

@@ -203,22 +203,27 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-@pytest.mark.parametrize("function", ["echo", "echo_in_process"])
 @pytest.mark.parametrize("depth", [5, 200, 500])
-def test_a_line_is_nested_no_deeper_than_max_depth(depth: int, function: str) -> None:
+def test_a_line_is_nested_no_deeper_than_max_depth(depth: int) -> None:
     """Arguments are two levels down. Who sends more than that is told in the answer to the call that was too much."""
+    with serving("--max-depth", str(depth)) as server:
+        for function in ("echo", "echo_in_process"):
+            check_depth(server, depth, function)
+
+
+def check_depth(server: RunningServer, depth: int, function: str) -> None:
     fits, too_deep = nested(depth - 2), nested(depth - 1)
-    with serving("--max-depth", str(depth)) as server, server.connect() as peer:
+    with server.connect() as peer:
         assert peer.call(function, fits) == fits
         error = {"type": "InvalidMessage", "message": f"nested deeper than {depth}"}
         assert peer.ask({"id": 7, "function": function, "args": [too_deep]}) == {"id": 7, "error": error}
         peer.send({"id": 8, "function": function, "batch": [[nested(depth - 3)]]})
         assert peer.hear_all(2)[0] == {"id": 8, "index": 0, "result": nested(depth - 3)}
-        with Client(server.address) as client:
-            assert client.call(function, fits) == fits
-            with pytest.raises((InvalidMessage, InvalidArguments), match=f"nested deeper than {depth}"):
-                client.call(function, too_deep)
-            assert client.call(function, fits) == fits
+    with Client(server.address) as client:
+        assert client.call(function, fits) == fits
+        with pytest.raises((InvalidMessage, InvalidArguments), match=f"nested deeper than {depth}"):
+            client.call(function, too_deep)
+        assert client.call(function, fits) == fits
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
@@ -318,36 +323,51 @@ def test_ctrl_c_in_a_terminal_answers_what_is_in_flight() -> None:
 # ---- Calls whose connection broke
 
 
-@pytest.mark.parametrize("cancel", [False, True])
-def test_calls_of_a_broken_connection_go_on_unless_told_otherwise(tmp_path: Path, cancel: bool) -> None:
-    files = {name: tmp_path / name for name in ("mark", "mark_in_process")}
-    with serving(*["--cancel-abandoned"] * cancel) as server:
-        peer = server.connect()
-        seconds = 60 if cancel else 0.3
-        peer.send(*({"id": name, "function": name, "args": [str(file), seconds]} for name, file in files.items()))
-        for file in files.values():
-            wait_until(lambda file=file: file.exists() and file.read_text(), "it runs")  # type: ignore[misc]
-        peer.reset()
-        wait_until(lambda: server.status()["in_flight"] == 0, "they have ended")
-    for file in files.values():
-        assert file.read_text().split()[-1] == ("CancelRequest" if cancel else "ended")
-
-
-def test_cancel_abandoned_also_sees_a_peer_that_closes_after_it_has_shut_down_its_side(tmp_path: Path) -> None:
-    file = tmp_path / "marks"
+@pytest.fixture(scope="module")
+def cancelling() -> Iterator[RunningServer]:
+    """One that cancels what nobody waits for."""
     with serving("--cancel-abandoned") as server:
-        peer = server.connect()
-        peer.send(
-            {"id": 1, "function": "mark", "args": [str(file), 60]},
-            {"id": 2, "function": "advance", "args": {"to": 1000, "pause": 0.05}, "progress": True},
-        )
-        wait_until(lambda: file.exists() and file.read_text(), "it runs")
-        peer.end_sending()
-        peer.hear()
-        assert server.status()["in_flight"] == 2, "until now it may only have been half-closed"
-        peer.close()
-        wait_until(lambda: server.status()["in_flight"] == 0, "both have ended")
-        assert file.read_text().split() == ["started", "CancelRequest"]
+        yield server
+
+
+def test_calls_of_a_broken_connection_go_on(server: RunningServer, tmp_path: Path) -> None:
+    assert marks_of_a_broken_connection(server, tmp_path, 0.3) == ["ended", "ended"]
+
+
+def test_calls_of_a_broken_connection_are_cancelled_where_that_is_wanted(
+    cancelling: RunningServer, tmp_path: Path
+) -> None:
+    assert marks_of_a_broken_connection(cancelling, tmp_path, 60) == ["CancelRequest", "CancelRequest"]
+
+
+def marks_of_a_broken_connection(server: RunningServer, folder: Path, seconds: float) -> list[str]:
+    """How the calls of a connection that broke have ended, in a greenlet and in a process."""
+    files = {name: folder / name for name in ("mark", "mark_in_process")}
+    peer = server.connect()
+    peer.send(*({"id": name, "function": name, "args": [str(file), seconds]} for name, file in files.items()))
+    for file in files.values():
+        wait_until(lambda file=file: file.exists() and file.read_text(), "it runs")  # type: ignore[misc]
+    peer.reset()
+    wait_until(lambda: server.status()["in_flight"] == 0, "they have ended")
+    return [file.read_text().split()[-1] for file in files.values()]
+
+
+def test_cancel_abandoned_also_sees_a_peer_that_closes_after_it_has_shut_down_its_side(
+    cancelling: RunningServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "marks"
+    peer = cancelling.connect()
+    peer.send(
+        {"id": 1, "function": "mark", "args": [str(file), 60]},
+        {"id": 2, "function": "advance", "args": {"to": 1000, "pause": 0.05}, "progress": True},
+    )
+    wait_until(lambda: file.exists() and file.read_text(), "it runs")
+    peer.end_sending()
+    peer.hear()
+    assert cancelling.status()["in_flight"] == 2, "until now it may only have been half-closed"
+    peer.close()
+    wait_until(lambda: cancelling.status()["in_flight"] == 0, "both have ended")
+    assert file.read_text().split() == ["started", "CancelRequest"]
 
 
 # ---- What it says when it can't start
