@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError, UnknownTask
+from .hints import Hints
 from .importing import is_importable
 from .middleware import Middleware
 from .task import Task
@@ -42,6 +42,7 @@ class Tasks:
     ) -> None:
         self.middleware = list(middleware)
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._hints = Hints()
         for task in tasks:
             self.add(task)
 
@@ -92,7 +93,7 @@ class Tasks:
         task = self._tasks.get(name)
         if task is None:
             shown = name if len(name) <= 80 else name[:80] + "…"
-            close = difflib.get_close_matches(name[:80], self._tasks, n=3)
+            close = self._hints.close(name, self._tasks)
             hint = f"; did you mean {', '.join(close)}?" if close else "; greentask.tasks lists what there is"
             raise UnknownTask(f"no task is named {shown!r}{hint}")
         return task

@@ -2,6 +2,8 @@
 
 import contextlib
 import datetime
+import json
+import os
 import signal
 import socket
 import ssl
@@ -76,6 +78,47 @@ def test_s3_a_client_refuses_a_server_that_is_not_the_one(
             pytest.raises(ConnectionLost, match=told),
         ):
             client.call("add", 1, 2)
+
+
+def test_s3_a_connection_that_somebody_cuts_runs_whole_lines_and_no_half_one(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """Whoever is between the two can end a connection, without TLS's farewell, behind any byte."""
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    context = ssl.create_default_context(cafile=authority.ca)
+    with serving(*flags(authority), listen=["tls://127.0.0.1:0"]) as server:
+        sock = socket.create_connection(("127.0.0.1", server.port))
+        cable = socket.socket(fileno=os.dup(sock.fileno()))
+        with LineClient(context.wrap_socket(sock, server_hostname="127.0.0.1")) as peer, cable:
+            peer.send({"function": "mark", "args": [str(whole), 0]})
+            peer.send_bytes(json.dumps({"function": "mark", "args": [str(half), 0]}).encode())
+            cable.shutdown(socket.SHUT_WR)
+            wait_until(whole.exists, "the whole line is run")
+            with contextlib.suppress(OSError):
+                peer.hear_rest()  # until it has closed
+        assert not half.exists()
+        with Client(server.address, tls_ca=authority.ca) as client:
+            assert client.call("greentask.status")["connections"] == 1
+        assert "Traceback" not in server.output()
+
+
+@pytest.mark.parametrize("is_agreed", [False, True])
+def test_s3_garbage_costs_only_its_connection(secured: RunningServer, authority: Authority, is_agreed: bool) -> None:
+    sock = socket.create_connection(("127.0.0.1", secured.port))
+    if is_agreed:
+        context = ssl.create_default_context(cafile=authority.ca)
+        cable = socket.socket(fileno=os.dup(sock.fileno()))
+        sock = context.wrap_socket(sock, server_hostname="127.0.0.1")
+    else:
+        cable = socket.socket(fileno=os.dup(sock.fileno()))
+    with sock, cable:
+        cable.sendall(b"\x17\x03\x03\x40\x00" + bytes(range(256)) * 100)
+        cable.settimeout(10)
+        with contextlib.suppress(ConnectionError):
+            while cable.recv(4096):
+                pass
+    with Client(secured.address, tls_ca=authority.ca) as client:
+        assert client.call("add", 1, 2) == 3
 
 
 def test_s3_tls_to_a_plain_port_fails(server: RunningServer, authority: Authority) -> None:

@@ -1,6 +1,7 @@
 """The names that a server offers."""
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -171,3 +172,18 @@ def test_tasks_are_described_in_the_order_of_their_names() -> None:
     assert described[2]["stream"] is True
     assert described[3]["doc"] == "Send a mail."
     assert described[3]["signature"].startswith("send_mail(to: ")
+
+
+def test_names_that_are_none_take_little_time_however_close_they_are_to_many() -> None:
+    tasks = Tasks()
+    for number in range(1000):
+        tasks.add(len, name=f"shop.tasks.do_something_{number:04d}")
+    said = []
+    began = time.process_time()
+    for number in range(1000):
+        with pytest.raises(UnknownTask) as unknown:
+            tasks.get(f"shop.tasks.do_something_x{number}")
+        said.append("did you mean" in str(unknown.value))
+    assert time.process_time() - began < 1.5, "and not ten seconds"
+    assert said[0]
+    assert not all(said)
