@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..master.admin import connect
 from ..master.channel import Channel, ChannelError
+from ..master.signs import read_pid
 from .connection import Where, connected, server_options
 
 __all__ = ["Which", "master_of", "master_options"]
@@ -46,10 +46,9 @@ def master_of(which: Which) -> Iterator[Channel]:
     """A channel to the master; where it can't do what it is told, the program ends with a line on stderr and 1."""
     pid = which.pid
     if which.pid_file is not None:
-        text = Path(which.pid_file).read_text().strip()
-        if not text.isdigit():
+        pid = read_pid(which.pid_file)
+        if pid is None:
             raise click.BadParameter(f"there is no process id in {which.pid_file}", param_hint="--pid-file")
-        pid = int(text)
     if pid is None:
         with connected(which.where) as client:
             pid = client.call("greentask.status").get("master", {}).get("pid")

@@ -40,7 +40,8 @@ def _head(status: dict[str, Any], before: dict[str, Any] | None, seconds: float)
     table.add_row("listens on", clean(", ".join(status["listen"])))
     state = "draining" if status["draining"] else "serves"
     table.add_row(state, f"{_time(master.get('uptime', status['uptime']))}, {master.get('reloads', 0)} reloads")
-    fronts = f"{len(status.get('fronts', [None]))} fronts, {master.get('deaths', 0)} died"
+    several = len(status.get("fronts", [None]))
+    fronts = f"{several} front{'s' * (several != 1)}, {master.get('deaths', 0)} died"
     if status.get("silent"):
         fronts += f"; {len(status['silent'])} more didn't answer"
     loop = status.get("loop")

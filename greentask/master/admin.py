@@ -18,7 +18,7 @@ from gevent.socket import socket as GreenSocket
 
 from .channel import Channel, ChannelError
 
-__all__ = ["AdminServer", "connect", "socket_name"]
+__all__ = ["AdminServer", "answers", "connect", "socket_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,15 @@ class AdminServer:
             logger.warning("process %d of user %d wanted to tell this server what to do, and may not", pid, user)
             return
         Channel(sock, self._handlers).wait_closed()
+
+
+def answers(pid: int) -> bool:
+    """Whether the process of this id is a master of ours that runs."""
+    try:
+        connect(pid).close()
+    except ChannelError:
+        return False
+    return True
 
 
 def connect(pid: int) -> Channel:

@@ -33,6 +33,11 @@ class FrontFailed(GreentaskError):
         super().__init__(message)
         self.trace = trace
 
+    @property
+    def with_trace(self) -> str:
+        """The message, and what is below it."""
+        return f"{self}\n{self.trace.rstrip()}" if self.trace else str(self)
+
 
 class Front:
     """One front process. Belongs to the master's hub.

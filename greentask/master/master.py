@@ -23,17 +23,17 @@ from gevent.lock import BoundedSemaphore
 from gevent.socket import socket as GreenSocket
 
 from .._version import __version__
-from ..errors import GreentaskError
+from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import set_title
 from ..server.listening import SECRET_REMEDY, SocketFile, bound_address, check_address, listen_on, socket_files
 from ..wire.address import parse_addresses
-from .admin import AdminServer
+from .admin import AdminServer, answers
 from .channel import ChannelError
 from .config import ServeConfig
 from .fronts import Front, FrontFailed
 from .logs import reopen_logs
 from .merging import merge, merge_counts
-from .signs import Notifier, remove_file, write_file
+from .signs import Notifier, read_pid, remove_file, write_file
 from .watch import watch_sources
 
 __all__ = ["Master"]
@@ -107,7 +107,7 @@ class Master:
         self._started_at = time.monotonic()
         self._reloads = self._deaths = 0
         self._young_deaths = 0  # in a row
-        self._stopping = False
+        self._stopping, self._stopping_since = False, 0.0
         self._ended = Event()
         self._serves = Event()
         self._told = ""  # what it serves, and where
@@ -121,6 +121,7 @@ class Master:
         self._take_signals()
         set_title(f"master, {' '.join(self._config.apps)}")
         try:
+            self._refuse_taken_pid_file()
             self._listen()
             self._write("--pid-file", f"{os.getpid()}\n")
             self._admin.start()
@@ -239,7 +240,7 @@ class Master:
     def stop(self, timeout: float) -> None:
         """Take no more connections, let the fronts answer what is in flight for up to ``timeout`` seconds, and end."""
         if not self._stopping:
-            self._stopping = True
+            self._stopping, self._stopping_since = True, time.monotonic()
             self._serves.set()  # it never will: who waits for it is told so
             self._notifier.stopping()
             self._close_sockets()
@@ -357,23 +358,19 @@ class Master:
             except FrontFailed as error:
                 if self._stopping or self._fronts[number] is not (front or before):
                     return
-                logger.error("front %d can't start again, and is tried further: %s\n%s", number, error, error.trace)
+                logger.error("front %d can't start again, and is tried further: %s", number, error.with_trace)
                 gevent.sleep(self._pause())
 
     # ---- Signals and files
 
     def _take_signals(self) -> None:
-        first_at: list[float] = []
-
         def end(number: int) -> None:
-            now = time.monotonic()
-            if not first_at:
-                first_at.append(now)
+            if not self._stopping:
                 if not self._told and number == signal.SIGINT:
                     self._code = 130  # as shells count it: 128 and the signal's number
                 self.stop(self._config.drain_timeout)
-            elif now - first_at[0] > _SAME_SIGNAL:
-                logger.warning("a second signal: stopping now")
+            elif time.monotonic() - self._stopping_since > _SAME_SIGNAL:
+                logger.warning("a signal while it stops: stopping now")
                 self.stop(0.0)
 
         for number, function in (
@@ -392,7 +389,7 @@ class Master:
         try:
             self.reload()
         except FrontFailed as error:
-            logger.error("the reload failed, and the old code goes on: %s\n%s", error, error.trace)
+            logger.error("the reload failed, and the old code goes on: %s", error.with_trace)
 
     def _reload_for_caller(self) -> dict[str, Any]:
         """The caller is shown the traceback; here it would be in systemd's journal for the second time."""
@@ -406,6 +403,14 @@ class Master:
     def _stop_soon(self, timeout: float | None = None) -> dict[str, Any]:
         gevent.spawn(self.stop, self._config.drain_timeout if timeout is None else timeout)
         return {"pid": os.getpid()}
+
+    def _refuse_taken_pid_file(self) -> None:
+        path = self._files["--pid-file"]
+        pid = read_pid(path) if path is not None else None
+        if pid not in (None, os.getpid()) and answers(pid):
+            raise ConfigurationError(
+                f"--pid-file: {path} has the id of a server that runs (process {pid}): stop it, or name another file"
+            )
 
     def _write(self, flag: str, text: str) -> None:
         path = self._files[flag]

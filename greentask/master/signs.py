@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 
-__all__ = ["Notifier", "remove_file", "write_file"]
+__all__ = ["Notifier", "read_pid", "remove_file", "write_file"]
 
 
 class Notifier:
@@ -53,6 +53,14 @@ def write_file(path: str, text: str, flag: str) -> None:
         fresh.replace(target)
     except OSError as error:
         raise ConfigurationError(f"{flag}: can't write {path}: {error.strerror}") from None
+
+
+def read_pid(path: str) -> int | None:
+    """The process id that a file has; None where there is none."""
+    try:
+        return int(Path(path).read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def remove_file(path: str, text: str) -> None:

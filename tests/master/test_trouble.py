@@ -123,6 +123,31 @@ def test_a_sighup_that_comes_while_it_starts_reloads_when_it_serves(tmp_path: Pa
         wait_until(lambda: server.status()["master"]["reloads"] == 1, "it is reloaded")
 
 
+def test_a_signal_ends_a_stop_that_the_command_began(server: RunningServer) -> None:
+    with server.connect() as peer:
+        peer.send({"id": 1, "function": "version", "args": [60]})
+        wait_until(lambda: server.status()["in_flight"] == 1, "it is in flight")
+        master = connect_to_master(server.process.pid)
+        master.ask("stop")
+        wait_until(lambda: "draining: 1 calls" in server.output(), "it drains")
+        while server.process.poll() is None and "stopping now" not in server.output():
+            server.signal(signal.SIGTERM)  # the first half second it is the same wish
+            gevent.sleep(0.1)
+        assert server.wait() == 0
+    master.close()
+
+
+def test_the_pid_file_of_a_server_that_runs_is_not_taken_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text("1\n")  # nobody's any more, of greentask
+    with serving("--pid-file", str(path)) as server:
+        assert path.read_text() == f"{server.process.pid}\n"
+        done = greentask("serve", "support.server_tasks", "--listen", "127.0.0.1:0", "--pid-file", str(path))
+        assert done.returncode == 1
+        assert f"--pid-file: {path} has the id of a server that runs (process {server.process.pid})" in done.stderr
+        assert path.read_text() == f"{server.process.pid}\n"
+
+
 # ---- While it reloads
 
 
@@ -169,13 +194,14 @@ def test_a_stop_ends_a_reload_that_has_begun(tmp_path: Path) -> None:
             told.recv(4096)
 
 
+@pytest.mark.slow
 def test_new_code_that_never_ends_its_import_is_given_up(tmp_path: Path) -> None:
     write_module(tmp_path, 1)
-    with serving("--start-timeout", "3", apps=["mine"], cwd=tmp_path) as server:
+    with serving("--start-timeout", "8", apps=["mine"], cwd=tmp_path) as server:
         hold_imports(tmp_path, 2)
         done = greentask("reload", "--server", server.address)
         assert done.returncode == 1
-        assert "did not serve within 3 s (--start-timeout)" in done.stderr
+        assert "did not serve within 8 s (--start-timeout)" in done.stderr
         assert server.call("version") == 1
         wait_until(lambda: len(server.fronts()) == 1, "the new front is gone")
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentask.runner.statistics import BOUNDS, percentile
+from greentask.runner.statistics import BOUNDS, percentile, shortened
 
 
 def test_the_bounds_go_from_microseconds_to_minutes() -> None:
@@ -28,3 +28,10 @@ def test_percentiles_do_not_fall(counts: list[int]) -> None:
         assert found == sorted(found)  # type: ignore[type-var]
     else:
         assert found == [None] * 5
+
+
+def test_arguments_are_cut_short_without_a_look_at_all_of_them() -> None:
+    many = {f"k{number:02}": number for number in reversed(range(100))}
+    assert shortened(many).startswith("{'k93': 93, "), "the first ones, and not the smallest ones of all"
+    assert shortened(many).endswith(", ...}")
+    assert len(shortened(many)) < 100
