@@ -26,6 +26,7 @@ from ..wire.json import DEEPEST
 __all__ = ["command"]
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _LIMITS = {
     "max_line": "Bytes of one line.",
@@ -60,6 +61,32 @@ def _limits(given: dict[str, Any]) -> Limits:
         raise click.UsageError(str(error)) from None
 
 
+def _seconds(flag: str, default: float, help: str, *, above_0: bool = False) -> Callable[[F], F]:
+    return click.option(flag, type=click.FloatRange(0, min_open=above_0), default=default, show_default=True, help=help)
+
+
+def _as(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
+    """The callback of an option whose text is parsed."""
+    return lambda _context, _option, given: None if given is None else _parsed(parse, given)
+
+
+def _by_name(
+    parse: Callable[[str], tuple[str, T]],
+) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], dict[str, T]]:
+    """The callback of an option that is given several times, for another name each time."""
+
+    def collect(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, T]:
+        found: dict[str, T] = {}
+        for text in given:
+            name, value = _parsed(parse, text)
+            if name in found:
+                raise click.BadParameter(f"{text!r}: {name!r} is given twice")
+            found[name] = value
+        return found
+
+    return collect
+
+
 def _parsed(parse: Callable[[str], T], text: str) -> T:
     try:
         return parse(text)
@@ -70,7 +97,7 @@ def _parsed(parse: Callable[[str], T], text: str) -> T:
 def _name_and_number(text: str) -> tuple[str, int]:
     name, _, number = text.rpartition("=")
     if not (name and number.isascii() and number.isdigit()):
-        raise click.BadParameter(f"{text!r} is not NAME=N, as in send_mail=10")
+        raise ConfigurationError(f"{text!r} is not NAME=N, as in send_mail=10")
     return name, int(number)
 
 
@@ -95,7 +122,7 @@ def _name_and_number(text: str) -> tuple[str, int]:
 @click.option(
     "--max-memory",
     metavar="BYTES",
-    callback=lambda _context, _option, given: None if given is None else _parsed(parse_bytes, given),
+    callback=_as(parse_bytes),
     help="Resident memory of a task process (4G, 512M), past which it is replaced, or killed with its task.",
 )
 @click.option("--max-tasks", type=click.IntRange(1), help="Tasks after which a task process is replaced.")
@@ -104,36 +131,26 @@ def _name_and_number(text: str) -> tuple[str, int]:
     "groups",
     metavar="NAME=N[,...]",
     multiple=True,
-    callback=lambda _context, _option, given: dict(_parsed(parse_group, text) for text in given),
+    callback=_by_name(parse_group),
     help='Task processes for @task(process="NAME"); with limits: NAME=N,max_memory=4G,max_tasks=1000,grace=5. '
     "May be given several times.",
 )
-@click.option(
-    "--grace",
-    type=click.FloatRange(0),
-    default=DEFAULT_GRACE,
-    show_default=True,
-    help="Seconds between asking a task that is out of time to end, and killing its process.",
+@_seconds(
+    "--grace", DEFAULT_GRACE, "Seconds between asking a task that is out of time to end, and killing its process."
 )
-@click.option(
-    "--drain-timeout",
-    type=click.FloatRange(0),
-    default=DEFAULT_DRAIN,
-    show_default=True,
-    help="Seconds that calls in flight have for ending after SIGTERM, or at a reload.",
+@_seconds(
+    "--drain-timeout", DEFAULT_DRAIN, "Seconds that calls in flight have for ending after SIGTERM, or at a reload."
 )
-@click.option(
+@_seconds(
     "--start-timeout",
-    type=click.FloatRange(0),
-    default=DEFAULT_START,
-    show_default=True,
-    help="Seconds that the tasks have for being imported, at the start and at a reload; 0: any time.",
+    DEFAULT_START,
+    "Seconds that the tasks have for being imported, at the start and at a reload; 0: any time.",
 )
 @click.option(
     "--max-running",
     metavar="NAME=N",
     multiple=True,
-    callback=lambda _context, _option, given: dict(map(_name_and_number, given)),
+    callback=_by_name(_name_and_number),
     help="Calls of one task that run at once; further ones wait. May be given several times.",
 )
 @click.option(
@@ -142,19 +159,11 @@ def _name_and_number(text: str) -> tuple[str, int]:
     multiple=True,
     help="A greentask.Middleware around all calls and tasks. May be given several times.",
 )
-@click.option(
-    "--teardown-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=DEFAULT_TEARDOWN,
-    show_default=True,
-    help="Seconds that a process has for its end in good order.",
-)
-@click.option(
+@_seconds("--teardown-timeout", DEFAULT_TEARDOWN, "Seconds that a process has for its end in good order.", above_0=True)
+@_seconds(
     "--max-hold",
-    type=click.FloatRange(0),
-    default=DEFAULT_MAX_HOLD,
-    show_default=True,
-    help="Seconds that a task may hold up the loop before that is logged, with its stack; 0: never logged.",
+    DEFAULT_MAX_HOLD,
+    "Seconds that a task may hold up the loop before that is logged, with its stack; 0: never logged.",
 )
 @click.option("--hide-arguments", is_flag=True, help="Leave arguments of running calls out of greentask.status.")
 @click.option("--cancel-abandoned", is_flag=True, help="Cancel calls whose connection broke; else they go on.")
@@ -162,7 +171,7 @@ def _name_and_number(text: str) -> tuple[str, int]:
 @click.option(
     "--socket-mode",
     metavar="OCTAL",
-    callback=lambda _context, _option, given: None if given is None else _parsed(parse_mode, given),
+    callback=_as(parse_mode),
     help="Permissions of a unix socket's file, such as 660.  [default: what the umask leaves]",
 )
 @click.option("--socket-owner", metavar="USER[:GROUP]", help="Whose that file is.")

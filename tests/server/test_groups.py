@@ -206,6 +206,7 @@ def test_the_command_line_says_what_is_wrong() -> None:
     for options, message in (
         (("--group", "ml=2,x=1"), "has no option 'x'"),
         (("--max-memory", "lots"), "'lots' is no number of bytes"),
+        (("--group", "ml=2", "--group", "ml=3,grace=1"), "'ml=3,grace=1': 'ml' is given twice"),
         ((), "pass --group ml=2"),
     ):
         said = greentask("serve", "support.grouped_tasks", "--listen", "127.0.0.1:0", *options)
