@@ -14,6 +14,7 @@ from hypothesis import settings
 pytest.register_assert_rewrite("support")  # before any of it is imported
 
 from support.parts import in_ci  # noqa: E402
+from support.servers import LineClient, RunningServer  # noqa: E402
 
 # pytest-timeout raises its failure wherever the alarm finds the main thread, which may be gevent's hub or a
 # greenlet. Unless gevent takes it for a system error, it prints it and waits on.
@@ -75,6 +76,16 @@ def no_skip_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
         reason = (skip[2] if isinstance(skip, tuple) else str(skip)).removeprefix("Skipped: ")
         report.outcome = "failed"
         report.longrepr = f"Skipped in CI, where nothing may be missing: {reason}"
+
+
+# ---- Servers
+
+
+@pytest.fixture
+def peer(server: RunningServer) -> Iterator[LineClient]:
+    """A connection to the server of the test's module."""
+    with server.connect() as peer:
+        yield peer
 
 
 # ---- Processes

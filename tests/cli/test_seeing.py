@@ -3,20 +3,14 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from support.programs import greentask
-from support.servers import RunningServer, serving, wait_until
+from support.servers import RunningServer, module_server, serving, wait_until
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with serving("--max-hold", "0.2", apps=["support.seen_tasks"]) as server:
-        yield server
-        assert "Traceback" not in server.output()
+server = module_server("--max-hold", "0.2", apps=["support.seen_tasks"])
 
 
 def detail(server: RunningServer) -> dict[str, Any]:

@@ -1,27 +1,15 @@
 """What a server must survive in a message: one test (or group) for each fault. Continues N7 of the network's faults."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from support.servers import LineClient, RunningServer, serving
+from support.servers import LineClient, module_server
 from support.values import values
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with serving() as server:
-        yield server
-        assert "Traceback" not in server.output()
-
-
-@pytest.fixture
-def peer(server: RunningServer) -> Iterator[LineClient]:
-    with server.connect() as peer:
-        yield peer
+server = module_server()
 
 
 def answer(peer: LineClient, line: bytes) -> bytes:

@@ -37,12 +37,6 @@ def server() -> Iterator[RunningServer]:
         yield server
 
 
-@pytest.fixture
-def peer(server: RunningServer) -> Iterator[LineClient]:
-    with server.connect() as peer:
-        yield peer
-
-
 def open_files(server: RunningServer) -> int:
     return psutil.Process(server.pid).num_fds()
 

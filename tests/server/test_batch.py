@@ -7,20 +7,9 @@ from typing import Any
 
 import pytest
 
-from support.servers import LineClient, RunningServer, serving, wait_until
+from support.servers import LineClient, RunningServer, module_server, serving, wait_until
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with serving() as server:
-        yield server
-        assert "Traceback" not in server.output()
-
-
-@pytest.fixture
-def peer(server: RunningServer) -> Iterator[LineClient]:
-    with server.connect() as peer:
-        yield peer
+server = module_server()
 
 
 def hear_batch(peer: LineClient, id: object) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:

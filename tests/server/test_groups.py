@@ -25,12 +25,6 @@ def server() -> Iterator[RunningServer]:
         yield server
 
 
-@pytest.fixture
-def peer(server: RunningServer) -> Iterator[LineClient]:
-    with server.connect() as peer:
-        yield peer
-
-
 def test_each_task_runs_in_its_group(server: RunningServer, peer: LineClient) -> None:
     def groups() -> dict[str, Any]:
         found: dict[str, Any] = server.status()["groups"]

@@ -8,17 +8,13 @@ from typing import Any
 
 import pytest
 
-from support.servers import LineClient, RunningServer, serving, wait_until
+from support.servers import LineClient, RunningServer, module_server, serving, wait_until
 
 PING = {"jsonrpc": "2.0", "method": "greentask.ping", "id": "ping"}
 PONG = {"jsonrpc": "2.0", "result": "pong", "id": "ping"}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with serving(apps=["support.server_tasks", "support.jsonrpc_tasks"]) as server:
-        yield server
-        assert "Traceback" not in server.output()
+server = module_server(apps=["support.server_tasks", "support.jsonrpc_tasks"])
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +29,6 @@ def narrow() -> Iterator[RunningServer]:
     """One that is soon full."""
     with serving("--max-in-flight", "2", "--max-calls", "3", "--max-unsent", "1000000") as server:
         yield server
-
-
-@pytest.fixture
-def peer(server: RunningServer) -> Iterator[LineClient]:
-    with server.connect() as peer:
-        yield peer
 
 
 def hear(peer: LineClient) -> Any:

@@ -3,13 +3,12 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.servers import LineClient, RunningServer, serving, wait_until
+from support.servers import LineClient, RunningServer, module_server, wait_until
 
 RECORDS = [{"id": number, "name": "é\n,]" * 5, "parts": [number, {"a": []}]} for number in range(4_000)]
 VALUES = {
@@ -20,17 +19,7 @@ VALUES = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with serving("--max-line", str(4 * 1024 * 1024)) as server:
-        yield server
-        assert "Traceback" not in server.output()
-
-
-@pytest.fixture
-def peer(server: RunningServer) -> Iterator[LineClient]:
-    with server.connect() as peer:
-        yield peer
+server = module_server("--max-line", str(4 * 1024 * 1024))
 
 
 def to_line(message: Any) -> bytes:

@@ -14,15 +14,10 @@ import psutil
 import pytest
 
 from greentask import Client, InvalidArguments, InvalidMessage, Limits
-from support.programs import environment
-from support.servers import LineClient, RunningServer, connect, is_goodbye, serving, wait_until
+from support.programs import environment, greentask
+from support.servers import LineClient, RunningServer, connect, is_goodbye, module_server, serving, wait_until
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with serving() as server:
-        yield server
-        assert "Traceback" not in server.output()
+server = module_server()
 
 
 def is_gone(pid: int) -> bool:
@@ -375,14 +370,7 @@ def test_cancel_abandoned_also_sees_a_peer_that_closes_after_it_has_shut_down_it
 
 def failure(*arguments: str, cwd: Path | None = None) -> str:
     """The one line on stderr of a server that can't start."""
-    done = subprocess.run(
-        [sys.executable, "-m", "greentask", "serve", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=cwd,
-        env=environment(),
-    )
+    done = greentask("serve", *arguments, cwd=cwd)
     assert done.returncode == 1, done
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr
@@ -437,14 +425,7 @@ def test_two_tasks_of_one_name_are_told(tmp_path: Path) -> None:
 
 def test_an_app_that_fails_to_import_shows_its_traceback_and_one_line(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import no_such_module\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "greentask", "serve", "mine", "--listen", "127.0.0.1:0"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=tmp_path,
-        env=environment(),
-    )
+    done = greentask("serve", "mine", "--listen", "127.0.0.1:0", cwd=tmp_path)
     assert done.returncode == 1
     assert "mine.py" in done.stderr
     assert done.stderr.splitlines()[-1] == "greentask serve: mine can't be imported: see the traceback above"
@@ -458,14 +439,7 @@ def test_an_app_that_fails_only_in_the_task_processes_is_told(tmp_path: Path) ->
         "@task(process=True)\n"
         "def add(a, b): return a + b\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "greentask", "serve", "mine", "--listen", "127.0.0.1:0"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=tmp_path,
-        env=environment(),
-    )
+    done = greentask("serve", "mine", "--listen", "127.0.0.1:0", cwd=tmp_path)
     assert done.returncode == 1
     assert "RuntimeError: not in a task process" in done.stderr
 

@@ -9,22 +9,12 @@ from typing import Any
 
 import pytest
 
-from support.servers import LineClient, RunningServer, serving, wait_until
+from support.servers import LineClient, RunningServer, module_server, serving, wait_until
 
 MAX_LINE = 100_000
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with serving("--max-line", str(MAX_LINE), "--grace", "0.5") as server:
-        yield server
-        assert "Traceback" not in server.output()
-
-
-@pytest.fixture
-def peer(server: RunningServer) -> Iterator[LineClient]:
-    with server.connect() as peer:
-        yield peer
+server = module_server("--max-line", str(MAX_LINE), "--grace", "0.5")
 
 
 def error_of(reply: dict[str, Any]) -> dict[str, Any]:

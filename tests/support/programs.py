@@ -19,7 +19,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def greentask(
-    *arguments: str, input: str | None = None, timeout: float = 60, **variables: str
+    *arguments: str, input: str | None = None, timeout: float = 60, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m greentask ARGUMENTS` to its end."""
     return subprocess.run(
@@ -28,6 +28,7 @@ def greentask(
         capture_output=True,
         text=True,
         timeout=timeout,
+        cwd=cwd,
         env=environment(**variables),
     )
 

@@ -61,8 +61,12 @@ def short_nap(seconds: float) -> float:
 @task
 def mark(file: str, seconds: float = 0.0) -> str:
     """Add a line to a file when it starts, and one when it ends, however it does."""
+    return _mark("started", file, seconds)
+
+
+def _mark(first: object, file: str, seconds: float) -> str:
     with open(file, "a") as lines:
-        print("started", file=lines, flush=True)
+        print(first, file=lines, flush=True)
         try:
             time.sleep(seconds)
         except BaseException as error:
@@ -210,15 +214,7 @@ def nap_in_process(seconds: float) -> float:
 @task(process=True)
 def mark_in_process(file: str, seconds: float = 0.0) -> str:
     """As `mark`; its first line is the process's id."""
-    with open(file, "a") as lines:
-        print(os.getpid(), file=lines, flush=True)
-        try:
-            time.sleep(seconds)
-        except BaseException as error:
-            print(type(error).__name__, file=lines, flush=True)
-            raise
-        print("ended", file=lines, flush=True)
-    return "marked"
+    return _mark(os.getpid(), file, seconds)
 
 
 @task(process=True)

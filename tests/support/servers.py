@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+import pytest
 
 from support.programs import environment
 
@@ -272,6 +273,18 @@ def serving(
             yield server
         finally:
             _end(process)
+
+
+def module_server(*options: str, **served: Any) -> Any:
+    """A fixture: one server for all tests of a module, as `serving` starts it, in which nothing may have failed."""
+
+    @pytest.fixture(scope="module")
+    def server() -> Iterator[RunningServer]:
+        with serving(*options, **served) as server:
+            yield server
+            assert "Traceback" not in server.output()
+
+    return server
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
