@@ -19,7 +19,7 @@ DEFAULT_DRAIN = 30.0
 DEFAULT_MAX_HOLD = 0.5
 
 #: Those that 0 turns off.
-MAY_BE_0 = frozenset({"idle_timeout", "line_timeout", "max_connections_per_address"})
+MAY_BE_0 = frozenset({"idle_timeout", "line_timeout", "max_connections_per_address", "stream_timeout"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,9 @@ class Limits:
         it; after that the connection is closed. Counted while the server is ready to read. 0: any time.
     idle_timeout
         Seconds after which a connection is closed on which no call is in flight and no byte moves. 0: never.
+    stream_timeout
+        Seconds after which a stream is cancelled whose task waits for its reader: to grant more items, or to read what
+        was sent. It takes up a call, and perhaps a task process. 0: never.
     max_connections
         Connections at once; further ones wait in the kernel's queue until one is closed. While some wait, those that
         have been idle for longest (10 seconds at least) are closed.
@@ -67,6 +70,7 @@ class Limits:
     max_depth: int = MAX_DEPTH
     line_timeout: float = 30.0
     idle_timeout: float = 0.0
+    stream_timeout: float = 3600.0
     max_connections: int = 10_000
     max_connections_per_address: int = 0
     max_in_flight: int = 1_000

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from ..errors import CallError, Cancelled, Draining, InvalidResult, Overloaded, refusal
+from ..errors import CallError, Draining, InvalidResult, Overloaded, refusal
 from ..hub.steps import run_in_turns
 from ..pool.frames import Body
 from ..runner import Running
@@ -71,13 +71,13 @@ class Answer:
         return self.stream is not None
 
     @property
-    def _is_cut_off(self) -> bool:
-        return self.stream is not None and self.stream.is_cut_off
+    def _cut_off(self) -> bytes | None:
+        return None if self.stream is None else self.stream.cut_off
 
     def done(self, result: Body) -> None:
         limits = self.session.server.limits
-        if self._is_cut_off:
-            self.session.finish(self, _CUT_OFF)
+        if self._cut_off is not None:
+            self.session.finish(self, self._cut_off)
         elif isinstance(result, bytes) and len(result) <= limits.max_unsent:
             self.session.finish(self, b'"result":' + result)
         else:
@@ -92,7 +92,7 @@ class Answer:
             self.session.finish(self, b'"result":', *result)  # nobody copies what is large
 
     def failed(self, error: bytes) -> None:
-        self.session.finish(self, _CUT_OFF if self._is_cut_off else member("error", error))
+        self.session.finish(self, self._cut_off or member("error", error))
 
     def refuse(self, error: CallError) -> None:
         """End it with one of the protocol's own errors."""
@@ -126,11 +126,6 @@ class Answer:
 
 # For all connections that have nothing in order: an empty deque takes 760 bytes.
 _NOBODY: deque[Answer] = deque(maxlen=0)
-
-_CUT_OFF = error_member(
-    Cancelled("there are more items than were granted, and the reader has shut down its side", started=True)
-)
-
 
 _GOING_AWAY = "this server is going away and starts nothing new: call another, or again in a moment"
 _GOODBYE = Draining(_GOING_AWAY)
@@ -264,7 +259,9 @@ class Session:
     def finish(self, answer: Answer, *body: bytes) -> None:
         """A call has ended; the pieces of its line's body."""
         self.server.in_flight -= 1
-        self._streams -= answer.stream is not None
+        if answer.stream is not None:
+            self._streams -= 1
+            answer.stream.end()
         answer.running = None  # which knows whom it answers
         if answer.size:
             self._let_go(answer.size, answer.bulk)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import gevent
 
+from ..errors import Cancelled
+from ..wire.message import error_member
+
 if TYPE_CHECKING:
     from .session import Answer
 
@@ -19,21 +22,26 @@ __all__ = ["Stream"]
 _AHEAD = 64  # items that the task may have to its credit at once
 _TO_BEGIN_WITH = 8  # of these, while nobody knows how large one is
 
+_NO_GRANTS = error_member(
+    Cancelled("there are more items than were granted, and the reader has shut down its side", started=True)
+)
+
 
 class Stream:
     """The credit of one stream: what its reader has granted, and what of that was handed on to the task."""
 
-    __slots__ = ("_answer", "_credit", "_last", "_lent", "_reader_is_done", "_waits", "is_cut_off", "window")
+    __slots__ = ("_answer", "_credit", "_last", "_lent", "_patience", "_reader_is_done", "_waits", "cut_off", "window")
 
     def __init__(self, answer: Answer, granted: int) -> None:
         self.window = min(granted, _TO_BEGIN_WITH)  # what the task has to begin with
-        self.is_cut_off = False  # there are more items than the reader has granted and can grant
+        self.cut_off: bytes | None = None  # what its reader is told, where it is not to go on
         self._answer = answer
         self._credit = granted  # items that the reader still takes
         self._lent = self.window  # of these the task may still send so many
         self._last = 0  # bytes of the last item
         self._reader_is_done = False
         self._waits = False  # until the reader has caught up
+        self._patience: gevent.Greenlet[[float], None] | None = None  # that the reader is given while the task waits
 
     def grant(self, items: int) -> None:
         """The reader takes so many more items."""
@@ -48,14 +56,32 @@ class Stream:
     def takes(self, size: int) -> bool:
         """Whether the reader takes one more item, of so many bytes; if not, it is cut off."""
         if not self._credit:
-            self.is_cut_off = True
+            self.cut_off = self.cut_off or _NO_GRANTS
             return False
         self._credit -= 1
         self._lent -= 1
         self._last = size
         if self._lent <= self._ahead() // 2:
             self._lend()
+        if not self._lent:
+            self._be_patient(self._answer.session.server.limits.stream_timeout)
         return True
+
+    def end(self) -> None:
+        """It has ended."""
+        self._be_patient(None)
+
+    def _be_patient(self, within: float | None) -> None:
+        if self._patience is not None:
+            self._patience.kill(block=False)
+        self._patience = gevent.spawn_later(within, self._give_up, within) if within else None
+
+    def _give_up(self, within: float) -> None:
+        self._patience = None
+        told = f"its reader has taken nothing more for {within:g} s (stream_timeout)"
+        self.cut_off = error_member(Cancelled(told, started=True))
+        if self._answer.running is not None:
+            self._answer.running.cancel()
 
     def _ahead(self) -> int:
         quarter = self._answer.session.server.limits.max_unsent // 4
@@ -71,6 +97,7 @@ class Stream:
             self._waits = True
             gevent.spawn(self._lend_later)
         else:
+            self._be_patient(None)
             self._lent += more
             running.grant(more)
 

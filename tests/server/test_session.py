@@ -29,6 +29,18 @@ def is_usable(peer: LineClient) -> bool:
     return peer.ask(call) == {"id": "still there?", "result": 3}
 
 
+def is_idle_but_for(server: RunningServer, connections: int) -> bool:
+    status = server.status()
+    return status["in_flight"] == status["processes"]["busy"] == 0 and status["connections"] == connections
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[RunningServer]:
+    with serving("--stream-timeout", "0.3", "--max-unsent", "1000000") as server:
+        yield server
+        assert "Traceback" not in server.output()
+
+
 def is_idle(server: RunningServer) -> bool:
     status = server.status()
     return not (status["in_flight"] or status["processes"]["busy"] or status["connections"])
@@ -539,6 +551,25 @@ def test_a_stream_of_what_is_no_generator_is_refused(peer: LineClient, function:
     error = error_of(peer.ask({"id": 1, "function": function, "args": [1], "stream": True}))
     assert error["type"] == "InvalidArguments"
     assert "no generator" in error["message"]
+
+
+@pytest.mark.parametrize("function", ["count", "count_in_process"])
+def test_a_stream_whose_reader_takes_nothing_more_is_cancelled_after_a_while(
+    impatient: RunningServer, function: str
+) -> None:
+    """It takes up a call, and perhaps a task process."""
+    with impatient.connect() as peer, impatient.connect() as other:
+        peer.send({"id": 1, "function": function, "args": [1000], "stream": 2})
+        assert peer.hear_all(2) == [{"id": 1, "item": 0}, {"id": 1, "item": 1}]
+        for number in range(2, 6):
+            assert select.select([peer.socket], [], [], 0.1)[0] == [], "it waits, and its patience begins anew"
+            assert peer.ask({"more": 1, "items": 1}) == {"id": 1, "item": number}
+        said = {"type": "Cancelled", "message": "its reader has taken nothing more for 0.3 s (stream_timeout)"}
+        assert peer.hear() == {"id": 1, "error": {**said, "started": True}}
+        other.send({"id": 2, "function": function, "args": [10**6], "stream": 1_000_000})  # which nobody reads
+        peer.send({"id": 3, "function": function, "args": [3], "stream": 3})
+        assert peer.hear_all(4)[-1] == {"id": 3, "result": {"items": 3}}
+        wait_until(lambda: is_idle_but_for(impatient, connections=2), "it does not wait for ever")
 
 
 def test_more_for_a_call_that_is_none_or_no_stream_is_ignored(peer: LineClient) -> None:
