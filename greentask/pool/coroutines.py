@@ -1,12 +1,17 @@
-"""The one event loop of a task process: kept from call to call, so that what coroutines keep in it stays usable."""
+"""The one event loop of a task process: kept from call to call, so that what coroutines keep in it stays usable.
+
+asyncio is imported for the first of them: it takes long, in each process of a server, and most servers have none.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Interrupt
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["close_loop", "run_coroutine"]
 
@@ -15,6 +20,8 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 def run_coroutine(coroutine: Any) -> Any:
     """Run it to its end. For the main thread of a process without greenlets."""
+    import asyncio
+
     global _loop
     if _loop is None:
         _loop = asyncio.new_event_loop()

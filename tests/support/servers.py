@@ -289,10 +289,10 @@ def module_server(*options: str, **served: Any) -> Any:
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End it in good order, but quickly: a second signal does not wait for calls."""
-    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+    for number, within in ((signal.SIGTERM, 0.6), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
         if process.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, number)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(2.0)
+                process.wait(within)  # two signals within half a second are one
     process.wait(PATIENCE)
