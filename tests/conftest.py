@@ -14,7 +14,7 @@ from hypothesis import settings
 pytest.register_assert_rewrite("support")  # before any of it is imported
 
 from support.parts import in_ci  # noqa: E402
-from support.servers import LineClient, RunningServer  # noqa: E402
+from support.servers import LineClient, RunningServer, free_port  # noqa: E402
 
 # pytest-timeout raises its failure wherever the alarm finds the main thread, which may be gevent's hub or a
 # greenlet. Unless gevent takes it for a system error, it prints it and waits on.
@@ -124,3 +124,12 @@ def describe(process: psutil.Process) -> str:
             return f"  {process.pid} {process.status()} {' '.join(process.cmdline()) or process.name()}"
     except psutil.Error as error:
         return f"  {process.pid} {error}"
+
+
+# ---- What many tests need
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    return free_port()

@@ -18,13 +18,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 class Target:
     """A server as a client sees it."""
 
-    __slots__ = ("address", "failures", "outstanding", "retry_at", "weight")
+    __slots__ = ("address", "doubts", "failures", "outstanding", "retry_at", "weight")
 
     def __init__(self, address: Address, weight: float) -> None:
         self.address = address
         self.weight = weight
         self.outstanding = 0  # calls that it has not answered
         self.failures = 0  # in a row; while there are some, others are preferred
+        self.doubts = 0  # failures before it could be reached again: it has not answered yet
         self.retry_at = 0.0  # then it may be tried again
 
     def __repr__(self) -> str:
@@ -66,13 +67,19 @@ class Balance:
 
     def failed(self, target: Target, now: float) -> None:
         """It could not be reached, or was lost: eject it for a while."""
-        target.retry_at = now + _chance.uniform(0, min(_FIRST_PAUSE * 2**target.failures, _LONGEST_PAUSE))
-        target.failures = min(target.failures + 1, 30)
+        before = max(target.failures, target.doubts)
+        target.retry_at = now + _chance.uniform(0, min(_FIRST_PAUSE * 2**before, _LONGEST_PAUSE))
+        target.failures = min(before + 1, 30)
 
     def works(self, target: Target) -> None:
-        """It could be reached."""
+        """It could be reached. That may be a balancer before servers that are gone: an answer says more."""
+        target.doubts = max(target.failures, target.doubts)
         target.failures = 0
         target.retry_at = 0.0
+
+    def answered(self, target: Target) -> None:
+        """It has said something."""
+        target.doubts = 0
 
 
 class RetryBudget:

@@ -309,6 +309,8 @@ class Router:
         self._changed.set()
 
     def link_heard(self, link: Link, reply: Reply) -> None:
+        if link.target.doubts:
+            self._balance.answered(link.target)
         if reply.id is None and reply.kind == "error":
             error = from_wire(reply.value)
             if isinstance(error, Draining):  # it has not read what we sent since, and never will

@@ -1,6 +1,5 @@
 """One server for the tests of a module, and for each test a client, which leaves the server as it was found."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -28,11 +27,3 @@ def client(server: RunningServer, observer: LineClient) -> Iterator[Client]:
     with Client(server.address) as client:
         yield client
     wait_until(lambda: observer.call("greentask.status")["in_flight"] == 1, "the server is idle")
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port

@@ -79,6 +79,20 @@ def test_the_pauses_grow_and_have_an_end(failures: int) -> None:
     assert 0 <= target.retry_at <= min(0.05 * 2 ** (failures - 1), 1.0)
 
 
+def test_one_that_is_reached_and_never_answers_is_left_alone_for_longer_each_time() -> None:
+    balance = Balance(THREE)
+    target = balance.targets[0]
+    for _ in range(5):  # as where a proxy takes the connection, and finds nobody behind it
+        balance.failed(target, now=0.0)
+        balance.works(target)
+    balance.failed(target, now=0.0)
+    assert target.failures == 6
+    balance.works(target)
+    balance.answered(target)
+    balance.failed(target, now=0.0)
+    assert target.failures == 1
+
+
 def test_retries_are_a_tenth_of_the_calls_with_some_in_reserve() -> None:
     budget = RetryBudget()
     assert sum(budget.spend() for _ in range(100)) == 10

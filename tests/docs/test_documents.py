@@ -22,14 +22,9 @@ from support.documents import blocks
 from support.parts import require
 from support.programs import ROOT, environment, greentask, program
 from support.proofs import OTHER, SECRET, secret_file
-from support.servers import LineClient
+from support.servers import LineClient, free_port
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def shell(script: str, folder: Path, port: int) -> "subprocess.CompletedProcess[str]":

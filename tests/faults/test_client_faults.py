@@ -551,11 +551,3 @@ def test_o7_ctrl_c_at_any_moment_ends_it_quickly(server: RunningServer, patched:
                 assert "ignored" not in complaints
     wait_until(lambda: server.status()["in_flight"] == 0, "the server is idle")
     wait_until(lambda: server.status()["connections"] == 0, "all are closed")
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port

@@ -43,6 +43,12 @@ def wait_until(condition: Callable[[], T], what: str = "the condition", patience
     return value
 
 
+def free_port() -> int:
+    """A port of the loopback on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
 def is_goodbye(message: dict[str, Any]) -> bool:
     """Whether it is the last line of a server that is going away."""
     return set(message) == {"error"} and message["error"]["type"] == "Draining"
