@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..runner.statistics import percentile
 
-__all__ = ["show"]
+__all__ = ["show", "show_unanswered"]
 
 _MOST_ROWS = 15
 
@@ -31,6 +31,13 @@ def show(status: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     if status.get("busiest"):
         parts.append(_connections(status["busiest"]))
     return Group(*parts)
+
+
+def show_unanswered(shown: Group, seconds: float, error: Exception) -> Group:
+    """What was shown, and for how long nothing has come since, which the error says."""
+    told = clean(f"no answer for {_time(seconds)}: {error}")
+    told.stylize("bold red")
+    return Group(told, shown)
 
 
 def _head(status: dict[str, Any], before: dict[str, Any] | None, seconds: float) -> Table:

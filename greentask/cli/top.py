@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import click
 
+from ..client import Client
+from ..errors import ConnectionLost, DeadlineExceeded
 from .connection import Where, connected, server_options
 
 __all__ = ["command"]
+
+_LEAST_PATIENCE = 2.0  # seconds
 
 
 @click.command("top")
@@ -19,28 +24,48 @@ __all__ = ["command"]
 def command(every: float, times: int | None, where: Where) -> None:
     """Show what a server does, live: rates and latencies since the last look, running calls, processes, connections.
 
+    Where a server doesn't answer any more, the last look stays, and says for how long; it goes on when the server does.
     Where the output is no terminal, each look is printed below the one before it. Ctrl-C ends it.
     """
+    with connected(where) as client:
+        if sys.stdout.isatty():
+            _live(client, every, times)
+        else:
+            _printed(client, every, times or 1)
+
+
+def _printed(client: Client, every: float, times: int) -> None:
     from rich.console import Console
-    from rich.live import Live
 
     from .showing import show
 
-    console = Console()
-    with connected(where) as client:
-        before, looked_at = client.call("greentask.status", detail=True), time.monotonic()
-        if not sys.stdout.isatty():
-            for _ in range(times or 1):
-                time.sleep(every)
-                status, now = client.call("greentask.status", detail=True), time.monotonic()
-                console.print(show(status, before, now - looked_at))
+    before, looked_at = client.call("greentask.status", detail=True), time.monotonic()
+    for _ in range(times):
+        time.sleep(every)
+        status, now = client.call("greentask.status", detail=True), time.monotonic()
+        Console().print(show(status, before, now - looked_at))
+        before, looked_at = status, now
+
+
+def _live(client: Client, every: float, times: int | None) -> None:
+    from rich.live import Live
+
+    from .showing import show, show_unanswered
+
+    ask: Any = client.using(timeout=max(every, _LEAST_PATIENCE)).call
+    before, looked_at = ask("greentask.status", detail=True), time.monotonic()
+    shown = show(before)
+    with Live(shown, screen=True, auto_refresh=False) as live:
+        while times is None or times > 0:
+            live.refresh()
+            time.sleep(every)
+            try:
+                status = ask("greentask.status", detail=True)
+            except (ConnectionLost, DeadlineExceeded) as error:
+                live.update(show_unanswered(shown, time.monotonic() - looked_at, error), refresh=True)
+            else:
+                now = time.monotonic()
+                shown = show(status, before, now - looked_at)
+                live.update(shown, refresh=True)
                 before, looked_at = status, now
-            return
-        with Live(show(before), console=console, screen=True, auto_refresh=False) as live:
-            while times is None or times > 0:
-                live.refresh()
-                time.sleep(every)
-                status, now = client.call("greentask.status", detail=True), time.monotonic()
-                live.update(show(status, before, now - looked_at), refresh=True)
-                before, looked_at = status, now
-                times = None if times is None else times - 1
+            times = None if times is None else times - 1

@@ -28,6 +28,7 @@ def watch_sources(folders: Iterable[str], changed: Callable[[], object]) -> None
         from watchfiles import PythonFilter, watch
     except ModuleNotFoundError:
         raise ConfigurationError("--reload needs watchfiles; install it with: pip install 'greentask[serve]'") from None
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would tell of each change as well
     changes = watch(
         *folders, watch_filter=PythonFilter(), rust_timeout=_TURN, yield_on_timeout=True, stop_event=threading.Event()
     )

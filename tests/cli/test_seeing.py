@@ -2,12 +2,15 @@
 
 import json
 import os
+import select
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from support.programs import greentask
+from support.programs import environment, greentask
 from support.servers import RunningServer, module_server, serving, wait_until
 
 server = module_server("--max-hold", "0.2", apps=["support.seen_tasks"])
@@ -119,6 +122,48 @@ def test_top_prints_its_looks_where_there_is_no_terminal(server: RunningServer) 
     shown = run(server, "top", "--every", "0.2", "--times", "2")
     assert shown.count("a second") >= 4
     assert shown.count("Task processes") == 2
+
+
+@pytest.mark.slow
+def test_top_says_when_the_server_does_not_answer_and_goes_on_when_it_does() -> None:
+    command = [sys.executable, "-m", "greentask", "top", "--every", "0.2"]
+    with serving(apps=["support.seen_tasks"]) as server:
+        ours, theirs = os.openpty()
+        with subprocess.Popen(
+            [*command, "--server", server.address],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            env=environment(TERM="xterm"),
+        ) as top:
+            os.close(theirs)
+            seen = Screen(ours)
+            try:
+                seen.wait_for("serves")
+                server.signal_all(signal.SIGSTOP)
+                seen.wait_for("no answer for")
+                server.signal_all(signal.SIGCONT)
+                server.call("nap", 0.0)
+                seen.wait_for("nap")
+                top.send_signal(signal.SIGINT)
+                assert top.wait(10) == 130
+            finally:
+                top.kill()
+                os.close(ours)
+
+
+class Screen:
+    """What has been written to a terminal, piece by piece."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the text is written; what was read before does not count."""
+        seen = ""
+        while text not in seen:
+            assert select.select([self._fd], [], [], 20)[0], f"{text!r} has not come: {seen[-2000:]}"
+            seen += os.read(self._fd, 65536).decode("utf-8", "replace")
 
 
 def test_what_has_no_server_ends_with_3() -> None:
