@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from ..errors import ConfigurationError, GreentaskError
-from ..master.config import DEFAULT_START, ServeConfig
+from ..master.config import ServeConfig
 from ..master.fronts import FrontFailed
 from ..master.inherited import inherited_sockets
 from ..master.logs import FORMATS, configure_logging
@@ -20,7 +20,7 @@ from ..pool.processes import DEFAULT_GRACE
 from ..server.groups import parse_bytes, parse_group
 from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, MAY_BE_0, Limits
 from ..server.listening import parse_mode
-from ..tasks.processes import DEFAULT_TEARDOWN
+from ..tasks.processes import DEFAULT_START, DEFAULT_TEARDOWN
 from ..wire.json import DEEPEST
 
 __all__ = ["command"]

@@ -11,11 +11,9 @@ from ..pool.cpus import processors
 from ..pool.processes import DEFAULT_GRACE
 from ..server.groups import Group
 from ..server.limits import DEFAULT_DRAIN, DEFAULT_MAX_HOLD, Limits
-from ..tasks.processes import DEFAULT_TEARDOWN
+from ..tasks.processes import DEFAULT_START, DEFAULT_TEARDOWN
 
-__all__ = ["DEFAULT_START", "ServeConfig"]
-
-DEFAULT_START = 300.0  # seconds that a front has for importing the tasks and loading their resources
+__all__ = ["ServeConfig"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,7 @@ class _Front:
             grace=config.grace,
             max_running=config.max_running,
             middleware=config.middleware,
+            start_timeout=config.start_timeout,
             teardown=config.teardown_timeout,
             cancel_abandoned=config.cancel_abandoned,
             max_hold=config.max_hold,

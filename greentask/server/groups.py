@@ -14,7 +14,7 @@ import gevent
 from ..errors import ConfigurationError
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..tasks.middleware import Middleware
-from ..tasks.processes import DEFAULT_TEARDOWN, setup_for
+from ..tasks.processes import DEFAULT_START, DEFAULT_TEARDOWN, setup_for
 from ..tasks.registry import Tasks
 from ..tasks.task import DEFAULT_GROUP, Task
 
@@ -65,6 +65,7 @@ class ProcessGroups(Mapping[str, Processes]):
         groups: Mapping[str, Group | int],
         *,
         grace: float = DEFAULT_GRACE,
+        start: float = DEFAULT_START,
         teardown: float = DEFAULT_TEARDOWN,
         middleware: Iterable[Middleware | str] = (),
         debug: bool = False,
@@ -80,7 +81,7 @@ class ProcessGroups(Mapping[str, Processes]):
             group = groups.get(name, Group())
             group = Group(group) if isinstance(group, int) else group
             self._pools[name] = Processes(
-                setup_for(its_tasks, debug=debug, group=name, middleware=middleware, teardown=teardown),
+                setup_for(its_tasks, debug=debug, group=name, middleware=middleware, start=start, teardown=teardown),
                 group.processes,
                 grace=grace if group.grace is None else group.grace,
                 max_tasks=group.max_tasks,

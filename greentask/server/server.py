@@ -23,7 +23,7 @@ from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
 from ..runner.statistics import Statistics
 from ..tasks.middleware import Hooks, Middleware, load_middleware
-from ..tasks.processes import DEFAULT_TEARDOWN
+from ..tasks.processes import DEFAULT_START, DEFAULT_TEARDOWN
 from ..tasks.registry import Tasks
 from ..tasks.resources import Resource, close_resources
 from ..tasks.task import DEFAULT_GROUP
@@ -69,6 +69,9 @@ class Server:
     middleware
         What is around all calls and tasks, besides what ``tasks`` has: ``Middleware``, or its name,
         ``package.module:object``.
+    start_timeout
+        Seconds that a task process has for loading what its tasks need; then it is ended, its stack goes to stderr, and
+        another one is tried. 0: any time.
     teardown
         Seconds that a task process has for its end in good order, and the server for tearing down its own resources.
     cancel_abandoned
@@ -116,6 +119,7 @@ class Server:
         grace: float = DEFAULT_GRACE,
         max_running: Mapping[str, int] | None = None,
         middleware: Iterable[Middleware | str] = (),
+        start_timeout: float = DEFAULT_START,
         teardown: float = DEFAULT_TEARDOWN,
         cancel_abandoned: bool = False,
         max_hold: float = DEFAULT_MAX_HOLD,
@@ -146,7 +150,7 @@ class Server:
         self.hooks = Hooks(map(load_middleware, middleware))
         self._teardown = teardown
         self.groups = ProcessGroups(
-            self.tasks, groups, grace=grace, teardown=teardown, middleware=middleware, debug=debug
+            self.tasks, groups, grace=grace, start=start_timeout, teardown=teardown, middleware=middleware, debug=debug
         )
         _check_max_running(self.tasks, max_running or {})
         self._statistics = Statistics()

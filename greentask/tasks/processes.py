@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import pickle
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import ConfigurationError, Interrupt, InvalidArguments, ended_by, refusal
@@ -23,9 +24,11 @@ from .registry import Tasks
 from .resources import close_resources
 from .task import DEFAULT_GROUP, Task
 
-__all__ = ["DEFAULT_TEARDOWN", "make_handler", "setup_for"]
+__all__ = ["DEFAULT_START", "DEFAULT_TEARDOWN", "make_handler", "setup_for"]
 
 
+#: Seconds that a task process has for loading what its tasks need.
+DEFAULT_START = 300.0
 #: Seconds that a task process has for its end in good order.
 DEFAULT_TEARDOWN = 5.0
 
@@ -36,11 +39,13 @@ def setup_for(
     debug: bool = False,
     group: str = DEFAULT_GROUP,
     middleware: Iterable[Middleware | str] = (),
+    start: float = DEFAULT_START,
     teardown: float = DEFAULT_TEARDOWN,
 ) -> Setup:
     """How to set up processes that run these tasks. Raises ``ConfigurationError`` where one can't be imported there.
 
-    ``teardown``: seconds that a process has for its end in good order.
+    ``start``: seconds that a process has for getting ready, once it is forked; 0: any time. ``teardown``: seconds that
+    it has for its end in good order.
     """
     targets = []
     for task in tasks:
@@ -52,7 +57,7 @@ def setup_for(
             )
         targets.append((task.name, task.target, _names_of_needs(task)))
     packed = tuple(one for given in middleware if (one := pack(given)) is not None)
-    return Setup(f"{__name__}:make_handler", (tuple(targets), debug, group, packed, teardown), farewell=teardown)
+    return Setup(f"{__name__}:make_handler", (tuple(targets), debug, group, packed, start, teardown), farewell=teardown)
 
 
 def make_handler(
@@ -60,6 +65,7 @@ def make_handler(
     debug: bool,
     group: str = DEFAULT_GROUP,
     middleware: tuple[str | bytes, ...] = (),
+    start: float = 0.0,
     teardown: float = DEFAULT_TEARDOWN,
 ) -> Handler:
     """Import the tasks (in the template), and return what runs their calls (in the processes)."""
@@ -72,24 +78,26 @@ def make_handler(
             if need.preload:
                 need()
     hooks = Hooks(load_middleware(one) if isinstance(one, str) else pickle.loads(one) for one in middleware)
-    return _TaskHandler(tasks, hooks, group, teardown, debug=debug)
+    return _TaskHandler(tasks, hooks, group, start, teardown, debug=debug)
 
 
 class _TaskHandler:
     """Runs the calls of tasks: their lines come as they came, results and errors leave as JSON."""
 
-    def __init__(self, tasks: Tasks, hooks: Hooks, group: str, teardown: float, *, debug: bool) -> None:
+    def __init__(self, tasks: Tasks, hooks: Hooks, group: str, start: float, teardown: float, *, debug: bool) -> None:
         self._tasks = tasks
         self._hooks = hooks
         self._group = group
+        self._start = start
         self._teardown = teardown
         self._debug = debug
 
     def prepare(self) -> None:
         try:
-            for task in self._tasks:
-                for need in task.needs:
-                    need()
+            with within(self._start):
+                for task in self._tasks:
+                    for need in task.needs:
+                        need()
         except BaseException:
             with within(self._teardown):
                 close_resources()  # those that were loaded before it
@@ -149,11 +157,21 @@ def _plain(found: Any, name: str, needs: tuple[str, ...]) -> Task[..., Any]:
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """End this process where what is inside takes longer, even where it hangs in C; its stack goes to stderr."""
+    """End this process where what is inside takes longer, even where it hangs in C; its stack goes to stderr.
+
+    0: any time.
+    """
+    if not seconds:
+        yield
+        return
+    stop: Callable[[], object] = faulthandler.cancel_dump_traceback_later
     try:
         faulthandler.dump_traceback_later(seconds, exit=True)
     except Exception:  # a task has closed stderr
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
-    yield
-    faulthandler.cancel_dump_traceback_later()
+        stop = functools.partial(signal.setitimer, signal.ITIMER_REAL, 0)
+    try:
+        yield
+    finally:
+        stop()

@@ -195,7 +195,7 @@ def test_the_setup_names_each_task_and_where_it_is(served: Tasks) -> None:
     setup = setup_for([served.get("mail.send"), served.get("plain")], debug=True)
     assert setup.factory == "greentask.tasks.processes:make_handler"
     targets = (("mail.send", f"{MODULE}:send", ()), ("plain", f"{MODULE}:plain", ()))
-    assert setup.args == (targets, True, "default", (), 5.0)
+    assert setup.args == (targets, True, "default", (), 300.0, 5.0)
     assert setup.farewell == 5.0
 
 

@@ -360,6 +360,26 @@ def test_a_process_that_can_not_load_one_tears_down_the_others(tmp_path: Path, m
 
 
 @pytest.mark.slow
+def test_a_process_that_loads_for_ever_is_replaced(tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    (tmp_path / "slowly.py").write_text(
+        "import os, time\n"
+        "from greentask import resource, task\n"
+        "@resource\n"
+        "def table():\n"
+        "    while os.path.exists('hang'): time.sleep(0.01)\n"
+        "@task(process=True, needs=[table])\n"
+        "def me(): return os.getpid()\n"
+    )
+    with serving("--start-timeout", "5", apps=["slowly"], cwd=tmp_path, processes=1) as server:
+        hang.touch()
+        os.kill(server.call("me"), signal.SIGKILL)
+        wait_until(lambda: "in table" in server.output(), "its stack is told")
+        hang.unlink()
+        assert server.call("me")
+
+
+@pytest.mark.slow
 def test_a_front_has_its_time_for_tearing_down(tmp_path: Path) -> None:
     (tmp_path / "leisurely.py").write_text(
         "import time\n"
