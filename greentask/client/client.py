@@ -32,6 +32,8 @@ from .receivers import Ended, EventReceiver, Item, Progress, WaitingGreenlet
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from .executor import TaskExecutor
+
 __all__ = ["Client", "Target"]
 
 #: What is called: a task's name, or the task.
@@ -200,6 +202,20 @@ class Client:
         Closing the iterator cancels the task.
         """
         return self.stream_args(_name(function), _arguments(function, args, kwargs), window=window)
+
+    def executor(self, *, window: int = DEFAULT_WINDOW) -> TaskExecutor:
+        """A ``concurrent.futures.Executor`` of this client: what is submitted runs on the server.
+
+        What was written for a pool of processes or threads moves to another machine by its first line. Functions are
+        tasks, their names, or functions that the server offers; ``window`` of their calls are in flight at once, and
+        the others wait for their turn. Timeouts and the like are the client's: ``client.using(timeout=5).executor()``.
+
+        >>> with client.executor() as executor:               # doctest: +SKIP
+        ...     for size in executor.map(os.path.getsize, paths): ...
+        """
+        from .executor import TaskExecutor
+
+        return TaskExecutor(self, window=window)
 
     def call_args(
         self,

@@ -63,7 +63,7 @@ class Runner:
         ``deadline`` is its caller's, on ``time.monotonic()``; ``peer`` is who called. Raises ``UnknownTask``, and
         whatever ``CallError`` refuses it.
         """
-        task = self.tasks.get(call.function)
+        task = self.tasks.find(call.function)
         return self._start(WatchedCall(self._watch, task, call, call.args, listener, peer, None), line, deadline)
 
     def start_item(
@@ -76,7 +76,7 @@ class Runner:
         item: int | None = None,
     ) -> Running:
         """Run one item of a batch, as ``start`` does."""
-        task = self.tasks.get(call.function)
+        task = self.tasks.find(call.function)
         line = dumps({"id": call.id, "args": args}) if task.process else b""
         return self._start(WatchedCall(self._watch, task, call, args, listener, peer, item), line, deadline)
 

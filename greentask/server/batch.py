@@ -35,7 +35,7 @@ class Batch:
         deadline: float | None,
         answer: Answer,
     ) -> None:
-        server.tasks.get(call.function)  # no such task: one error, and not one for each item
+        server.tasks.find(call.function)  # no such task: one error, and not one for each item
         self._runner = server.runner
         self.call = call
         self._items = items

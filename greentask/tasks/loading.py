@@ -27,6 +27,8 @@ def load_apps(apps: Iterable[str], *, in_processes: Iterable[str] = ()) -> Tasks
         found = _attribute(module, path, app) if path else module
         for task in _tasks_of(found, app, groups):
             tasks.add(task)
+            if task is not found and path and callable(found):
+                tasks.also_as(app, task)  # a patched function doesn't say where it stands
         for registry in [found] if isinstance(found, Tasks) else list(vars(module).values()):
             if isinstance(registry, Tasks):
                 tasks.middleware += [one for one in registry.middleware if one not in tasks.middleware]

@@ -43,6 +43,7 @@ class Tasks:
         self.middleware = list(middleware)
         self._tasks: dict[str, Task[..., Any]] = {}
         self._hints = Hints()
+        self._names: dict[str, str] = {}  # by target
         for task in tasks:
             self.add(task)
 
@@ -72,7 +73,12 @@ class Tasks:
                 f"two tasks are named {task.name!r}: {taken.target} and {task.target}; give one another name=…"
             )
         self._tasks[task.name] = task
+        self._names.setdefault(task.target, task.name)
         return task
+
+    def also_as(self, target: str, task: Task[..., Any]) -> None:
+        """Let ``find`` know that its function is also what stands there, ``module:qualified.name``."""
+        self._names.setdefault(target, task.name)
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -97,6 +103,20 @@ class Tasks:
             hint = f"; did you mean {', '.join(close)}?" if close else "; greentask.tasks lists what there is"
             raise UnknownTask(f"no task is named {shown!r}{hint}")
         return task
+
+    def find(self, name: str) -> Task[..., Any]:
+        """The task that a call means: by its name, or by where its function is defined, ``module:qualified.name``.
+
+        Raises ``UnknownTask``.
+        """
+        if name not in self._tasks and ":" in name:
+            if name not in self._names:
+                raise UnknownTask(
+                    f"no task is the function {name[:200]!r}: serve it as it is, greentask serve {name[:200]}, "
+                    "or decorate it with @task in a module that is served"
+                )
+            name = self._names[name]
+        return self.get(name)
 
     def describe(self) -> list[dict[str, Any]]:
         """Each task's name, signature, first line of documentation, and how it runs."""

@@ -64,9 +64,9 @@ class RecordedCall:
 
 @dataclass
 class _Rule:
-    """What is to become of the next ``left`` calls (None: all) of a task (None: any)."""
+    """What is to become of the next ``left`` calls (None: all) of the task with one of these names (None: any)."""
 
-    task: str | None
+    tasks: tuple[str, ...] | None
     left: int | None
     seconds: float = 0.0
     outcome: Callable[[], tuple[Any, BaseException | None]] | None = None
@@ -108,8 +108,7 @@ class Calls:
         >>> call.arguments["to"]                              # doctest: +SKIP
         'you@example.org'
         """
-        name = _name(task)
-        found = [call for call in self._calls if call.task == name]
+        found = [call for call in self._calls if call.task in (_names(task) or ())]
         if isinstance(task, Task):
             for call in found:
                 call.find = lambda _: task
@@ -121,20 +120,20 @@ class Calls:
         One that is idempotent is made again, as a client does by itself.
         """
         lost = WorkerLost("the process was lost (a test's doing)")
-        self._add(_Rule(_name(task), times, outcome=partial(_raised, lost)))
+        self._add(_Rule(_names(task), times, outcome=partial(_raised, lost)))
 
     def refuse(
         self, task: Task[..., Any] | str | None = None, *, times: int | None = 1, error: CallError | None = None
     ) -> None:
         """Calls are refused, with ``Overloaded`` unless another ``error`` is given; their tasks don't run."""
         given = error or Overloaded("too many calls in flight (a test's doing)")
-        self._add(_Rule(_name(task), times, outcome=partial(_raised, given)))
+        self._add(_Rule(_names(task), times, outcome=partial(_raised, given)))
 
     def delay(self, task: Task[..., Any] | str | None, seconds: float, *, times: int | None = 1) -> None:
         """Calls take ``seconds`` at least: nothing is heard of them before. Whose timeout is less is out of time."""
         if not 0 < seconds < float("inf"):
             raise ValueError(f"a delay is in seconds above 0, not {seconds!r}")
-        self._add(_Rule(_name(task), times, seconds=seconds))
+        self._add(_Rule(_names(task), times, seconds=seconds))
 
     def answer(self, task: Task[..., Any] | str, result: Any, *, times: int | None = None) -> None:
         """Calls (all of them, unless ``times`` says otherwise) have this result, or raise it where it is an exception.
@@ -142,10 +141,10 @@ class Calls:
         Their task doesn't run, and need not be here.
         """
         if isinstance(result, BaseException):
-            self._add(_Rule(_name(task), times, outcome=partial(_raised, result)))
+            self._add(_Rule(_names(task), times, outcome=partial(_raised, result)))
         else:
             told = dumps(result)  # raises where JSON can't carry it
-            self._add(_Rule(_name(task), times, outcome=lambda: (loads(told), None)))
+            self._add(_Rule(_names(task), times, outcome=lambda: (loads(told), None)))
 
     def clear(self) -> None:
         """Forget the calls so far, and what was to become of the next ones."""
@@ -175,7 +174,7 @@ class Calls:
 
     def _take(self, name: str, fits: Callable[[_Rule], bool]) -> _Rule | None:
         for rule in self._rules:
-            if rule.task in (None, name) and fits(rule):
+            if (rule.tasks is None or name in rule.tasks) and fits(rule):
                 if rule.left is not None:
                     rule.left -= 1
                     if not rule.left:
@@ -189,5 +188,8 @@ def _raised(error: BaseException) -> tuple[None, Exception]:
     return None, from_wire(refusal(error) if isinstance(error, CallError) else describe(error))
 
 
-def _name(task: Task[..., Any] | str | None) -> str | None:
-    return task.name if isinstance(task, Task) else task
+def _names(task: Task[..., Any] | str | None) -> tuple[str, ...] | None:
+    """What it may be called by on the wire."""
+    if isinstance(task, Task):
+        return task.name, task.target
+    return None if task is None else (task,)

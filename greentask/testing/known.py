@@ -39,15 +39,23 @@ class Known:
         """The task of that name. Raises ``UnknownTask``, ``ConfigurationError`` where there are two."""
         if name not in self._found:
             if self._apps:
-                self._tasks.get(name)  # raises, with close names
-            task = known_task(name)
-            if task is None:
+                return self._found[self._find_in_apps(name).name]
+            known = known_task(name)
+            if known is None:
                 raise UnknownTask(
                     f"no task is named {name!r} in any module that is imported: import it, "
                     "or name it to eager(), as in eager('shop.tasks')"
                 )
-            self._found[name] = task, self._hooks(one for one in _registries() if name in one)
+            self._found[name] = known, self._hooks(one for one in _registries() if known.name in one)
         return self._found[name]
+
+    def _find_in_apps(self, name: str) -> Task[..., Any]:
+        for app in self._apps:
+            try:
+                return app.find(name)
+            except UnknownTask:
+                pass
+        return self._tasks.find(name)  # raises, with close names
 
     def task(self, name: str) -> Task[..., Any] | None:
         """The task of that name, if there is one."""
@@ -67,7 +75,7 @@ class Known:
 
 def known_task(name: str) -> Task[..., Any] | None:
     """The task of that name in a module that is imported. Raises ``ConfigurationError`` where there are several."""
-    found = {id(task): task for task in _tasks_of_modules() if task.name == name}
+    found = {id(task): task for task in _tasks_of_modules() if name in (task.name, task.target)}
     if len(found) > 1:
         targets = sorted(task.target for task in found.values())
         raise ConfigurationError(

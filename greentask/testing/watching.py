@@ -72,7 +72,7 @@ class Watching:
         return plan
 
 
-class _Carried:
+class _Carried(Receiver):
     """The receiver of a call in place of its own, which hears everything from it: ``seconds`` late, if need be."""
 
     def __init__(self, receiver: Receiver, recorded: RecordedCall, seconds: float, timeout: float | None) -> None:

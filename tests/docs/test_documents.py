@@ -84,6 +84,7 @@ def test_the_readme_has_two_commands_and_run_py_knows_them() -> None:
 
 def test_the_tasks_document_runs(tmp_path: Path) -> None:
     declared, called, several = blocks("docs/tasks.md", "python")[:3]
+    executor = next(block for block in blocks("docs/tasks.md", "python") if ".executor()" in block)
     more = """
         @task
         def add(a, b):
@@ -108,12 +109,14 @@ def test_the_tasks_document_runs(tmp_path: Path) -> None:
             return "at last"
     """
     (tmp_path / "documented.py").write_text("import time\n" + declared + textwrap.dedent(more), encoding="utf-8")
-    with program("-m", "greentask", "serve", "documented", "-l", "127.0.0.1:0", cwd=tmp_path) as (line, _):
+    serve = ["-m", "greentask", "serve", "documented", "os.path:getsize", "-l", "127.0.0.1:0"]
+    with program(*serve, cwd=tmp_path) as (line, _):
         server = next(word for word in line.split() if word.startswith("tcp://"))
-        called = called.replace("127.0.0.1:12345", server)
+        called = (called + executor).replace("127.0.0.1:12345", server)
         ends = """
             assert future.result() == 3
             assert result == 1998
+            assert sizes == list(map(os.path.getsize, paths))
             assert item == 2
             assert client.call("send_mails", ["a", "b"]) == 2
             assert client.call("yearly_report", 4) == {"year": 4, "total": 6}
@@ -157,7 +160,7 @@ def test_the_testing_document_runs(tmp_path: Path) -> None:
 
 
 def test_a_server_of_one_s_own_runs(tmp_path: Path) -> None:
-    source = blocks("docs/tasks.md", "python")[3]
+    source = next(block for block in blocks("docs/tasks.md", "python") if "serve_forever" in block)
     port = free_port()
     (tmp_path / "own.py").write_text(source.replace("12345", str(port)), encoding="utf-8")
     with subprocess.Popen([sys.executable, "own.py"], cwd=tmp_path) as own:

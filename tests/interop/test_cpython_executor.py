@@ -12,14 +12,12 @@ from unittest import mock
 
 import pytest
 
-import support.cpython
 from greentask import Pool, WorkerLost
+from support.cpython import DEBIANS, find
 from support.parts import require
 from support.programs import ROOT
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
-
-PACKAGE = "test.test_concurrent_futures"
 
 #: The modules and classes of those tests that are for any executor, or for one with processes.
 CLASSES = (
@@ -91,18 +89,6 @@ class Mixin:
         return multiprocessing.get_context("spawn")
 
 
-def find(module: str, name: str) -> Any:
-    """A class of tests: in Python 3.13 they are a package, before that they were one module."""
-    for path in (f"{PACKAGE}.{module}", PACKAGE):
-        try:
-            found = getattr(importlib.import_module(path), name, None)
-        except ImportError:
-            continue
-        if found is not None:
-            return found
-    return None
-
-
 def cases() -> list[Any]:
     found: dict[str, Any] = {}
     for module, name in CLASSES:
@@ -120,7 +106,7 @@ def cases() -> list[Any]:
 
 @pytest.mark.parametrize(("case", "test"), cases())
 def test_cpython(case: Any, test: str) -> None:
-    require(case, f"CPython's tests of executors (Debian has them in {support.cpython.DEBIANS})")
+    require(case, f"CPython's tests of executors (Debian has them in {DEBIANS})")
     module = importlib.import_module(getattr(case, test).__module__)
     result = unittest.TestResult()
     with mock.patch.object(module, "BrokenProcessPool", OUR_ERRORS.get(test, WorkerLost), create=True):

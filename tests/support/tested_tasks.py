@@ -72,6 +72,11 @@ def where() -> list[Any]:
 
 
 @task
+def of_a_name_that_nothing_else_has() -> str:
+    return "found"
+
+
+@task
 def nested() -> Any:
     return [add.using(timeout=5).call(1, 2), current().name]
 

@@ -98,6 +98,7 @@ def test_a_module_in_a_package(write: Write) -> None:
 
 def test_a_function_that_nobody_decorated_works(write: Write) -> None:
     tasks = load_apps([f"{write(SHOP)}:plain", "os.path:getsize", "zlib:crc32", "math:sqrt"])
+    assert tasks.find("os.path:getsize") is tasks.find("genericpath:getsize") is tasks.get("getsize")
     assert [task.name for task in tasks] == ["plain", "getsize", "crc32", "sqrt"]
     assert tasks.get("plain")(7) == 7
     assert tasks.get("sqrt")(9.0) == 3.0

@@ -1,6 +1,7 @@
 """The names that a server offers."""
 
 import functools
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any
@@ -187,3 +188,18 @@ def test_names_that_are_none_take_little_time_however_close_they_are_to_many() -
     assert time.process_time() - began < 1.5, "and not ten seconds"
     assert said[0]
     assert not all(said)
+
+
+def test_a_task_is_found_by_where_its_function_is_defined() -> None:
+    tasks = Tasks([textwrap.dedent])
+    renamed = tasks.add(textwrap.indent, name="shift")
+    assert tasks.find("dedent") is tasks.find("textwrap:dedent") is tasks.get("dedent")
+    assert tasks.find("textwrap:indent") is renamed
+    tasks.also_as("somewhere:else", renamed)
+    assert tasks.find("somewhere:else") is renamed
+    named = tasks.add(len, name="textwrap:dedent")
+    assert tasks.find("textwrap:dedent") is named  # a name comes first
+    with pytest.raises(UnknownTask, match=r"'textwrap:fill': serve it .*, greentask serve textwrap:fill"):
+        tasks.find("textwrap:fill")
+    with pytest.raises(UnknownTask, match="did you mean dedent"):
+        tasks.find("deden")
