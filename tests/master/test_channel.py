@@ -9,6 +9,7 @@ from gevent.socket import socketpair
 
 from greentask.errors import ConfigurationError
 from greentask.master.channel import Channel, ChannelError
+from support.waiting import wait_until
 
 
 @pytest.fixture
@@ -22,12 +23,16 @@ def pair() -> Iterator[tuple[Channel, Channel, list[Any]]]:
     def break_down() -> None:
         raise ZeroDivisionError("oh")
 
+    def wait(seconds: float) -> None:
+        heard.append("wait")
+        gevent.sleep(seconds)
+
     handlers = {
         "add": lambda a, b: a + b,
         "fail": fail,
         "break": break_down,
         "hear": lambda number: heard.append(number),
-        "wait": gevent.sleep,
+        "wait": wait,
     }
     one, other = Channel(ours, {}), Channel(theirs, handlers)
     yield one, other, heard
@@ -64,9 +69,9 @@ def test_errors_come_back_in_words(pair: tuple[Channel, Channel, list[Any]]) -> 
 
 
 def test_the_end_of_the_other_side_ends_what_is_asked(pair: tuple[Channel, Channel, list[Any]]) -> None:
-    one, other, _ = pair
+    one, other, heard = pair
     asked = gevent.spawn(one.ask, "wait", seconds=60)
-    gevent.sleep(0.01)
+    wait_until(lambda: heard == ["wait"], what="it is asked")
     other.close()
     with pytest.raises(ChannelError, match="gone"):
         asked.get(timeout=5)

@@ -5,13 +5,12 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-import gevent
 import pytest
 
 from greentask import Group, Server, Tasks, task
 from greentask.errors import ConfigurationError, WorkerLost
 from greentask.server.groups import parse_bytes, parse_group
-from support import work
+from support import waiting, work
 from support.programs import greentask
 from support.servers import LineClient, RunningServer, serving, wait_until
 
@@ -108,11 +107,10 @@ def test_a_group_is_restarted_alone() -> None:
 
 def wait_until_new(server: Server, before: Any) -> None:
     def is_new() -> bool:
-        gevent.sleep(0.005)
         now = server.status()["groups"]["ml"]
         return now["alive"] == 2 and not set(now["pids"]) & set(before["ml"]["pids"])
 
-    wait_until(is_new, "every process of the group is new")
+    waiting.wait_until(is_new, what="every process of the group is new")
 
 
 def test_limits_reach_the_groups() -> None:

@@ -1,15 +1,14 @@
 """A `TextServer` in this process, and clients whose waiting lets it run."""
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gevent
 import gevent.socket
 
 from greentask import TextConnection, TextServer
+from support import waiting
 from support.servers import PATIENCE, LineClient
 
 __all__ = ["connect", "echo", "listening", "wait_until"]
@@ -44,10 +43,7 @@ def connect(
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < give_up, f"{what} did not come true"
-        gevent.sleep(0.005)
+    waiting.wait_until(condition, PATIENCE, what)
 
 
 def echo(connection: TextConnection, line: str) -> None:
