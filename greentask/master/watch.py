@@ -35,7 +35,11 @@ def watch_sources(folders: Iterable[str], changed: Callable[[], object]) -> None
 
     def run() -> None:
         while True:
-            seen = get_hub().threadpool.apply(next, (changes,))
+            try:
+                seen = get_hub().threadpool.apply(next, (changes,))
+            except Exception as error:  # a folder is gone, or the system lets nobody watch so many
+                logger.error("source files are no longer watched: %s: %s", type(error).__name__, error)
+                return
             if seen:
                 names = sorted({Path(path).name for _, path in seen})
                 logger.info("%s changed: loading the code anew", ", ".join(names[:5]))

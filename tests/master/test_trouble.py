@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from greentask.master.admin import connect as connect_to_master
+from greentask.master.watch import watch_sources
 from support.programs import environment, greentask
 from support.reloaded import write_module
 from support.servers import LineClient, RunningServer, connect, serving, wait_until
@@ -342,3 +343,10 @@ def test_fronts_that_have_too_much_to_do_are_told_of(tmp_path: Path) -> None:
         assert status["pid"] == first
         assert status["master"]["pid"] == server.process.pid
         assert peers[second].hear() == {"result": None}
+
+
+def test_source_files_that_can_not_be_watched_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    watch_sources([str(tmp_path / "no such folder")], lambda: None)
+    with gevent.Timeout(20):
+        while "source files are no longer watched: FileNotFoundError: " not in caplog.text:
+            gevent.sleep(0.01)
