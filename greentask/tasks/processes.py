@@ -98,11 +98,11 @@ class _TaskHandler:
                 for task in self._tasks:
                     for need in task.needs:
                         need()
+                self._hooks.tell(self._hooks.process_started, self._group)
         except BaseException:
             with within(self._teardown):
                 close_resources()  # those that were loaded before it
             raise
-        self._hooks.tell(self._hooks.process_started, self._group)
 
     def finish(self) -> None:
         with within(self._teardown):

@@ -1,7 +1,10 @@
 """Middleware, around the calls and the tasks of a real server and its processes."""
 
+import itertools
 import json
+import random
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +223,56 @@ def test_a_named_class_is_made_once_in_the_server_and_once_for_each_group(tmp_pa
     with serving(*options, apps=["counting"], cwd=tmp_path, processes=1):
         made = (tmp_path / "made").read_text().split()
     assert len(made) == len({*made}) == 3
+
+
+@pytest.mark.slow
+def test_every_call_begins_and_ends_once_whatever_becomes_of_it(tmp_path: Path) -> None:
+    """In both places, with limits, cancellations, processes that die and callers that go away."""
+    seed = random.getrandbits(32)
+    print(f"seed: {seed}")
+    chance, ids = random.Random(seed), itertools.count()
+    options = ("--max-running", "nap=5", "--max-calls", "200", "--cancel-abandoned")
+    path = tmp_path / "log"
+    with serving(*options, apps=["support.watched_tasks"], **{LOG: str(path)}) as server:
+        for _ in range(40):
+            with server.connect() as peer:
+                peer.send(*(any_call(chance, next(ids)) for _ in range(chance.randrange(1, 30))))
+                if chance.random() < 0.5:
+                    peer.end_sending()
+                    peer.hear_rest()
+                elif chance.random() < 0.5:
+                    peer.reset()
+        wait_until(lambda: not server.status()["in_flight"], "all have ended")
+        assert not server.call("greentask.status", detail=True)["running"]
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "Traceback" not in server.output()
+    told = Hooks(path).all()
+    begun, ended = (
+        Counter((one["id"], one["item"], one["task"]) for one in told if one["hook"] == hook)
+        for hook in ("before_call", "after_call")
+    )
+    assert begun == ended
+    lost = [one for one in told if one["hook"] == "after_call" and one["outcome"] == "lost"]
+    assert names(told).count("after_task") >= names(told).count("before_task") - len(lost)
+
+
+def any_call(chance: random.Random, id: int) -> Any:
+    """A line of many kinds, most of which go well."""
+    function = chance.choice(["add", "add_in_process", "fail", "fail_in_process"])
+    rpc = {"jsonrpc": "2.0", "method": function, "params": [1]}
+    return chance.choice(
+        [
+            {"id": id, "function": function, "args": [1]},
+            {"id": id, "function": function, "batch": [[1], [2], [], [3]]},
+            {"id": id, "function": "count", "args": [20], "stream": chance.randrange(1, 30)},
+            {"id": id, "function": "nap", "args": [chance.random() / 4], "timeout": chance.random() / 8},
+            {"id": f"cancel {id}", "function": "greentask.cancel", "args": {"id": id - 1}},
+            {"id": id, "function": "die" if chance.random() < 0.2 else "add"},
+            {**rpc, "id": id},
+            [{**rpc, "id": id}, rpc],
+        ]
+    )
 
 
 # ---- Around one task, without a server
