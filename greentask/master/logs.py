@@ -8,6 +8,8 @@ from datetime import datetime, timezone
 from logging.handlers import WatchedFileHandler
 from typing import Any
 
+from gevent.monkey import get_original
+
 from ..errors import ConfigurationError
 
 __all__ = ["FORMATS", "configure_logging", "reopen_logs"]
@@ -62,6 +64,9 @@ def configure_logging(*, debug: bool, file: str | None = None, form: str = "text
     except OSError as error:
         raise ConfigurationError(f"--log-file: can't write {file}: {error.strerror}") from None
     handler.setFormatter(JSONFormatter() if form == "json" else logging.Formatter(_TEXT))
+    # The system's lock, not gevent's: the watchdog's thread logs as well, and what runs in the loop can't wait for a
+    # greenlet's. Nothing that has it switches.
+    handler.lock = get_original("_thread", "RLock")()
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)

@@ -63,6 +63,8 @@ class Batch:
 
     def _run(self) -> None:
         for index in range(len(self._items)):
+            if index % 64 == 63:
+                gevent.sleep(1e-9)  # there may be millions of them, and what is refused never waits: a whole turn
             self._slots.acquire()
             self._item_slots.acquire()
             self._answer.session.connection.wait_until_read()

@@ -174,7 +174,7 @@ class RpcBatch:
         connection = self.session.connection
         for index, message in enumerate(self._messages):
             if index % 64 == 63:
-                gevent.sleep(0)  # there may be millions of them
+                gevent.sleep(1e-9)  # there may be millions of them, and what is refused never waits: a whole turn
                 connection.wait_until_read()
             if self._cancelled:
                 break

@@ -13,6 +13,7 @@ import traceback
 from types import FrameType
 from typing import Any
 
+import gevent
 from gevent import monkey
 from gevent.hub import get_hub
 
@@ -65,7 +66,8 @@ class Watchdog:
             self.longest = max(self.longest, late)
             if not self._told:  # code that held the interpreter's lock: nobody could look at it meanwhile
                 self.held += 1
-            logger.warning("the loop goes on, after it was held for %.2f s", late)
+            # In a greenlet: the log may be in use just now, by our thread for one, and nothing here may wait for that.
+            gevent.spawn(logger.warning, "the loop goes on, after it was held for %.2f s", late)
         self._told = False
         self._answered = True
 

@@ -1,5 +1,6 @@
 """Batches: one line that is many calls, answered item by item, by a real server."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +174,23 @@ def test_a_batch_waits_for_a_peer_that_does_not_read(tmp_path: Path) -> None:
         items, closing = hear_batch(peer, 1)
         assert closing == {"result": {"done": 10_000, "failed": 0}}
         assert len(items) == 10_000
+
+
+@pytest.mark.parametrize("is_rpc", [False, True])
+def test_a_batch_that_is_refused_item_by_item_does_not_hold_up_others(server: RunningServer, is_rpc: bool) -> None:
+    count = 50_000
+    call: object = {"id": 1, "function": "keep_apart", "batch": [[0.2]] * count}
+    if is_rpc:
+        call = [{"jsonrpc": "2.0", "method": "keep_apart", "params": [0.2]}] * count
+    with server.connect() as peer, server.connect() as other:
+        peer.send({"id": 0, "function": "keep_apart", "args": [2]}, call)
+        reader = threading.Thread(target=lambda: peer.socket.makefile("rb").read(), daemon=True)
+        reader.start()
+        slowest = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            assert other.call("greentask.ping") == "pong"
+            slowest = max(slowest, time.monotonic() - began)
+        peer.end_sending()
+        reader.join()
+    assert slowest < 0.5

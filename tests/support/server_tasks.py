@@ -116,6 +116,12 @@ def misbehave(how: str) -> Any:
     return values[how]
 
 
+@task(max_running=1, max_waiting=1)
+def keep_apart(seconds: float = 0.0) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
 # ---- Generators and progress
 
 
