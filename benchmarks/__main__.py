@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("gunicorn", "pings", "pool", "server")
+NAMES = ("client", "gunicorn", "pings", "pool", "server")
 WITH_PARTS = ("server",)
 
 

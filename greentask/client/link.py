@@ -16,6 +16,7 @@ from gevent.socket import socket as GreenSocket
 
 from ..errors import InvalidMessage, LineTooLong, Unauthenticated
 from ..hub.home import Home
+from ..hub.input import wait_for_input
 from ..hub.outlet import Outlet, outlet_of
 from ..wire.address import Address
 from ..wire.message import Call, Reply, decode_reply, encode_call
@@ -97,8 +98,12 @@ class Link:
         return greenlet is self._greenlet
 
     def write(self, data: bytes) -> None:
-        """Send lines, if it is open. What is written in one turn of the loop leaves together."""
-        if self._outlet is not None:
+        """Send lines, if it is open: at once where there is one call, else what is written in one turn together."""
+        if self._outlet is None:
+            return
+        if self.in_flight == 1:
+            self._outlet.write_now(data)
+        else:
             self._outlet.write(data)
 
     def wait_sent(self) -> None:
@@ -199,7 +204,7 @@ class Link:
                 self._hear(decode_reply(text))
                 if number % _LINES_AT_ONCE == 0:
                     gevent.sleep(0)
-            gevent.sleep(0)  # recv doesn't wait while there is something: timers and the others must get their turn
+            wait_for_input(sock)  # recv doesn't wait while there is something: the others must get their turn
 
     def _hear(self, reply: Reply) -> None:
         if reply.id is None and reply.kind == "error":

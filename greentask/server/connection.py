@@ -12,9 +12,9 @@ import gevent
 from gevent import monkey
 from gevent.hub import get_hub
 from gevent.socket import socket as GreenSocket
-from gevent.socket import wait
 
 from ..errors import CallError, DeadlineExceeded, LineTooLong, Overloaded
+from ..hub.input import wait_for_input
 from ..hub.outlet import outlet_of
 from ..wire.text import LineSplitter
 from .limits import Limits
@@ -182,7 +182,7 @@ class LineConnection:
         self._reads = True
         try:
             if not self._has_much:
-                self._wait_for_input()
+                wait_for_input(self._socket)
             data = self._socket.recv(_CHUNK)
         except OSError as error:
             if error.errno == errno.EBADF and not self.gone:
@@ -208,15 +208,6 @@ class LineConnection:
         if self._splitter.pending > _CHUNK:
             self._grew(len(data))
         return lines
-
-    def _wait_for_input(self) -> None:
-        # There is none yet, most likely, and to ask costs less than to try. The watcher is the one that recv would wait
-        # with; what isn't just a socket may hold input that it knows nothing of.
-        watcher = getattr(self._socket, "_read_event", None) if type(self._socket) is GreenSocket else None
-        if watcher is None:
-            gevent.sleep(0)
-        else:
-            wait(watcher)
 
     def wait_until_read(self) -> None:
         """Let other greenlets run until the peer has caught up."""
