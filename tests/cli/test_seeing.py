@@ -14,6 +14,7 @@ from support.programs import environment, greentask
 from support.servers import RunningServer, module_server, serving, wait_until
 
 server = module_server("--max-hold", "0.2", apps=["support.seen_tasks"])
+logging = module_server("--hide-arguments", "--log-calls", apps=["support.seen_tasks"])
 
 
 def detail(server: RunningServer) -> dict[str, Any]:
@@ -58,11 +59,11 @@ def test_running_calls_are_shown_with_age_and_arguments_cut_short(server: Runnin
         peer.ask({"id": "x", "function": "greentask.cancel", "args": {"id": "mine"}})
 
 
-def test_arguments_can_be_hidden() -> None:
-    with serving("--hide-arguments", apps=["support.seen_tasks"]) as server, server.connect() as peer:
+def test_arguments_can_be_hidden(logging: RunningServer) -> None:
+    with logging.connect() as peer:
         peer.send({"id": 1, "function": "nap", "args": {"seconds": 30, "note": "secret"}})
-        wait_until(lambda: detail(server)["running"], "it runs")
-        assert "secret" not in json.dumps(detail(server))
+        wait_until(lambda: detail(logging)["running"], "it runs")
+        assert "secret" not in json.dumps(detail(logging))
 
 
 def test_processes_are_shown_with_what_they_do(server: RunningServer) -> None:
@@ -222,13 +223,11 @@ def test_calls_are_logged_as_json_where_that_is_wanted() -> None:
     assert "\x1b" not in output
 
 
-def test_calls_are_logged_as_text_on_a_line_each() -> None:
-    with serving("--log-calls", apps=["support.seen_tasks"]) as server:
-        with server.connect() as peer:
-            peer.ask({"id": "a\nb\x1b[31m", "function": "nap", "args": [0.0]})
-        wait_until(lambda: "call of nap" in server.output(), "it is logged")
-        assert "call of nap, id a\\nb\\x1b[31m, by 127.0.0.1:" in server.output()
-        assert "in a greenlet: done in 0.0" in server.output()
+def test_calls_are_logged_as_text_on_a_line_each(logging: RunningServer) -> None:
+    with logging.connect() as peer:
+        peer.ask({"id": "a\nb\x1b[31m", "function": "nap", "args": [0.0]})
+    wait_until(lambda: "in a greenlet: done in 0.0" in logging.output(), "it is logged")
+    assert "call of nap, id a\\nb\\x1b[31m, by 127.0.0.1:" in logging.output()
 
 
 @pytest.mark.parametrize("options", [(), ("--log-format", "json")], ids=["text", "json"])

@@ -11,7 +11,7 @@ import pytest
 
 from greentask import Client, ConnectionLost, DeadlineExceeded, Overloaded, WorkerLost
 from support.peers import echoing, peer
-from support.servers import LineClient, serving, wait_until
+from support.servers import LineClient, RunningServer, serving, wait_until
 
 served = partial(serving, apps=["support.server_tasks", "support.client_tasks"])
 
@@ -20,8 +20,9 @@ def who(client: Client, calls: int = 20) -> Counter[int]:
     return Counter(client.call("server_pid") for _ in range(calls))
 
 
-def test_calls_are_shared_by_the_servers_and_by_weight() -> None:
-    with served() as one, served() as other:
+def test_calls_are_shared_by_the_servers_and_by_weight(server: RunningServer) -> None:
+    one = server
+    with served() as other:
         with Client([one.address, other.address]) as client:
             assert who(client) == {one.pid: 10, other.pid: 10}
         with Client([one.address, other.address], weights=[3, 1]) as client:
@@ -45,8 +46,8 @@ def test_one_that_dies_is_left_out_and_brought_back() -> None:
             assert again.pid != pid
 
 
-def test_calls_that_a_stopping_server_has_not_run_go_to_the_other(tmp_path: Path) -> None:
-    with served() as one, served() as other, Client([one.address, other.address]) as client:
+def test_calls_that_a_stopping_server_has_not_run_go_to_the_other(server: RunningServer) -> None:
+    with served() as other, Client([server.address, other.address]) as client:
         wrong: list[Exception] = []
         over = threading.Event()
 
@@ -68,16 +69,15 @@ def test_calls_that_a_stopping_server_has_not_run_go_to_the_other(tmp_path: Path
         assert wrong == []
 
 
-def test_one_that_has_too_much_to_do_hands_its_calls_to_the_other(tmp_path: Path) -> None:
+def test_one_that_has_too_much_to_do_hands_its_calls_to_the_other(server: RunningServer, tmp_path: Path) -> None:
     with (
         served("--max-calls", "1") as full,
-        served() as free,
         Client(full.address) as holder,
-        Client([full.address, free.address]) as client,
+        Client([full.address, server.address]) as client,
     ):
         held = holder.submit("mark", str(tmp_path / "runs"), 60)
         wait_until((tmp_path / "runs").exists, "it is full")
-        assert who(client, 10) == {free.pid: 10}
+        assert who(client, 10) == {server.pid: 10}
         with Client(full.address) as refused, pytest.raises(Overloaded):
             refused.call("add", 1, 2)
         assert held.cancel()
@@ -101,20 +101,21 @@ def test_a_server_that_gives_no_sign_of_life_is_given_up() -> None:
         assert client.call("add", 1, 2) == 3
 
 
-def test_one_that_is_slow_but_alive_is_not_given_up() -> None:
-    with served() as server, Client(server.address, dead_after=0.5) as client:
+def test_one_that_is_slow_but_alive_is_not_given_up(server: RunningServer) -> None:
+    with Client(server.address, dead_after=0.5) as client:
         assert client.call("nap", 1.2) == 1.2
 
 
-def test_a_connection_without_calls_is_closed_after_a_while() -> None:
-    with served() as server, Client(server.address, dead_after=0.3, idle_after=0.3) as client:
+def test_a_connection_without_calls_is_closed_after_a_while(server: RunningServer) -> None:
+    with Client(server.address, dead_after=0.3, idle_after=0.3) as client:
         assert client.call("add", 1, 2) == 3
         wait_until(lambda: server.status()["connections"] == 0, "it is closed")
         assert client.call("add", 1, 2) == 3
 
 
-def test_hundreds_of_calls_in_flight_are_spread_over_a_few_connections() -> None:
-    with served() as server, Client(server.address) as client:
+def test_hundreds_of_calls_in_flight_are_spread_over_a_few_connections(server: RunningServer) -> None:
+    wait_until(lambda: server.status()["connections"] == 0, "no other client is connected")
+    with Client(server.address) as client:
         assert client.call("add", 1, 2) == 3
         futures = [client.submit("nap", 0.5) for _ in range(1800)]
         assert {future.result(30) for future in futures} == {0.5}
@@ -137,8 +138,8 @@ def test_what_was_sent_is_sent_again_only_where_that_does_no_harm(tmp_path: Path
             assert [careful.call("f", number) for number in range(4)] == [0, 1, 2, 3]
 
 
-def test_an_idempotent_call_outlives_its_process(tmp_path: Path) -> None:
-    with served() as server, Client(server.address) as client:
+def test_an_idempotent_call_outlives_its_process(server: RunningServer, tmp_path: Path) -> None:
+    with Client(server.address) as client:
         with pytest.raises(WorkerLost):
             client.call("die_once", str(tmp_path / "first"))
         assert client.using(idempotent=True).call("die_once", str(tmp_path / "second")) == "alive"
@@ -184,8 +185,8 @@ def test_retries_are_a_tenth_of_the_calls_at_most() -> None:
 # ---- Deadlines travel
 
 
-def test_a_task_passes_on_what_is_left_of_its_time() -> None:
-    with served() as server, Client(server.address) as client:
+def test_a_task_passes_on_what_is_left_of_its_time(server: RunningServer) -> None:
+    with Client(server.address) as client:
         address = server.address
         left = client.using(timeout=5).call("ask_remaining", address)
         assert 4 < left < 5
