@@ -1,5 +1,6 @@
 """What the documents say: their code runs, their JSON is JSON, their links lead somewhere."""
 
+import dataclasses
 import doctest
 import importlib
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import greentask as package
+from greentask import Limits
 from support.documents import blocks
 from support.parts import require
 from support.programs import ROOT, environment, greentask, program
@@ -262,6 +264,21 @@ def test_the_protocol_document_proves_a_secret_with_a_shell(tmp_path: Path) -> N
         done = shell(f"SECRET='{SECRET}'\n{script}", tmp_path, port)
         assert (done.stdout, done.stderr) == ('{"result":"pong"}\n', "")
         assert shell(f"SECRET='of nobody, but long enough'\n{script}", tmp_path, port).stdout == ""
+
+
+def test_the_operations_document_has_the_defaults_of_all_limits() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    for field in dataclasses.fields(Limits):
+        found = re.search(rf"^\| `--{field.name.replace('_', '-')}` \| ([^|]+) \|", text, re.MULTILINE)
+        assert found, f"{field.name} has no line in the table of limits"
+        assert _limit(found[1]) == field.default, field.name
+
+
+def _limit(text: str) -> float:
+    """The number that a default in the table means."""
+    units = {"MiB": 1 << 20, "GiB": 1 << 30, "s": 1, "h": 3600}
+    number, _, unit = re.split(r"[:;]|, at", text)[0].partition(" ")
+    return float(number.replace(",", "")) * units.get(unit, 1)
 
 
 def test_the_operations_document_has_every_flag_of_serve() -> None:
