@@ -1,0 +1,218 @@
+"""The hooks for gunicorn, run as gunicorn's master runs them; the whole is in tests/examples/test_gunicorn_flask.py."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from gunicorn.config import Config
+
+from greentask import Client, ConfigurationError
+from greentask.contrib import gunicorn
+from greentask.contrib.gunicorn import TaskServer
+from support.parts import require
+from support.waiting import wait_until
+
+TASKS = """
+import os
+from greentask import task
+
+@task
+def version():
+    return "first"
+
+@task(process=True)
+def pid():
+    return os.getpid()
+"""
+
+# In place of Python: writes its user and groups into the file that it is named last.
+SAYS_WHO_IT_IS = """#!/bin/sh
+for file; do :; done
+(id -u; id -G) > "$file.new"
+mv "$file.new" "$file"
+exec sleep 60
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tasks' module, whose name is `hooked`, where the task server finds it."""
+    path = tmp_path / "hooked.py"
+    path.write_text(TASKS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
+    return path
+
+
+@pytest.fixture
+def arbiter() -> SimpleNamespace:
+    """What the hooks get of gunicorn's master: its configuration and its log."""
+    return SimpleNamespace(cfg=Config(), log=logging.getLogger("gunicorn.error"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(monkeypatch: pytest.MonkeyPatch, arbiter: SimpleNamespace) -> Iterator[None]:
+    monkeypatch.setenv("GREENTASK_URL", "tcp://127.0.0.1:1")  # which on_starting sets
+    yield
+    if gunicorn._running is not None:
+        TaskServer("hooked").on_exit(arbiter)
+
+
+def call(function: str) -> Any:
+    with Client(os.environ["GREENTASK_URL"]) as client:
+        return client.using(timeout=20).call(function)
+
+
+def running() -> "subprocess.Popen[bytes]":
+    assert gunicorn._running is not None
+    return gunicorn._running.process
+
+
+@pytest.mark.usefixtures("module")
+def test_it_starts_with_gunicorn_and_ends_with_it(arbiter: SimpleNamespace) -> None:
+    tasks = TaskServer("hooked", processes=3, options=["--max-tasks", "1000"])
+    tasks.on_starting(arbiter)
+    folder = Path(os.environ["GREENTASK_URL"].removeprefix("unix://")).parent
+    assert call("version") == "first"
+    assert call("greentask.status")["processes"]["size"] == 3
+    assert folder.stat().st_mode & 0o777 == 0o700
+    process, below = running(), psutil.Process(running().pid).children(recursive=True)
+    tasks.on_exit(arbiter)
+    assert process.returncode == 0
+    assert not any(one.is_running() for one in below)
+    assert not folder.exists()
+
+
+def test_a_reload_brings_new_code_and_keeps_the_old_where_that_is_broken(
+    module: Path, arbiter: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    TaskServer("hooked", processes=1).on_starting(arbiter)
+    process = running()
+    module.write_text(TASKS.replace("first", "second"))
+    TaskServer("hooked", processes=1).on_reload(arbiter)  # gunicorn has run its configuration file anew
+    assert call("version") == "second"
+    module.write_text("1 / 0")
+    TaskServer("hooked", processes=2).on_reload(arbiter)
+    assert call("version") == "second"
+    assert "options have changed" in caplog.text
+    assert running() is process
+
+
+@pytest.mark.usefixtures("module")
+def test_one_that_was_killed_starts_again_at_a_reload(
+    arbiter: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = TaskServer("hooked", processes=1)
+    tasks.on_starting(arbiter)
+    folder = Path(os.environ["GREENTASK_URL"].removeprefix("unix://")).parent
+    running().kill()
+    running().wait(20)
+    tasks.on_reload(arbiter)
+    assert call("version") == "first"
+    assert "is gone; starting it again" in caplog.text
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "why"),
+    [
+        ("raise RuntimeError('broken')", {}, "could not start"),
+        ("import time; time.sleep(60)", {"timeout": 0.5}, "0.5 s"),
+    ],
+    ids=["broken", "slow"],
+)
+def test_gunicorn_does_not_start_where_it_does_not(
+    module: Path, arbiter: SimpleNamespace, source: str, options: dict[str, Any], why: str
+) -> None:
+    module.write_text(source)
+    with pytest.raises(ConfigurationError, match=why):
+        TaskServer("hooked", **options).on_starting(arbiter)
+    assert gunicorn._running is None
+    assert os.environ["GREENTASK_URL"] == "tcp://127.0.0.1:1"
+    wait_until(lambda: not any("hooked" in " ".join(one.cmdline()) for one in children()))
+
+
+def children() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_it_needs_tasks() -> None:
+    with pytest.raises(ConfigurationError, match=r'TaskServer\("shop.tasks"\)'):
+        TaskServer()
+
+
+@pytest.mark.usefixtures("module")
+def test_a_worker_s_copy_of_it_stops_and_reloads_nothing(arbiter: SimpleNamespace) -> None:
+    """gunicorn forks its workers, and one that ends runs hooks, too."""
+    tasks = TaskServer("hooked", processes=1)
+    tasks.on_starting(arbiter)
+    worker = os.fork()
+    if worker == 0:
+        tasks.on_exit(arbiter)
+        tasks.on_reload(arbiter)
+        os._exit(0)
+    assert os.waitpid(worker, 0)[1] == 0
+    assert running().poll() is None
+    assert call("version") == "first"
+
+
+def test_hooks_before_it_has_started_do_nothing(arbiter: SimpleNamespace) -> None:
+    tasks = TaskServer("hooked")
+    tasks.on_reload(arbiter)
+    tasks.on_exit(arbiter)
+    assert gunicorn._running is None
+
+
+def test_tasks_run_as_the_user_that_gunicorn_s_workers_run_as(
+    monkeypatch: pytest.MonkeyPatch, arbiter: SimpleNamespace
+) -> None:
+    require(os.geteuid() == 0, "only root can start something as another user")
+    with tempfile.TemporaryDirectory() as folder:  # pytest's, and this Python itself, may be root's alone
+        os.chmod(folder, 0o755)
+        program = Path(folder, "program")
+        program.write_text(SAYS_WHO_IT_IS)
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+        arbiter.cfg.set("user", 65534)
+        arbiter.cfg.set("group", 65533)
+        TaskServer("hooked").on_starting(arbiter)
+        ready = Path(os.environ["GREENTASK_URL"].removeprefix("unix://")).parent / "ready"
+        assert ready.read_text().split() == ["65534", "65533"]
+        running().kill()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("module")
+def test_one_that_does_not_end_is_killed(arbiter: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
+    tasks = TaskServer("hooked", processes=1, drain_timeout=0.1)
+    tasks.on_starting(arbiter)
+    process = running()
+    process.send_signal(signal.SIGSTOP)
+    tasks.on_exit(arbiter)
+    assert process.returncode == -signal.SIGKILL
+    assert "did not end in time, and is killed" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("module")
+def test_a_reload_that_takes_too_long_is_left_alone(arbiter: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
+    tasks = TaskServer("hooked", processes=1, timeout=20)
+    tasks.on_starting(arbiter)
+    running().send_signal(signal.SIGSTOP)
+    TaskServer("hooked", processes=1, timeout=0.5).on_reload(arbiter)
+    assert "did not reload within 0.5 s" in caplog.text
+    running().send_signal(signal.SIGCONT)
+    assert call("version") == "first"
+
+
+def test_the_hooks_bring_no_hub_into_gunicorn_s_master() -> None:
+    program = "import greentask.contrib.gunicorn, sys; sys.exit('gevent' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
