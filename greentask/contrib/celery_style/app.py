@@ -71,10 +71,10 @@ class Celery(Tasks):
         self._include = tuple(include)
         self._discover: list[tuple[Iterable[str] | Callable[[], Iterable[str]], str]] = []
         self._client = client
-        self._address: str | None = None
+        self._has_told = False
         self._live = Live(self._caller)
-        if broker is not None and client is None:
-            self._use_broker(broker)
+        if broker is not None:
+            self.conf.broker_url = broker
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
         if set_as_current:
@@ -173,11 +173,19 @@ class Celery(Tasks):
         return Eager(self.find_task, self._live) if eager or self.conf.task_always_eager else self._live
 
     def _caller(self) -> Caller:
-        if self._client is None and self._address is not None:
+        if self._client is not None:
+            return self._client
+        broker = str(self.conf.broker_url or "")
+        scheme, separator, _ = broker.partition("://")
+        if separator and scheme.lower() in _ADDRESSES:
             from ...client import Client  # here: a task process needs no gevent for declaring its tasks
 
-            self._client = Client(self._address)
-        return default_caller() if self._client is None else self._client
+            self._client = Client(broker)
+            return self._client
+        if broker and not self._has_told:
+            self._has_told = True
+            logger.info("%r: a broker (%s) is not used, calls go to a greentask server", self, scheme)
+        return default_caller()
 
     # ---- Configuration
 
@@ -191,13 +199,6 @@ class Celery(Tasks):
         """Have shared tasks be called by this application."""
         global _current
         _current = self
-
-    def _use_broker(self, broker: str) -> None:
-        scheme = broker.partition("://")[0].lower()
-        if "://" in broker and scheme in _ADDRESSES:
-            self._address = broker
-        else:
-            logger.info("Celery(%r): a broker (%s) is not used, calls go to a greentask server", self.main, scheme)
 
 
 def current_app() -> Celery:

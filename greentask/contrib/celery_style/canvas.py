@@ -79,8 +79,8 @@ class group(Canvas):
     def __len__(self) -> int:
         return len(self.tasks)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> GroupResult:
-        return self.apply_async(args, kwargs)  # type: ignore[no-any-return]
+    def __call__(self, *args: Any, **options: Any) -> GroupResult:
+        return self.apply_async(args, **options)  # type: ignore[no-any-return]
 
     def clone(self) -> group:
         """A copy of it."""

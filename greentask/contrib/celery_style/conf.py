@@ -20,6 +20,7 @@ def _is_json(value: Any) -> bool:
 
 #: Settings that do something here, with what they are unless told otherwise.
 _KEPT: dict[str, Any] = {
+    "broker_url": None,
     "task_always_eager": False,
     "task_eager_propagates": False,
     "task_track_started": False,
@@ -31,7 +32,6 @@ _HARMLESS = frozenset(
     {
         "accept_content",
         "broker_connection_retry_on_startup",
-        "broker_url",
         "enable_utc",
         "result_accept_content",
         "result_backend",

@@ -107,6 +107,8 @@ def test_arguments_that_are_a_text_are_refused() -> None:
 def test_a_canvas_has_no_options_of_its_own() -> None:
     with pytest.raises(NotCarriedOver, match=r"expires= of a chain: give it to its tasks, with .set\(expires=…\)"):
         (tasks.add.s(1, 1) | tasks.add.s(1)).apply_async(expires=5)
+    with pytest.raises(NotCarriedOver, match="countdown= of a group"):
+        group(tasks.add.s(1, 1))(countdown=5)
 
 
 def test_what_is_no_signature_is_refused() -> None:
@@ -173,6 +175,21 @@ def test_settings_come_from_an_object_or_a_module() -> None:
         own.config_from_object(Settings)
     with pytest.raises(NotCarriedOver, match="beat_schedule"):
         _ = own.conf.beat_schedule
+
+
+@pytest.mark.parametrize("name", ["broker_url", "CELERY_BROKER_URL"])
+def test_a_broker_is_a_server_s_address_or_is_told_to_be_of_no_use(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    namespace = "CELERY" if name.startswith("CELERY") else None
+    own = Celery("own", set_as_current=False)
+    own.config_from_object({name: "redis://user:secret@localhost"}, namespace=namespace)
+    with caplog.at_level("INFO"):
+        own._caller()
+        own._caller()
+    assert [record.getMessage() for record in caplog.records] == [
+        "<Celery own>: a broker (redis) is not used, calls go to a greentask server"
+    ]
+    own.config_from_object({name: "tcp://localhost:1"}, namespace=namespace)
+    assert "localhost:1" in repr(own._caller())
 
 
 def test_autodiscovery_without_packages_is_refused() -> None:
