@@ -227,8 +227,9 @@ def test_a_chain_that_is_revoked_stops(tmp_path: Path) -> None:
 
 
 def test_a_running_step_is_revoked_on_the_server(client: Client, tmp_path: Path) -> None:
-    result = chain(tasks.echo.s(1), tasks.one_at_a_time.si(str(tmp_path / "file")))()
+    result = chain(tasks.echo.s(1), tasks.one_at_a_time.si(str(tmp_path / "never")))()
     result.parent.get(SOON)
+    wait_until(lambda: client.call("greentask.status")["in_flight"] == 2, "it runs")
     result.revoke()
     assert result.state == "REVOKED"
     other = tasks.one_at_a_time.delay(str(tmp_path / "file"))  # which could not run while the first one does
