@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .gateway import Gateway
     from .hub.files import TLSFiles
     from .pool.executor import Pool
+    from .queue.service import TaskQueue
     from .server.groups import Group
     from .server.limits import Limits
     from .server.server import Server
@@ -94,6 +95,7 @@ __all__ = [
     "Task",
     "TaskError",
     "TaskFuture",
+    "TaskQueue",
     "Tasks",
     "TextConnection",
     "TextServer",
@@ -126,6 +128,7 @@ _NEEDS_GEVENT = {
     "Pool": "pool.executor",
     "Server": "server.server",
     "TLSFiles": "hub.files",
+    "TaskQueue": "queue.service",
     "TextConnection": "server.text",
     "TextServer": "server.text",
 }

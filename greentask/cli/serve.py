@@ -17,6 +17,7 @@ from ..master.inherited import inherited_sockets
 from ..master.logs import FORMATS, configure_logging
 from ..master.master import Master
 from ..pool.processes import DEFAULT_GRACE
+from ..queue.limits import DEFAULT_GREENLETS, DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
 from ..server.groups import parse_bytes, parse_group
 from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, MAY_BE_0, Limits
 from ..server.listening import parse_mode
@@ -153,6 +154,33 @@ def _name_and_number(text: str) -> tuple[str, int]:
     multiple=True,
     callback=_by_name(_name_and_number),
     help="Calls of one task that run at once; further ones wait. May be given several times.",
+)
+@click.option(
+    "--queue",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, resolve_path=True),
+    help="Keep durable tasks in this file, and run them. Several servers of one machine may share it.",
+)
+@click.option(
+    "--queue-greenlets",
+    type=click.IntRange(1),
+    default=DEFAULT_GREENLETS,
+    show_default=True,
+    help="Durable tasks that run in greenlets at once, in each front.",
+)
+@click.option(
+    "--queue-lease",
+    type=click.FloatRange(LEAST_LEASE),
+    default=DEFAULT_LEASE,
+    show_default=True,
+    help="Seconds of silence after which others run the durable tasks that a front had.",
+)
+@click.option(
+    "--result-ttl",
+    type=click.FloatRange(0, min_open=True),
+    default=DEFAULT_RESULT_TTL,
+    show_default=True,
+    help="Seconds for which the result of a durable task is kept.",
 )
 @click.option(
     "--middleware",

@@ -9,6 +9,7 @@ from typing import Any
 from ..hub.files import TLSFiles
 from ..pool.cpus import processors
 from ..pool.processes import DEFAULT_GRACE
+from ..queue.limits import DEFAULT_GREENLETS, DEFAULT_LEASE, DEFAULT_RESULT_TTL
 from ..server.groups import Group
 from ..server.limits import DEFAULT_DRAIN, DEFAULT_MAX_HOLD, Limits
 from ..tasks.processes import DEFAULT_START, DEFAULT_TEARDOWN
@@ -41,6 +42,10 @@ class ServeConfig:
     max_hold: float = DEFAULT_MAX_HOLD
     hide_arguments: bool = False
     log_calls: bool = False
+    queue: str | None = None
+    queue_greenlets: int = DEFAULT_GREENLETS
+    queue_lease: float = DEFAULT_LEASE
+    result_ttl: float = DEFAULT_RESULT_TTL
     secret_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None

@@ -23,6 +23,7 @@ from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import die_with_parent, outlive_parent, raise_descriptors, set_title
+from ..queue.service import TaskQueue
 from ..server.dumping import dump
 from ..server.server import Server
 from ..tasks.loading import load_apps
@@ -130,6 +131,7 @@ class _Front:
             tls=config.tls,
             allow=config.allow,
             insecure=config.insecure,
+            queue=_queue(config),
             ask_status=self._ask_status,
         )
 
@@ -183,3 +185,11 @@ class _Front:
             os._exit(1)
         logger.warning("the master is gone: this front answers what is in flight, and ends")
         self._server.stop(self._config.drain_timeout)
+
+
+def _queue(config: ServeConfig) -> TaskQueue | None:
+    if config.queue is None:
+        return None
+    return TaskQueue(
+        config.queue, greenlets=config.queue_greenlets, lease=config.queue_lease, result_ttl=config.result_ttl
+    )

@@ -252,6 +252,10 @@ class Processes:
         call.finished = True
         return True
 
+    def is_waiting(self, call: PoolCall) -> bool:
+        """Whether it has not been sent to a process, or was handed back by one."""
+        return call.token in self._waiting
+
     def grant(self, call: PoolCall, items: int) -> None:
         """The reader of a stream takes so many more items."""
         if call.process is not None:

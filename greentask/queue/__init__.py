@@ -1,0 +1,1 @@
+"""Durable tasks: kept in a file until they have ended, whatever dies meanwhile."""

@@ -18,10 +18,8 @@ from ..wire.json import dumps
 from .beside import Beside
 from .store import Store
 
-__all__ = ["DEFAULT_LEASE", "Holders", "pause_after_loss"]
+__all__ = ["Holders", "pause_after_loss"]
 
-#: Seconds of silence after which a server's tasks are given to others.
-DEFAULT_LEASE = 5.0
 #: Seconds between two looks at the others, and between two beats.
 TICK = 1.0
 #: So many of its servers may die while a task is theirs: it may be the cause, or just have been there.

@@ -9,20 +9,19 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import ConfigurationError, QueueError
-from ..hub.home import find_home
+from ..hub.home import Home, find_home
 from . import looking
 from .beside import Beside
 from .clock import Clock
-from .holders import DEFAULT_LEASE, Holders
+from .holders import Holders
 from .interface import FINAL, Delivery, Ending, Found, Message, Want
+from .limits import DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
 from .schema import check_file, open_file
 from .store import Store
 from .writer import Listener, Writer
 
-__all__ = ["DEFAULT_RESULT_TTL", "SQLiteQueue"]
+__all__ = ["SQLiteQueue"]
 
-#: Seconds for which a task that has ended is known.
-DEFAULT_RESULT_TTL = 86400.0
 _CLOSED_WITHIN = 5.0  # seconds
 
 
@@ -49,8 +48,8 @@ class SQLiteQueue:
         clock: Clock | None = None,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
-        if lease < 2:
-            raise ConfigurationError(f"the lease of a queue is in seconds, 2 or more, not {lease!r}")
+        if lease < LEAST_LEASE:
+            raise ConfigurationError(f"the lease of a queue is in seconds, {LEAST_LEASE:g} or more, not {lease!r}")
         if result_ttl <= 0:
             raise ConfigurationError(f"result_ttl of a queue is in seconds above 0, not {result_ttl!r}")
         self._lease = lease
@@ -64,8 +63,8 @@ class SQLiteQueue:
         #: Attempts whose end did not count, for they had been taken back.
         self.refused = 0
 
-    def open(self) -> None:
-        """Open the file, or make it, and begin to write.
+    def open(self, home: Home | None = None) -> None:
+        """Open the file, or make it, and begin to write; for the hub of ``home``, or that of clients and pools.
 
         Raises ``ConfigurationError``, which says what to do, where it can't be used.
         """
@@ -91,7 +90,7 @@ class SQLiteQueue:
             db.close()
             raise
         listener = Listener(self._hear_deliveries, self._hear_settled, self._hear_lost, self._hear_knock)
-        writer = Writer(find_home(), store, beside, holders, listener)
+        writer = Writer(home or find_home(), store, beside, holders, listener)
         self._open = writer, holders
         writer.start()
 

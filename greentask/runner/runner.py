@@ -142,5 +142,10 @@ class ProcessCall:
     def cancel(self) -> None:
         self._processes.cancel(self._call)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no process has it yet."""
+        return self._processes.is_waiting(self._call)
+
     def grant(self, items: int) -> None:
         self._processes.grant(self._call, items)

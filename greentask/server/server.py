@@ -31,6 +31,7 @@ from ..wire.address import Address
 from ..wire.proof import Secrets
 from .acceptor import Acceptor
 from .connection import LineConnection
+from .durable import Durable
 from .failures import CallLog, FailureLog
 from .groups import Group, ProcessGroups, in_all
 from .guard import Guard
@@ -97,6 +98,8 @@ class Server:
         Listen on addresses that other machines can reach, where callers don't prove who they are.
     sockets
         Sockets that listen there already, one for each address.
+    queue
+        What keeps durable tasks: a ``TaskQueue``.
     ask_status
         Who is asked what ``greentask.status`` answers, in place of this server: one who knows of others like it.
 
@@ -132,6 +135,7 @@ class Server:
         allow: Iterable[str] = (),
         insecure: bool = False,
         sockets: Iterable[GreenSocket] | None = None,
+        queue: Durable | None = None,
         ask_status: Callable[[bool], dict[str, Any]] | None = None,
     ) -> None:
         self.tasks = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
@@ -177,6 +181,7 @@ class Server:
             tls=tls,
         )
         self._sessions: set[Session] = set()
+        self.queue = queue
         self._ask_status = ask_status
         self._started_at = time.monotonic()
         self._stopping = self._has_ended = False
@@ -208,8 +213,11 @@ class Server:
         try:
             self._load_resources()
             self.groups.start()
+            if self.queue is not None:
+                self.queue.start(self)
         except BaseException:
             self._acceptor.close()
+            self.groups.close()
             self._close_resources()
             raise
         self._acceptor.start()
@@ -232,6 +240,7 @@ class Server:
 
         Connections that have not asked for anything yet have ``patience`` seconds for their first call.
         """
+        until = time.monotonic() + drain
         if self.in_flight and drain and not self._stopping:
             logger.info("draining: %d calls have up to %g s for ending", self.in_flight, drain)
         self._stopping = True
@@ -239,13 +248,19 @@ class Server:
         self._acceptor.close()
         if self._guard is not None:
             self._guard.close()
+        if self.queue is not None:
+            self.queue.drain()
         for session in list(self._sessions):
             session.drain(patience)
         if not self._acceptor.join(drain):
             logger.warning("stopped with calls unanswered after %g s", drain)
             for session in list(self._sessions):
                 session.cancel_all()
+        if self.queue is not None:
+            self.queue.join(max(0.0, until - time.monotonic()))
         self.groups.close()
+        if self.queue is not None:
+            self.queue.close()
         if not self._has_ended:
             self._has_ended = True
             if self._watchdog is not None:
@@ -299,6 +314,8 @@ class Server:
             },
             **self.counts(detail=detail),
         }
+        if self.queue is not None:
+            status["queue"] = self.queue.status()
         if detail:
             status.update(self._detail())
         if self.groups:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from ..errors import CallError, Draining, InvalidResult, Overloaded, refusal
+from ..errors import CallError, Draining, InvalidResult, Overloaded, QueueError, refusal
 from ..hub.steps import run_in_turns
 from ..pool.frames import Body
 from ..runner import Running
@@ -36,6 +36,7 @@ from ..wire.message import (
 from ..wire.steps import LARGE, take_apart
 from .batch import Batch
 from .connection import LineConnection
+from .durable import QUEUE_FUNCTIONS, Durable, Pending
 from .held import COUNTED, weigh
 from .jsonrpc import RpcBatch, RpcCall, take
 from .own import OWN, call_own
@@ -60,7 +61,7 @@ class Answer:
         self.session = session
         self.id = id
         self.body: tuple[bytes, ...] | None = None
-        self.running: Running | Batch | None = None
+        self.running: Running | Batch | Pending | None = None
         self.stream: Stream | None = None
         self.size = 0  # bytes that its line takes up, where that is much
         self.bulk: list[Any] = []  # what came in it
@@ -120,7 +121,9 @@ class Answer:
 
     def abandon(self) -> None:
         """The connection is broken. What waits for a grant would do so for ever; the rest is as configured."""
-        if self.running is not None and (self.is_stream or self.session.server.cancel_abandoned):
+        if self.running is None:
+            return
+        if self.is_stream or self.session.server.cancel_abandoned or getattr(self.running, "waits", False):
             self.running.cancel()
 
 
@@ -489,7 +492,7 @@ class Session:
         """Start a call, or refuse it."""
         server = self.server
         try:
-            if has_room and call.function in OWN:
+            if has_room and call.function in OWN and call.enqueue is None:
                 answer.done(dumps(call_own(self, call)))
                 return
             is_heavy = answer.size > 0
@@ -499,6 +502,12 @@ class Session:
                 why_not = None  # as for most of them
             if why_not is not None:
                 server.runner.refuse(call, answer, why_not, self.connection.peer)
+                return
+            if call.enqueue is not None:
+                _queue_of(server).enqueue(call, text, answer)
+                return
+            if call.function in QUEUE_FUNCTIONS:
+                answer.running = _queue_of(server).call(call, answer)
                 return
             deadline = None if call.timeout is None else arrived + call.timeout
             if call.batch is not None and isinstance(answer, Answer):  # JSON-RPC has other batches, and no streams
@@ -511,3 +520,9 @@ class Session:
             answer.running = server.runner.start(call, text, answer, deadline, self.connection.peer)
         except CallError as error:
             answer.refuse(error)
+
+
+def _queue_of(server: Server) -> Durable:
+    if server.queue is None:
+        raise QueueError("this server has no queue for durable tasks: start it with --queue FILE")
+    return server.queue

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, Unauthenticated, refusal
+from .enqueue import Enqueue, decode_enqueue
 from .json import DEEPEST, MAX_DEPTH, Unfit, dumps, find_fault, loads
 from .steps import loads_in_steps
 
@@ -57,14 +58,14 @@ _PLAIN_MEMBERS = frozenset({"function", "args", "id", "timeout"})
 _CALL_MEMBERS = _PLAIN_MEMBERS | {"progress", "batch", "stream", "enqueue"}
 _REPLY_KINDS = ("result", "error", "progress", "item")
 _NOT_YET = {
-    "enqueue": "durable tasks (enqueue) are not available on this server: it has no queue",
     "auth": "a proof belongs into the first line, and only where the server's first line asks for it",
 }
 
 
 @dataclass(slots=True)  # not frozen: it would take three times as long to make, and there is one for each line
 class Call:
-    """A request to run a task. ``timeout`` is in seconds; ``stream`` the window in items, 0 for no stream.
+    """A request to run a task. ``timeout`` is in seconds; ``stream`` the window in items, 0 for no stream; ``enqueue``
+    says how a durable one is to run.
 
     ``attempt`` is of no line: it says which attempt at a durable task this call is.
     """
@@ -76,6 +77,7 @@ class Call:
     progress: bool = False
     batch: list[Args | None] | None = None
     stream: int = 0
+    enqueue: Enqueue | None = None
     attempt: int | None = None
 
 
@@ -215,7 +217,10 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
         for name, wanted in (("progress", progress), ("batch", batch is not None), ("stream", bool(stream))):
             if wanted:
                 raise BadRequest(f"{name} needs an id")
-    return Call(function, _check_args(args, "args"), id, _decode_timeout(timeout), progress, batch, stream)
+    enqueue = _decode_enqueue(message.get("enqueue", False))
+    if enqueue is not None and (progress or stream):
+        raise BadRequest("a durable task has neither progress nor a stream here: greentask.result tells of it")
+    return Call(function, _check_args(args, "args"), id, _decode_timeout(timeout), progress, batch, stream, enqueue)
 
 
 def _check_items(request: Call | More | JsonRpc) -> Generator[None, None, None]:
@@ -234,8 +239,13 @@ def _check_items(request: Call | More | JsonRpc) -> Generator[None, None, None]:
 def _check_members(message: dict[str, Any]) -> None:
     for name in sorted(message.keys() - _CALL_MEMBERS):
         raise BadRequest(_NOT_YET.get(name, f"unknown member {show(name)}"))
-    if message.get("enqueue", False) is not False:
-        raise BadRequest(_NOT_YET["enqueue"])
+
+
+def _decode_enqueue(value: Any) -> Enqueue | None:
+    try:
+        return decode_enqueue(value)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
 
 
 def _decode_more(message: dict[str, Any]) -> More:
@@ -322,6 +332,8 @@ def encode_call(call: Call) -> bytes:
         message["progress"] = True
     if call.stream:
         message["stream"] = call.stream
+    if call.enqueue is not None:
+        message["enqueue"] = call.enqueue.to_json()
     try:
         return dumps(message) + b"\n"
     except InvalidResult as error:

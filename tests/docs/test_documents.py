@@ -24,7 +24,7 @@ from support.documents import blocks
 from support.parts import require
 from support.programs import ROOT, environment, greentask, program
 from support.proofs import OTHER, SECRET, secret_file
-from support.servers import LineClient, free_port
+from support.servers import LineClient, connect, free_port
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
 
@@ -144,6 +144,20 @@ def test_a_program_of_the_documents_runs(tmp_path: Path, name: str, index: int) 
     (tmp_path / "program.py").write_text(blocks(name, "python")[index], encoding="utf-8")
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_queues_document_runs(tmp_path: Path) -> None:
+    (command,) = blocks("docs/queue.md", "sh")
+    package = tmp_path / "app"
+    package.mkdir()
+    (package / "tasks.py").write_text(blocks("docs/queue.md", "python")[0], encoding="utf-8")
+    with program("-m", *command.split(), "-l", "127.0.0.1:0", cwd=tmp_path) as (line, _):
+        peer = connect(next(word for word in line.split() if word.startswith("tcp://")))
+        kept = peer.ask({"function": "send_mail", "args": ["b@y"], "enqueue": True})["result"]["task"]
+        assert peer.call("greentask.result", kept, True)["result"] == "b@y"
+        waits = peer.ask({"function": "wait_for_payment", "args": [1001], "enqueue": True})["result"]["task"]
+        assert peer.call("greentask.result", waits, 0.3)["state"] in ("running", "scheduled")
+        peer.close()
 
 
 def test_the_testing_document_runs(tmp_path: Path) -> None:

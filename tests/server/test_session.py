@@ -133,7 +133,7 @@ def test_a_peer_that_sends_on_after_a_line_that_is_too_long_still_reads_the_erro
         (b'{"function":"add","id":1,"batch":[1]}', "each item of batch must be an object"),
         (b'{"function":"add","id":1,"batch":[],"args":[1]}', "batch takes the place of args"),
         (b'{"function":"count","id":1,"batch":[],"stream":true}', "batch takes the place of args, and does not go"),
-        (b'{"function":"add","id":1,"enqueue":true}', "this server"),
+        (b'{"function":"add","id":1,"enqueue":1}', "enqueue is true or an object"),
         (b'{"more":true}', "more must be a call's id"),
         (b'{"more":1,"items":0}', "items must be an integer from 1"),
         (b'{"more":1,"itmes":1}', 'unknown member "itmes"'),
@@ -661,7 +661,7 @@ def test_own_functions_check_their_arguments(peer: LineClient) -> None:
     assert is_usable(peer)
 
 
-@pytest.mark.parametrize("function", ["greentask.nothing", "greentask.", "greentask.result"])
+@pytest.mark.parametrize("function", ["greentask.nothing", "greentask.", "greentask.results"])
 def test_an_own_function_that_is_none_is_an_unknown_task(peer: LineClient, function: str) -> None:
     assert error_of(peer.ask({"function": function}))["type"] == "UnknownTask"
 

@@ -1,0 +1,306 @@
+"""Runs what a queue hands out: asks for as many deliveries as can be run soon, and says how each ended.
+
+Tasks that share something that is scarce share its slots: those of one group of task processes, those that run in
+greenlets; and one that says ``max_running`` has its own. There are as many slots as can run at once, and as many more
+as were done in the last tenth of a second: tiny tasks come hundreds in one commit, and a long one is not taken before
+it can begin. What was taken ahead and does not begin within a second is given back, for others may be idle.
+
+Everything here happens in the hub.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gevent.event import Event
+from gevent.hub import get_hub
+
+from ..errors import CallError, Cancelled, Draining, GreentaskError, Overloaded, WorkerLost, from_wire, refusal
+from ..pool.frames import Body, whole
+from ..runner import Runner, Running
+from ..tasks.task import Task
+from ..wire.json import dumps, loads, loads_checked
+from ..wire.message import Call
+from .holders import pause_after_loss
+from .interface import Delivery, Ending, Source, Want
+from .limits import DEFAULT_GREENLETS
+
+__all__ = ["Consumer"]
+
+logger = logging.getLogger(__name__)
+
+#: So many processes may die while they run a task; then it is a dead letter.
+MOST_PROCESSES_LOST = 5
+
+_AHEAD = 0.1  # seconds of work that is taken ahead
+_MOST_AHEAD = 1000  # tasks
+_MEASURED_OVER = 0.02  # seconds
+_PATIENCE = 1.0  # seconds that what was taken ahead may wait
+_PAUSE = 1.0  # seconds until a task is tried again that could not be run at all
+
+
+class Place:
+    """Slots that some tasks share: ``size`` says how many of them run at once."""
+
+    def __init__(self, tasks: frozenset[str], size: Callable[[], int], *, takes_ahead: bool) -> None:
+        self.tasks = tasks
+        self.size = size
+        self.attempts: dict[Attempt, None] = {}  # that run or wait here, in the order in which they came
+        self.asked = 0  # slots that were asked for and are not filled yet
+        self._takes_ahead = takes_ahead
+        self._ended = 0  # since the last measuring
+        self._measured_at = time.monotonic()
+        self._ahead = 0
+
+    def ended(self, attempt: Attempt) -> None:
+        """One has ended."""
+        if self.attempts.pop(attempt, self) is None:
+            self._ended += 1
+
+    def free(self, now: float) -> int:
+        """How many more may be asked for."""
+        if self._takes_ahead and now - self._measured_at >= _MEASURED_OVER:
+            self._ahead = min(_MOST_AHEAD, int(self._ended / (now - self._measured_at) * _AHEAD))
+            self._ended, self._measured_at = 0, now
+        return self.size() + self._ahead - len(self.attempts) - self.asked
+
+
+class Consumer:
+    """Runs the deliveries of a source with a runner. ``greenlets``: how many run in greenlets at once.
+
+    ``progress`` hears of the progress of an attempt: the task's id, and the report in JSON.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        runner: Runner,
+        *,
+        greenlets: int = DEFAULT_GREENLETS,
+        progress: Callable[[str, bytes], object] = lambda _id, _report: None,
+    ) -> None:
+        self.source = source
+        self.runner = runner
+        self.progress = progress
+        self.places = _places(runner, greenlets)
+        self._place_of = {name: place for place in self.places for name in place.tasks}
+        self._loop: Any = get_hub().loop
+        self._scheduled = self._stopping = False
+        self._idle = Event()
+        self._idle.set()
+        self._timer: Any = None
+        self.counts = {"done": 0, "failed": 0, "retried": 0, "lost": 0, "released": 0}
+
+    def start(self) -> None:
+        """Begin to take."""
+        self.source.consume(self._deliver, self._lost)
+        self._timer = self._loop.timer(_PATIENCE, _PATIENCE, ref=False)
+        self._timer.start(self._give_back)
+        self._refill()
+
+    def stop(self) -> None:
+        """Take no more, and give back what has not begun."""
+        if not self._stopping:
+            self._stopping = True
+            self.source.want_none()
+            self._give_back()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until what runs has ended; False where that takes longer."""
+        return bool(self._idle.wait(timeout))
+
+    def close(self) -> None:
+        """Cancel what runs; it is for others to run again."""
+        self.stop()
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+        self._cancel_all()
+
+    @property
+    def running(self) -> int:
+        """How many deliveries are here."""
+        return sum(len(place.attempts) for place in self.places)
+
+    # ---- Taking
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._stopping:
+            self._scheduled = True
+            self._loop.run_callback(self._refill)
+
+    def _refill(self) -> None:
+        self._scheduled = False
+        if self._stopping:
+            return
+        now, wants = time.monotonic(), []
+        for place in self.places:
+            free = place.free(now)
+            if free > 0:
+                place.asked += free
+                wants.append(Want(place.tasks, free))
+        if wants:
+            self.source.want(wants)
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            place = self._place_of[delivery.task]
+            place.asked -= 1
+            if self._stopping:
+                self.source.settle(delivery, Ending("released"))
+            else:
+                self._idle.clear()
+                Attempt(self, place, delivery).start()
+
+    def _give_back(self) -> None:
+        """Give back what has been here for a while and has not begun; all of that at the end."""
+        before = time.monotonic() - (0 if self._stopping else _PATIENCE)
+        for place in self.places:
+            for attempt in list(place.attempts):
+                if attempt.came > before:
+                    break
+                attempt.give_back()
+
+    def _lost(self) -> None:
+        """Others have what is here: to run it on would be to do it twice."""
+        logger.warning("this server was silent for too long: others run what it had (%d tasks)", self.running)
+        self._cancel_all()
+
+    def _cancel_all(self) -> None:
+        for place in self.places:
+            for attempt in list(place.attempts):
+                attempt.cancel()
+
+    # ---- What attempts say
+
+    def settle(self, attempt: Attempt, ending: Ending) -> None:
+        """An attempt has ended."""
+        attempt.place.ended(attempt)
+        self.counts[_COUNTED[ending.how]] += 1
+        self.source.settle(attempt.delivery, ending)
+        if not any(place.attempts for place in self.places):
+            self._idle.set()
+        self._schedule()
+
+
+_COUNTED = {"done": "done", "failed": "failed", "retry": "retried", "lost": "lost", "released": "released"}
+
+
+class Attempt:
+    """The ``Listener`` of one delivery's call."""
+
+    __slots__ = ("_consumer", "_running", "_task", "came", "delivery", "place")
+
+    def __init__(self, consumer: Consumer, place: Place, delivery: Delivery) -> None:
+        self._consumer = consumer
+        self._task: Task[..., Any] = consumer.runner.tasks.get(delivery.task)
+        self._running: Running | None = None
+        self.place = place
+        self.delivery = delivery
+        self.came = time.monotonic()
+        place.attempts[self] = None
+
+    def start(self) -> None:
+        """Run it."""
+        delivery, runner = self.delivery, self._consumer.runner
+        call = Call(delivery.task, None, delivery.id, progress=True, attempt=delivery.attempt)
+        line = b""
+        try:
+            if self._task.process:
+                line = b'{"id":"%b","attempt":%d,"call":%b}' % (
+                    delivery.id.encode(),
+                    delivery.attempt,
+                    delivery.payload,
+                )
+            else:
+                call.args = loads_checked(delivery.payload).get("args")
+            running = runner.start(call, line, self, None, "queue")
+        except CallError as error:
+            self.refuse(error)
+        except GreentaskError as error:  # the pool is closed
+            self.refuse(Cancelled(str(error), started=False))
+        else:
+            if self in self.place.attempts:
+                self._running = running
+
+    def give_back(self) -> None:
+        """End it, if it has not begun."""
+        if self._running is not None and getattr(self._running, "is_waiting", False):
+            self._running.cancel()
+
+    def cancel(self) -> None:
+        """End it."""
+        if self._running is not None:
+            self._running.cancel()
+
+    # ---- What becomes of it
+
+    def done(self, result: Body) -> None:
+        self._end(Ending("done", whole(result)))
+
+    def failed(self, error: bytes) -> None:
+        described: dict[str, Any] = loads(error)
+        if "retry" not in described:  # it was ended, and not by an exception of its own
+            if described["type"] == Cancelled.__name__:
+                self._end(Ending("released"))
+                return
+            described["retry"] = self._task.policy.wants_retry(from_wire(described))
+        self._fail(described)
+
+    def refuse(self, error: CallError) -> None:
+        if isinstance(error, WorkerLost) and error.started is not False:
+            self._lose(error)
+        elif isinstance(error, Cancelled):
+            self._end(Ending("released"))
+        elif isinstance(error, (WorkerLost, Overloaded, Draining)):
+            self._end(Ending("released", delay=_PAUSE))
+        else:
+            self._fail({**refusal(error), "retry": self._task.policy.wants_retry(error)})
+
+    def progress(self, report: bytes) -> None:
+        self._consumer.progress(self.delivery.id, report)
+
+    def item(self, item: bytes) -> None:
+        raise AssertionError("a durable task has no stream")
+
+    def _fail(self, described: dict[str, Any]) -> None:
+        delay = self._task.policy.delay(described, self.delivery.failures + 1, self.delivery.retries)
+        described.pop("retry", None)
+        body = dumps(described)
+        self._end(Ending("failed", body) if delay is None else Ending("retry", body, delay))
+
+    def _lose(self, error: WorkerLost) -> None:
+        losses, body = self.delivery.losses + 1, dumps(refusal(error))
+        if losses >= MOST_PROCESSES_LOST:
+            logger.warning(
+                "task %s %s has killed %d processes: a dead letter", self.delivery.task, self.delivery.id, losses
+            )
+            self._end(Ending("failed", body))
+        else:
+            self._end(Ending("lost", body, pause_after_loss(losses)))
+
+    def _end(self, ending: Ending) -> None:
+        self._running = None
+        if self in self.place.attempts:
+            self._consumer.settle(self, ending)
+
+
+def _places(runner: Runner, greenlets: int) -> list[Place]:
+    places: list[Place] = []
+    shared: dict[str | None, set[str]] = {}
+    for task in runner.tasks:
+        most = runner.max_running.get(task.name, task.max_running)
+        if most is not None:
+            places.append(Place(frozenset({task.name}), lambda most=most: most, takes_ahead=False))  # type: ignore[misc]
+        else:
+            shared.setdefault(task.group, set()).add(task.name)
+    for group, names in shared.items():
+        if group is None:
+            places.append(Place(frozenset(names), lambda: greenlets, takes_ahead=True))
+        elif (pool := runner.groups.get(group)) is not None:
+            places.append(Place(frozenset(names), lambda pool=pool: pool.size, takes_ahead=True))  # type: ignore[misc]
+    return places

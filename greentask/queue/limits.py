@@ -1,0 +1,13 @@
+"""What a queue does unless it is told otherwise."""
+
+from __future__ import annotations
+
+__all__ = ["DEFAULT_GREENLETS", "DEFAULT_LEASE", "DEFAULT_RESULT_TTL", "LEAST_LEASE"]
+
+#: How many durable tasks of a server run in greenlets at once.
+DEFAULT_GREENLETS = 100
+#: Seconds of silence after which a server's tasks are given to others; and the least that makes sense.
+DEFAULT_LEASE = 5.0
+LEAST_LEASE = 2.0
+#: Seconds for which a task that has ended is known.
+DEFAULT_RESULT_TTL = 86400.0

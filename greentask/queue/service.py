@@ -1,0 +1,364 @@
+"""``TaskQueue``: a server's durable tasks, from the line that enqueues one to the answer for who waits for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from gevent.hub import get_hub
+
+from ..errors import (
+    CallError,
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    Draining,
+    InvalidArguments,
+    QueueError,
+    refusal,
+)
+from ..hub.home import Home
+from ..hub.steps import run_in_turns
+from ..pool.calls import Listener
+from ..tasks.binding import Binder
+from ..wire.enqueue import Enqueue
+from ..wire.json import dumps, loads
+from ..wire.message import Args, Call
+from ..wire.steps import LARGE
+from .consumer import Consumer
+from .interface import FINAL, Found, Message
+from .limits import DEFAULT_GREENLETS, DEFAULT_LEASE, DEFAULT_RESULT_TTL
+from .sqlite import SQLiteQueue
+
+if TYPE_CHECKING:
+    from ..server.server import Server
+
+__all__ = ["TaskQueue"]
+
+_FEW = 64  # items of a batch that are looked at in one step
+
+
+class TaskQueue:
+    """The durable tasks of a server, in a file. Several servers of one machine may share it.
+
+    path
+        The file; it is made where there is none.
+    greenlets
+        How many durable tasks run in greenlets at once.
+    lease
+        Seconds of silence after which others run what a server had. One that died is noticed within a second.
+    result_ttl
+        Seconds for which a task that has ended is known, with its result. Dead letters stay.
+
+    >>> Server([send_mail], queue=TaskQueue("tasks.db"))      # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        greenlets: int = DEFAULT_GREENLETS,
+        lease: float = DEFAULT_LEASE,
+        result_ttl: float = DEFAULT_RESULT_TTL,
+    ) -> None:
+        if greenlets < 1:
+            raise ConfigurationError(f"a queue runs at least one task at once in greenlets, not {greenlets!r}")
+        self._queue = SQLiteQueue(path, lease=lease, result_ttl=result_ttl)
+        self._greenlets = greenlets
+        self._server: Server | None = None
+        self._consumer: Consumer | None = None
+        self._waiting: dict[str, list[_Waiting]] = {}  # for results, by the tasks' ids
+        self._is_draining = False
+        self._functions: dict[str, Callable[[Call, Listener], _Waiting | None]] = {
+            "greentask.result": self._result,
+            "greentask.revoke": self._revoke,
+            "greentask.queue": self._manage,
+        }
+
+    # ---- The server's
+
+    def start(self, server: Server) -> None:
+        """Begin to run what is in it: for the server."""
+        self._server = server
+        self._queue.open(Home())
+        self._consumer = Consumer(self._queue, server.runner, greenlets=self._greenlets, progress=self._report)
+        self._consumer.start()
+
+    def enqueue(self, call: Call, text: bytes, answer: Listener) -> None:
+        """Keep what a call asks for: for the server."""
+        server, options = self._server, call.enqueue
+        assert server is not None
+        assert options is not None
+        task = server.tasks.get(call.function)
+        if call.batch is not None:
+            messages = run_in_turns(_messages(task.binder, call.function, call.batch, options))
+        else:
+            if not (task.process and len(text) > LARGE):  # of such a line the arguments were left out
+                task.binder.bind(call.args)
+            messages = [_message(call.function, text, options)]
+
+        def kept(future: Future[list[str]]) -> None:
+            error = future.exception()
+            if error is not None:
+                answer.refuse(_as_call_error(error))
+            elif call.batch is not None:
+                answer.done(dumps({"tasks": future.result()}))
+            else:
+                answer.done(b'{"task":"%b"}' % future.result()[0].encode())
+
+        self._queue.enqueue(messages).add_done_callback(kept)
+
+    def call(self, call: Call, answer: Listener) -> _Waiting | None:
+        """Run one of the queue's own functions: for the server."""
+        if call.batch is not None or call.stream:
+            raise InvalidArguments(f"{call.function} takes no batch and has no stream")
+        return self._functions[call.function](call, answer)
+
+    def drain(self) -> None:
+        """Begin nothing more: for the server."""
+        self._is_draining = True
+        if self._consumer is not None:
+            self._consumer.stop()
+        for waiting in [one for waiters in self._waiting.values() for one in waiters]:
+            waiting.refuse(Draining("this server is going away: ask another, or again in a moment"))
+
+    def join(self, timeout: float) -> None:
+        """Wait until what runs has ended: for the server."""
+        if self._consumer is not None:
+            self._consumer.join(timeout)
+
+    def close(self) -> None:
+        """End, and leave to others what has not ended: for the server."""
+        if self._consumer is not None:
+            self._consumer.close()
+        self._queue.close()
+
+    def status(self) -> dict[str, Any]:
+        """How it is: for the server."""
+        consumer = self._consumer
+        if consumer is None:
+            return {}
+        return {"running": consumer.running, **consumer.counts, **self._queue.counters()}
+
+    # ---- greentask.result
+
+    def _result(self, call: Call, answer: Listener) -> _Waiting | None:
+        def result(task: str, wait: bool | float = False) -> tuple[str, float | None]:
+            if isinstance(wait, bool):
+                return task, None if wait else 0.0
+            if not isinstance(wait, (int, float)) or not 0 <= wait < 1e9:
+                raise InvalidArguments("greentask.result: wait is true, or a number of seconds")
+            return task, float(wait)
+
+        id, patience = _bind(result, call)
+        if self._is_draining and patience != 0:
+            raise Draining("this server is going away: ask another, or again in a moment")
+        waiting = _Waiting(self, id, answer, patience, wants_progress=call.progress)
+        self._queue.find(id).add_done_callback(waiting.look)
+        return waiting
+
+    def _follow(self, waiting: _Waiting) -> None:
+        """Have it told when its task has ended, and of progress meanwhile."""
+        self._waiting.setdefault(waiting.id, []).append(waiting)
+        waiting.forget = self._queue.follow(waiting.id, waiting.end)
+
+    def _leave(self, waiting: _Waiting) -> None:
+        """It waits no more."""
+        waiters = self._waiting.get(waiting.id, [])
+        if waiting in waiters:
+            waiters.remove(waiting)
+        if not waiters:
+            self._waiting.pop(waiting.id, None)
+
+    def _report(self, id: str, report: bytes) -> None:
+        for waiting in self._waiting.get(id, ()):
+            waiting.report(report)
+
+    # ---- greentask.revoke, greentask.queue
+
+    def _revoke(self, call: Call, answer: Listener) -> None:
+        def revoke(task: str) -> str:
+            return task
+
+        _answer(self._queue.revoke(_bind(revoke, call)), answer)
+
+    def _manage(self, call: Call, answer: Listener) -> None:
+        def queue(action: str = "stats", task: str | None = None, limit: int = 100) -> tuple[str, str | None, int]:
+            return action, task, limit
+
+        action, task, limit = _bind(queue, call)
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= 10_000:
+            raise InvalidArguments("greentask.queue: limit is a whole number from 1 to 10000")
+        if not (task is None or isinstance(task, str)):
+            raise InvalidArguments("greentask.queue: task is a task's id")
+        if action == "stats":
+            _answer(self._queue.count(), answer, self._with_status)
+        elif action == "dead":
+            _answer(self._queue.dead(limit, task), answer, lambda letters: [_letter(letter) for letter in letters])
+        elif action in ("retry", "purge") and task is not None:
+            _answer(self._queue.retry(task) if action == "retry" else self._queue.purge(task), answer)
+        else:
+            raise InvalidArguments("greentask.queue: action is stats, dead, or retry or purge with the id of a task")
+
+    def _with_status(self, counted: dict[str, Any]) -> dict[str, Any]:
+        return {**counted, "server": self.status()}
+
+
+class _Waiting:
+    """Somebody who waits for a task's end; ``patience`` in seconds, None for as long as it takes."""
+
+    waits = True
+
+    def __init__(
+        self, service: TaskQueue, id: str, answer: Listener, patience: float | None, *, wants_progress: bool
+    ) -> None:
+        self.id = id
+        self.forget: Callable[[], None] | None = None
+        self._service = service
+        self._answer: Listener | None = answer
+        self._patience = patience
+        self._wants_progress = wants_progress
+        self._timer: Any = None
+
+    def look(self, future: Future[Found | None]) -> None:
+        """What is known of it to begin with."""
+        error = future.exception()
+        if error is not None:
+            self.refuse(_as_call_error(error))
+            return
+        found = future.result()
+        if found is None:
+            self.refuse(QueueError(f"the queue knows no task {self.id!r:.80}, or not any more"))
+        elif found.state in FINAL or self._patience == 0:
+            self.end(found)
+        elif self._answer is not None:
+            if self._patience is not None:
+                self._timer = get_hub().loop.timer(self._patience)
+                self._timer.start(self._out_of_patience)
+            self._service._follow(self)
+
+    def end(self, found: Found) -> None:
+        """Tell what is known."""
+        answer = self._take()
+        if answer is not None:
+            answer.done(_told(found))
+
+    def report(self, report: bytes) -> None:
+        """Tell how far it is."""
+        if self._answer is not None and self._wants_progress:
+            self._answer.progress(report)
+
+    def refuse(self, error: CallError) -> None:
+        """Don't tell."""
+        answer = self._take()
+        if answer is not None:
+            answer.refuse(error)
+
+    def cancel(self) -> None:
+        self.refuse(Cancelled("cancelled by its caller", started=False))
+
+    def grant(self, items: int) -> None:
+        """It has no stream."""
+
+    def _out_of_patience(self) -> None:
+        self._service._queue.find(self.id).add_done_callback(self._give_up)
+
+    def _give_up(self, future: Future[Found | None]) -> None:
+        self._patience = 0
+        self.look(future)
+
+    def _take(self) -> Listener | None:
+        answer, self._answer = self._answer, None
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+        if self.forget is not None:
+            self.forget()
+            self._service._leave(self)
+        return answer
+
+
+def _messages(
+    binder: Binder, task: str, batch: Sequence[Args | None], options: Enqueue
+) -> Generator[None, None, list[Message]]:
+    """Those of a batch, in steps between which others may run."""
+    messages = []
+    for number, item in enumerate(batch):
+        binder.bind(item)
+        messages.append(_message(task, dumps({"args": item}), options))
+        if number % _FEW == _FEW - 1:
+            yield
+    return messages
+
+
+def _message(task: str, payload: bytes, options: Enqueue) -> Message:
+    return Message(
+        task,
+        payload,
+        options.priority,
+        options.delay or 0.0,
+        options.at,
+        options.key,
+        options.retries,
+        options.ttl,
+    )
+
+
+def _bind(function: Callable[..., Any], call: Call) -> Any:
+    positional, named = Binder(function, call.function).bind(call.args)
+    task = named.get("task", positional[0] if positional else "")
+    if call.function != "greentask.queue" and not isinstance(task, str):
+        raise InvalidArguments(f"{call.function}: task is the id that enqueueing has answered, a string")
+    return function(*positional, **named)
+
+
+def _answer(future: Future[Any], answer: Listener, show: Callable[[Any], Any] = lambda value: value) -> None:
+    def ended(future: Future[Any]) -> None:
+        error = future.exception()
+        if error is None:
+            answer.done(dumps(show(future.result())))
+        else:
+            answer.refuse(_as_call_error(error))
+
+    future.add_done_callback(ended)
+
+
+def _as_call_error(error: BaseException) -> CallError:
+    return error if isinstance(error, CallError) else QueueError(f"the queue can't do it: {error}")
+
+
+def _told(found: Found) -> bytes:
+    """What ``greentask.result`` answers."""
+    head = b'{"task":"%b","name":%b,"state":"%b","attempts":%d' % (
+        found.id.encode(),
+        dumps(found.task),
+        found.state.encode(),
+        found.attempts,
+    )
+    if found.state == "done":
+        return head + b',"result":%b}' % (found.result or b"null")
+    if found.state == "failed":
+        return head + b',"error":%b}' % dumps(_shown(found.error))
+    if found.state == "revoked":
+        return head + b',"error":%b}' % dumps(refusal(Cancelled("it was revoked", started=False)))
+    if found.state == "expired":
+        late = DeadlineExceeded("it had not begun when its ttl was over", started=False)
+        return head + b',"error":%b}' % dumps(refusal(late))
+    return head + b"}"
+
+
+def _shown(error: bytes | None) -> dict[str, Any]:
+    """An attempt's error without its traceback, which is for who looks at dead letters."""
+    told: dict[str, Any] = loads(error or b'{"type":"TaskError","message":"nothing is known of its error"}')
+    told.pop("traceback", None)
+    return told
+
+
+def _letter(letter: dict[str, Any]) -> dict[str, Any]:
+    """A dead letter, as JSON carries it."""
+    message = loads(letter.pop("payload"))
+    errors = [{"attempt": attempt, "at": at, **loads(error)} for attempt, at, error in letter.pop("errors")]
+    return {**letter, "args": message.get("args"), "errors": errors}

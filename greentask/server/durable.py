@@ -1,0 +1,52 @@
+"""What a server asks of its durable queue. It doesn't know what that is: the queue is made of parts like the server's.
+
+All of it is called in the server's hub: ``enqueue`` in the greenlet that reads the connection, which may let others run
+meanwhile. ``join`` and ``close`` wait.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..pool.calls import Listener
+from ..runner import Running
+from ..wire.message import Call
+
+if TYPE_CHECKING:
+    from .server import Server
+
+__all__ = ["QUEUE_FUNCTIONS", "Durable", "Pending"]
+
+#: The server's own functions that are the queue's.
+QUEUE_FUNCTIONS = frozenset({"greentask.result", "greentask.revoke", "greentask.queue"})
+
+
+class Pending(Running, Protocol):
+    """A call that waits for something to happen: nothing is lost where nobody hears of that."""
+
+    waits: bool
+
+
+class Durable(Protocol):
+    """A queue, as its server sees it."""
+
+    def start(self, server: Server) -> None:
+        """Begin to run what is in it. Raises ``ConfigurationError``."""
+
+    def enqueue(self, call: Call, text: bytes, answer: Listener) -> None:
+        """Keep what the call, which came as ``text``, asks for; answer when it is on disk. May raise ``CallError``."""
+
+    def call(self, call: Call, answer: Listener) -> Pending | None:
+        """Run one of ``QUEUE_FUNCTIONS``. May raise ``CallError``."""
+
+    def drain(self) -> None:
+        """Begin nothing more."""
+
+    def join(self, timeout: float) -> None:
+        """Wait until what runs has ended."""
+
+    def close(self) -> None:
+        """End, and leave to others what has not ended."""
+
+    def status(self) -> dict[str, Any]:
+        """How it is."""

@@ -1,0 +1,80 @@
+"""What a call's ``enqueue`` member says: that it is durable, and when and how it is to run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Enqueue", "decode_enqueue"]
+
+#: The highest priority; the lowest one is as far below 0.
+MOST_PRIORITY = 10
+MOST_RETRIES = 10_000
+MAX_KEY = 500  # characters
+_LONGEST = 366 * 86400 * 100.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """How a durable task is to run.
+
+    ``delay``: seconds from now, ``at``: a Unix time, before which it doesn't; ``priority``: from -10 to 10, higher ones
+    go first; ``key``: while a task with it is known, it is not enqueued again; ``retries``: in place of what the task
+    says; ``ttl``: seconds within which it must have begun.
+    """
+
+    delay: float | None = None
+    at: float | None = None
+    priority: int = 0
+    key: str | None = None
+    retries: int | None = None
+    ttl: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.delay is not None and self.at is not None:
+            raise ValueError("delay and at don't go together")
+        _check_number("delay", self.delay, 0, _LONGEST, "seconds from 0 on")
+        _check_number("at", self.at, 0, 1e11, "a Unix time in seconds")
+        _check_number("ttl", self.ttl, 0, _LONGEST, "seconds above 0")
+        if self.ttl == 0:
+            raise ValueError("ttl is seconds above 0, not 0")
+        _check_whole("priority", self.priority, -MOST_PRIORITY, MOST_PRIORITY)
+        if self.retries is not None:
+            _check_whole("retries", self.retries, 0, MOST_RETRIES)
+        if self.key is not None and not (isinstance(self.key, str) and 0 < len(self.key) <= MAX_KEY):
+            raise ValueError(f"key is a string of 1 to {MAX_KEY} characters")
+
+    def to_json(self) -> dict[str, Any] | bool:
+        """The member's value."""
+        return {name: value for name, value in asdict(self).items() if value is not None and value != 0} or True
+
+
+_NAMES = frozenset(Enqueue.__dataclass_fields__)
+
+
+def decode_enqueue(value: Any) -> Enqueue | None:
+    """What the member says; None where the call is a plain one. Raises ``ValueError``, which says what would do."""
+    if value is False:
+        return None
+    if value is True:
+        return Enqueue()
+    if not isinstance(value, dict):
+        raise ValueError("enqueue is true or an object")
+    unknown = value.keys() - _NAMES
+    if unknown:
+        raise ValueError(f"enqueue has no {min(unknown)!r:.80}; it has {', '.join(sorted(_NAMES))}")
+    return Enqueue(**{name: given for name, given in value.items() if given is not None})
+
+
+def _check_number(name: str, value: Any, least: float, most: float, what: str) -> None:
+    if value is None:
+        return
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most or not math.isfinite(value):
+        raise ValueError(f"{name} is {what}, not {value!r:.80}")
+
+
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is a whole number from {least} to {most}, not {value!r:.80}")

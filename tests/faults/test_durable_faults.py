@@ -1,0 +1,197 @@
+"""Durable tasks, when anything dies, stops, or is full (D1 to D6; D3 and D4 are in tests/queue)."""
+
+import itertools
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from support.durable_tasks import marks
+from support.servers import LineClient, RunningServer, connect, serving, wait_until
+
+APPS = ("support.durable_tasks",)
+
+
+def enqueue(peer: LineClient, function: str, *args: object, **options: object) -> str:
+    reply = peer.ask({"function": function, "args": args, "id": 1, "enqueue": options or True})
+    assert set(reply) == {"id", "result"}, reply
+    return str(reply["result"]["task"])
+
+
+def outcome(peer: LineClient, task: str, wait: object = True) -> dict[str, Any]:
+    found: dict[str, Any] = peer.call("greentask.result", task=task, wait=wait)
+    return found
+
+
+# ---- D1
+
+
+class Enqueuers:
+    """Clients that enqueue numbered tasks for as long as they live, through whatever happens to their server."""
+
+    def __init__(self, address: str, file: Path, count: int) -> None:
+        self._address, self._file = address, str(file)
+        self._numbers = itertools.count()
+        self._ends = threading.Event()
+        self.kept: dict[int, str] = {}  # those that were acknowledged, and their tasks
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, who: int) -> None:
+        while not self._ends.is_set():
+            try:
+                with connect(self._address, 5.0) as peer:
+                    while not self._ends.is_set():
+                        self._enqueue_one(peer, ("note", "note_in_process")[who % 2])
+            except (OSError, AssertionError):  # closed, reset, refused, or a server that goes away
+                time.sleep(0.02)
+
+    def _enqueue_one(self, peer: LineClient, function: str) -> None:
+        number = next(self._numbers)
+        self.kept[number] = enqueue(peer, function, self._file, number)
+
+    def end(self) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def shoot(server: RunningServer, chance: random.Random) -> str:
+    """Kill something of it."""
+    target = chance.choice(("process", "process", "front", "all"))
+    if target == "all":
+        server.signal_all(signal.SIGKILL)
+        server.wait()
+        return target
+    fronts = [front for front in server.fronts() if front.is_running()]
+    victims = fronts if target == "front" else [child for front in fronts for child in front.children(recursive=True)]
+    if victims:
+        try:
+            chance.choice(victims).kill()
+        except psutil.NoSuchProcess:
+            pass
+    return target
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_d1_what_was_acknowledged_runs_whatever_is_killed(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    options = ("--queue", queue, "--fronts", "2")
+    enqueuers, shots = Enqueuers(f"tcp://{address}", file, 4), Counter[str]()
+    until = time.monotonic() + 15
+    try:
+        while time.monotonic() < until:
+            with serving(*options, apps=APPS, listen=(address,)) as server:
+                while time.monotonic() < until and server.process.poll() is None:
+                    time.sleep(chance.uniform(0.2, 0.8))
+                    shots[shoot(server, chance)] += 1
+    finally:
+        enqueuers.end()
+    with serving(*options, apps=APPS) as server, server.connect(60.0) as peer:
+        found = {number: outcome(peer, task) for number, task in enqueuers.kept.items()}
+    ran = Counter(map(int, marks(file)))
+    print(f"{len(enqueuers.kept)} kept, {sum(ran.values()) - len(ran)} ran twice, {dict(shots)}")
+    assert len(enqueuers.kept) > 100
+    assert {one["state"] for one in found.values()} == {"done"}
+    assert all(ran[number] >= 1 for number in enqueuers.kept)
+    assert all(one["result"] == number for number, one in found.items())
+    for number, one in found.items():
+        assert ran[number] <= one["attempts"], "it ran once for each attempt, and not again after it was acknowledged"
+
+
+# ---- D2
+
+
+@pytest.mark.slow
+def test_d2_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "marks"
+    with serving("--queue", str(tmp_path / "tasks.db"), apps=APPS) as server, server.connect() as peer:
+        waits = [enqueue(peer, "note", str(file), number, delay=1.0) for number in range(10)]
+        size = max(os.stat(path).st_size for path in tmp_path.glob("tasks.db*"))
+        psutil.Process(server.pid).rlimit(psutil.RLIMIT_FSIZE, (size + 300_000, psutil.RLIM_INFINITY))
+        refused: dict[str, Any] = {}
+        kept = []
+        for _ in range(300):
+            reply = peer.ask({"function": "note", "args": ["/dev/null", "x" * 10_000], "id": 1, "enqueue": True})
+            if "error" in reply:
+                refused = reply["error"]
+                break
+            kept.append(reply["result"]["task"])
+        assert refused, "there was room for more than there is"
+        assert refused["type"] == "QueueFull"
+        time.sleep(1.0)  # those that wait come due, and end, while there is no room
+        psutil.Process(server.pid).rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+        assert {outcome(peer, task)["state"] for task in (*waits, *kept)} == {"done"}
+        assert outcome(peer, enqueue(peer, "add", 1))["result"] == 2
+    assert sorted(map(int, marks(file))) == list(range(10))
+
+
+# ---- D5
+
+
+@pytest.mark.slow
+def test_d5_a_front_that_was_stopped_comes_too_late(tmp_path: Path) -> None:
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    options = ("--queue", queue, "--queue-lease", "2")
+    with serving(*options, apps=APPS) as one, serving(*options, apps=APPS) as other:
+        with one.connect() as peer:
+            task = enqueue(peer, "nap", str(file), 0.5)
+            wait_until(lambda: marks(file) == ["began"])
+        os.kill(one.pid, signal.SIGSTOP)
+        try:
+            with other.connect() as peer:
+                found = outcome(peer, task)
+                assert (found["state"], found["attempts"]) == ("done", 2)
+        finally:
+            os.kill(one.pid, signal.SIGCONT)
+        wait_until(lambda: one.status()["queue"]["refused"] == 1, "its late acknowledgement was refused")
+        with one.connect() as peer:
+            assert outcome(peer, task) == found
+            assert outcome(peer, enqueue(peer, "add", 1))["result"] == 2, "and it goes on"
+    assert marks(file).count("began") == 2
+
+
+# ---- D6
+
+
+def test_d6_two_servers_on_one_file_share_it(tmp_path: Path) -> None:
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    with serving("--queue", queue, apps=APPS) as one, serving("--queue", queue, apps=APPS) as other:
+        left, right = one.connect(), other.connect()
+        tasks = []
+        for number in range(100):
+            tasks.append(enqueue(left, "note", str(file), number))
+            tasks.append(enqueue(right, "note_in_process", str(file), number + 1000))
+        for peer in (left, right):
+            assert {outcome(peer, task)["state"] for task in tasks} == {"done"}
+            peer.close()
+    assert set(Counter(marks(file)).values()) == {1}, "none ran twice"
+    assert len(marks(file)) == 200
+
+
+@pytest.mark.slow
+def test_d6_what_a_dead_server_had_is_taken_up_within_two_seconds(tmp_path: Path) -> None:
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    with serving("--queue", queue, apps=APPS) as one, serving("--queue", queue, apps=APPS) as other:
+        with one.connect() as peer:
+            task = enqueue(peer, "nap_in_process", str(file), 30)
+            wait_until(lambda: marks(file) == ["began"])
+        one.signal_all(signal.SIGKILL)
+        wait_until(lambda: marks(file) == ["began", "began"], "the other one runs it", 2.0)
+        with other.connect() as peer:
+            assert outcome(peer, task, False)["attempts"] == 2

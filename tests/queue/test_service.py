@@ -1,0 +1,291 @@
+"""Durable tasks of a real server, on the wire."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.durable_tasks import marks
+from support.programs import greentask
+from support.servers import LineClient, RunningServer, serving, wait_until
+
+APPS = ("support.durable_tasks",)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    path = tmp_path_factory.mktemp("queue") / "tasks.db"
+    with serving("--queue", str(path), apps=APPS) as server:
+        yield server
+
+
+@pytest.fixture
+def peer(server: RunningServer) -> Iterator[LineClient]:
+    with server.connect() as peer:
+        yield peer
+
+
+def enqueue(peer: LineClient, function: str, *args: object, **options: object) -> str:
+    reply = peer.ask({"function": function, "args": args, "id": 1, "enqueue": options or True})
+    assert set(reply) == {"id", "result"}, reply
+    return str(reply["result"]["task"])
+
+
+def outcome(peer: LineClient, task: str, wait: object = True) -> dict[str, Any]:
+    found: dict[str, Any] = peer.call("greentask.result", task=task, wait=wait)
+    return found
+
+
+def run(peer: LineClient, function: str, *args: object, **options: object) -> dict[str, Any]:
+    """Enqueue it, and wait for its end."""
+    return outcome(peer, enqueue(peer, function, *args, **options))
+
+
+def dead(peer: LineClient, task: str) -> dict[str, Any]:
+    return next(letter for letter in peer.call("greentask.queue", action="dead") if letter["task"] == task)
+
+
+# ---- Well
+
+
+@pytest.mark.parametrize("where", ["", "_in_process"])
+def test_it_runs_and_its_result_is_told_whenever_one_asks(peer: LineClient, where: str) -> None:
+    task = enqueue(peer, f"add{where}", 1, 2)
+    found = outcome(peer, task)
+    assert found == {"task": task, "name": f"add{where}", "state": "done", "attempts": 1, "result": 3}
+    assert outcome(peer, task, False) == found
+
+
+@pytest.mark.parametrize("function", ["me", "me_in_process"])
+def test_a_task_knows_its_receipt_and_which_attempt_it_is(peer: LineClient, function: str) -> None:
+    task = enqueue(peer, function)
+    assert outcome(peer, task)["result"] == [task, function, 1]
+
+
+def test_a_batch_is_kept_as_a_whole(peer: LineClient) -> None:
+    reply = peer.ask({"function": "add", "id": 7, "batch": [[1], {"a": 2, "b": 3}, [4]], "enqueue": True})
+    assert [outcome(peer, task)["result"] for task in reply["result"]["tasks"]] == [2, 5, 5]
+    refused = peer.ask({"function": "add", "id": 8, "batch": [[1], [1, 2, 3]], "enqueue": True})
+    assert refused["error"]["type"] == "InvalidArguments"
+
+
+def test_a_key_keeps_it_from_being_enqueued_twice(peer: LineClient) -> None:
+    first = enqueue(peer, "add", 1, key="order 5")
+    assert enqueue(peer, "add", 2, key="order 5") == first
+    assert outcome(peer, first)["result"] == 2
+    assert enqueue(peer, "add", 3, key="order 5") == first
+
+
+def test_a_large_one_goes_there_and_back(peer: LineClient) -> None:
+    text = "x" * 3_000_000
+    for function in ("note", "note_in_process"):
+        assert run(peer, function, "/dev/null", text)["result"] == text
+
+
+def test_its_progress_is_told_to_who_waits(peer: LineClient) -> None:
+    task = enqueue(peer, "steps", 5)
+    peer.send({"function": "greentask.result", "args": [task, True], "id": 9, "progress": True})
+    heard = []
+    while "progress" in (message := peer.hear()):
+        heard.append(message["progress"])
+    assert message["result"]["result"] == 5
+    assert heard
+    assert all(report["total"] == 5 for report in heard)
+
+
+def test_waiting_for_a_result_has_an_end(peer: LineClient) -> None:
+    task = enqueue(peer, "add", 1, delay=3600)
+    assert outcome(peer, task, 0.05)["state"] == "scheduled"
+    assert outcome(peer, task, False)["state"] == "scheduled"
+    peer.send({"function": "greentask.result", "args": [task, True], "id": "w"})
+    assert peer.ask({"function": "greentask.cancel", "args": ["w"]})["id"] == "w"
+
+
+def test_what_has_not_begun_can_be_revoked(peer: LineClient) -> None:
+    task = enqueue(peer, "add", 1, delay=3600)
+    assert peer.call("greentask.revoke", task=task) is True
+    assert peer.call("greentask.revoke", task=task) is False
+    found = outcome(peer, task)
+    assert (found["state"], found["error"]["type"]) == ("revoked", "Cancelled")
+
+
+def test_who_waits_hears_of_a_revocation(server: RunningServer, peer: LineClient) -> None:
+    task = enqueue(peer, "add", 1, delay=3600)
+    peer.send({"function": "greentask.result", "args": [task, True], "id": 5})
+    with server.connect() as other:
+        wait_until(lambda: server.status()["in_flight"] >= 1)
+        assert other.call("greentask.revoke", task=task)
+    assert peer.hear()["result"]["state"] == "revoked"
+
+
+def test_max_running_holds_for_durable_tasks(peer: LineClient, tmp_path: Path) -> None:
+    file = tmp_path / "marks"
+    tasks = [enqueue(peer, "alone", str(file), 0.02) for _ in range(5)]
+    assert [outcome(peer, task)["state"] for task in tasks] == ["done"] * 5
+    assert marks(file) == ["began", "ended"] * 5
+
+
+# ---- Attempts
+
+
+def test_it_is_tried_again_as_it_says(peer: LineClient) -> None:
+    found = run(peer, "fail", "ValueError", 3)
+    assert (found["state"], found["result"], found["attempts"]) == ("done", 3, 3)
+
+
+def test_after_its_last_attempt_it_is_a_dead_letter_that_has_everything(peer: LineClient) -> None:
+    task = enqueue(peer, "fail")
+    found = outcome(peer, task)
+    assert (found["state"], found["attempts"]) == ("failed", 3)
+    assert found["error"] == {"type": "ValueError", "message": "attempt 3"}
+    letter = dead(peer, task)
+    assert (letter["name"], letter["args"], letter["attempts"]) == ("fail", [], 3)
+    assert [error["message"] for error in letter["errors"]] == ["attempt 1", "attempt 2", "attempt 3"]
+    assert all("in fail" in error["traceback"] for error in letter["errors"])
+
+
+def test_some_errors_are_not_worth_another_attempt(peer: LineClient) -> None:
+    assert run(peer, "fail", "KeyError")["attempts"] == 1
+
+
+def test_the_enqueuer_may_say_how_often(peer: LineClient) -> None:
+    assert run(peer, "fail", retries=0)["attempts"] == 1
+    assert run(peer, "fail", "ValueError", 5, retries=4)["result"] == 5
+
+
+def test_a_process_task_is_tried_again_as_well(peer: LineClient) -> None:
+    task = enqueue(peer, "fail_in_process")
+    assert (outcome(peer, task)["state"], outcome(peer, task)["attempts"]) == ("failed", 2)
+    assert "in fail_in_process" in dead(peer, task)["errors"][1]["traceback"]
+
+
+def test_a_task_asks_to_be_tried_again(peer: LineClient) -> None:
+    assert run(peer, "again", 4)["result"] == 5
+    assert run(peer, "again", 4, retries=2)["error"] == {"type": "Retry", "message": "not yet"}
+
+
+def test_one_that_is_out_of_time_failed(peer: LineClient) -> None:
+    assert run(peer, "too_long")["error"]["type"] == "DeadlineExceeded"
+
+
+def test_one_whose_process_dies_is_tried_again(peer: LineClient) -> None:
+    assert run(peer, "die", 3)["result"] == 3
+
+
+def test_poison_becomes_a_dead_letter(peer: LineClient) -> None:
+    task = enqueue(peer, "die")
+    assert (outcome(peer, task)["state"], outcome(peer, task)["error"]["type"]) == ("failed", "WorkerLost")
+    assert len(dead(peer, task)["errors"]) == 5
+    assert run(peer, "add_in_process", 1)["result"] == 2
+
+
+def test_a_dead_letter_can_be_tried_again_or_purged(peer: LineClient) -> None:
+    task = enqueue(peer, "fail", "KeyError")
+    outcome(peer, task)
+    assert peer.call("greentask.queue", action="retry", task=task) is True
+    wait_until(lambda: outcome(peer, task)["state"] == "failed")
+    assert peer.call("greentask.queue", action="purge", task=task) is True
+    assert peer.ask({"function": "greentask.result", "args": [task]})["error"]["type"] == "QueueError"
+
+
+# ---- What is refused
+
+
+@pytest.mark.parametrize(
+    ("message", "type", "says"),
+    [
+        ({"function": "ad", "args": [1]}, "UnknownTask", "did you mean add"),
+        ({"function": "add", "args": {"c": 1}}, "InvalidArguments", "missing a required argument"),
+        ({"function": "add", "args": [1], "stream": True}, "InvalidMessage", "durable"),
+        ({"function": "add", "args": [1], "enqueue": {"delay": -1}}, "InvalidMessage", "delay is seconds"),
+        ({"function": "add", "args": [1], "enqueue": {"dely": 1}}, "InvalidMessage", "'dely'"),
+        ({"function": "add", "args": [1], "enqueue": {"delay": 1, "at": 1}}, "InvalidMessage", "don't go together"),
+        ({"function": "add", "args": [1], "enqueue": {"priority": 11}}, "InvalidMessage", "from -10 to 10"),
+        ({"function": "add", "args": [1], "enqueue": {"key": ""}}, "InvalidMessage", "key is a string"),
+        ({"function": "add", "args": [1], "enqueue": "now"}, "InvalidMessage", "true or an object"),
+        ({"function": "greentask.result", "args": ["x"], "enqueue": False}, "QueueError", "knows no task 'x'"),
+        ({"function": "greentask.result", "args": [5], "enqueue": False}, "InvalidArguments", "a string"),
+        ({"function": "greentask.result", "args": ["x", "y"], "enqueue": False}, "InvalidArguments", "wait is true"),
+        ({"function": "greentask.queue", "args": ["drop"], "enqueue": False}, "InvalidArguments", "action is"),
+        ({"function": "greentask.ping", "args": []}, "UnknownTask", "greentask.ping"),
+    ],
+)
+def test_what_cannot_be_enqueued_is_refused(peer: LineClient, message: dict[str, Any], type: str, says: str) -> None:
+    reply = peer.ask({"id": 3, "enqueue": True, **message})
+    assert reply["error"]["type"] == type, reply
+    assert says in reply["error"]["message"]
+
+
+def test_without_a_queue_it_is_said_how_to_get_one() -> None:
+    with serving(apps=APPS) as server, server.connect() as peer:
+        reply = peer.ask({"function": "add", "args": [1], "id": 1, "enqueue": True})
+        assert reply["error"]["type"] == "QueueError"
+        assert "--queue FILE" in reply["error"]["message"]
+        assert peer.ask({"function": "greentask.queue"})["error"]["type"] == "QueueError"
+
+
+def test_a_file_that_is_no_queue_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "diary").write_text("Dear diary, " * 1000)
+    ended = greentask("serve", "support.durable_tasks", "-l", "127.0.0.1:0", "--queue", str(tmp_path / "diary"))
+    assert ended.returncode == 1
+    assert "another kind of file" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+# ---- Coming and going
+
+
+def test_what_waits_runs_after_a_restart(tmp_path: Path) -> None:
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    with serving("--queue", queue, apps=APPS) as server, server.connect() as peer:
+        done = enqueue(peer, "add", 1)
+        outcome(peer, done)
+        later = enqueue(peer, "note", str(file), "later", delay=1.0)
+        short = enqueue(peer, "nap", str(file), 0.3)
+        wait_until(lambda: marks(file) == ["began"])
+    assert marks(file)[:2] == ["began", "ended"], "it had time for its end"
+    with serving("--queue", queue, apps=APPS) as server, server.connect() as peer:
+        assert [outcome(peer, task)["state"] for task in (done, short, later)] == ["done"] * 3
+    assert marks(file) == ["began", "ended", "later"]
+
+
+@pytest.mark.slow
+def test_what_has_no_time_for_its_end_is_run_again_at_once(tmp_path: Path) -> None:
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    with serving("--queue", queue, "--drain-timeout", "0.1", "--grace", "0.1", apps=APPS) as server:
+        with server.connect() as peer:
+            tasks = [enqueue(peer, name, str(file), 30 if name == "nap" else 20) for name in ("nap", "nap_in_process")]
+            wait_until(lambda: len(marks(file)) == 2)
+        server.process.terminate()
+        assert server.wait() == 0
+    with serving("--queue", queue, apps=APPS) as server, server.connect() as peer:
+        wait_until(lambda: len(marks(file)) == 4, "both run again", 3.0)
+        assert {outcome(peer, task, False)["state"] for task in tasks} == {"running"}
+        assert {outcome(peer, task, False)["attempts"] for task in tasks} == {1}, "a stop in good order is no attempt"
+
+
+@pytest.mark.slow
+def test_two_fronts_share_the_work(tmp_path: Path) -> None:
+    queue = str(tmp_path / "tasks.db")
+    with serving("--queue", queue, "--fronts", "2", apps=APPS) as server, ExitStack() as stack:
+        peers = [stack.enter_context(server.connect()) for _ in range(4)]
+        tasks = [enqueue(peer, "add", number) for number in range(10) for peer in peers]
+        assert [outcome(peers[number % 4], task)["state"] for number, task in enumerate(tasks)] == ["done"] * 40
+
+
+@pytest.mark.slow
+def test_a_reload_keeps_everything(tmp_path: Path) -> None:
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    with serving("--queue", queue, apps=APPS) as server:
+        with server.connect() as peer:
+            long = enqueue(peer, "nap", str(file), 1.0)
+            later = enqueue(peer, "note", str(file), "later", delay=0.5)
+            wait_until(lambda: marks(file) == ["began"])
+        front = server.pid
+        server.signal(1)
+        wait_until(lambda: server.fronts()[-1].pid != front)
+        with server.connect() as peer:
+            assert [outcome(peer, task)["state"] for task in (long, later)] == ["done", "done"]
+    assert sorted(marks(file)) == ["began", "ended", "later"]
