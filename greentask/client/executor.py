@@ -10,15 +10,16 @@ from __future__ import annotations
 import atexit
 import functools
 import inspect
+import itertools
 import os
 import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from ..errors import ConfigurationError, out_of_time
 from ..hub.bell import Bell
@@ -28,6 +29,7 @@ from ..tasks.context import current
 from ..tasks.importing import is_importable, target_of
 from ..tasks.task import RemoteFunction, Task, merge_arguments
 from ..wire.message import Args
+from .batching import Batching
 from .carrier import Carrier, carrier_of
 from .future import ClientFuture
 
@@ -65,6 +67,27 @@ class ExecutorFuture(ClientFuture):
             self._call.cancel()
 
 
+class _Target(NamedTuple):
+    """What is to be called: by which name, and with which arguments besides those of each call."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    binder: Callable[[], Binder | None]
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Args:
+        """A call's arguments as the wire takes them."""
+        args, kwargs = (*self.args, *args), {**self.kwargs, **kwargs}
+        return merge_arguments(args, kwargs, self.binder() if args and kwargs else None)
+
+
+class _Chunk(NamedTuple):
+    """Calls that start together; ``batching`` is there where they may share a line."""
+
+    futures: list[ExecutorFuture]
+    batching: Batching | None
+
+
 class TaskExecutor(Executor):
     """What ``Client.executor`` gives."""
 
@@ -73,15 +96,15 @@ class TaskExecutor(Executor):
             raise ValueError(f"window must be at least 1, not {window}")
         self._client = client
         self._window = window
-        self._waiting: deque[ExecutorFuture] = deque()
-        self._in_flight = 0
+        self._waiting: deque[_Chunk] = deque()
+        self._in_flight = 0  # calls
         self._is_shut_down = False
         self._ended = Bell()  # shut down, and nothing is left
         self._lock = allocate_lock()
         _executors.add(self)
 
     def __repr__(self) -> str:
-        return f"<TaskExecutor of {self._client!r}: {self._in_flight} in flight, {len(self._waiting)} waiting>"
+        return f"<TaskExecutor of {self._client!r}: {self._in_flight} in flight>"
 
     def submit(self, fn: Callable[P, T] | str, /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run a task there; the future has its result.
@@ -90,16 +113,32 @@ class TaskExecutor(Executor):
         ``functools.partial`` of one of these. Raises ``ConfigurationError`` for a function that no server can have, and
         ``RuntimeError`` after ``shutdown``.
         """
-        while isinstance(fn, functools.partial):
-            args, kwargs, fn = (*fn.args, *args), {**fn.keywords, **kwargs}, fn.func
-        name, binder = _find(fn, mixed=bool(args and kwargs))
-        future = ExecutorFuture(self, name, merge_arguments(args, kwargs, binder), current().deadline)
-        with self._lock:
-            if self._is_shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self._waiting.append(future)
-        self._go_on()
+        target = _find(fn)
+        future = ExecutorFuture(self, target.name, target.bind(args, kwargs), current().deadline)
+        self._put(_Chunk([future], None))
         return future
+
+    def map(
+        self,
+        fn: Callable[..., T] | str,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Like the builtin ``map``, there, in order.
+
+        ``timeout`` is for the whole, in seconds. ``chunksize`` calls start at the same time and share lines, which
+        costs less where they are small and quick; what becomes of each is its own. All of them are submitted at once;
+        with ``buffersize``, at most so many chunks are ahead of the results that are taken.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        until = None if timeout is None else time.monotonic() + timeout
+        submitted = self._submit_chunks(_find(fn), zip(*iterables), min(chunksize, self._window))
+        return _results(deque(itertools.islice(submitted, buffersize)), submitted, until)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; ``wait`` for those that are left, or take back those that are not in flight yet.
@@ -108,7 +147,7 @@ class TaskExecutor(Executor):
         """
         with self._lock:
             self._is_shut_down = True
-            taken_back = list(self._waiting) if cancel_futures else []
+            taken_back = [future for chunk in self._waiting for future in chunk.futures] if cancel_futures else []
         for future in taken_back:
             future.cancel()
         self._go_on()
@@ -122,46 +161,82 @@ class TaskExecutor(Executor):
         """What carries the calls of the client."""
         return carrier_of(self._client._core.router)
 
+    def _submit_chunks(
+        self, target: _Target, items: Iterator[tuple[Any, ...]], size: int
+    ) -> Iterator[list[ExecutorFuture]]:
+        deadline = current().deadline
+        batching = self._batching(target.name, deadline) if size > 1 else None
+        while chunk := list(itertools.islice(items, size)):
+            futures = [ExecutorFuture(self, target.name, target.bind(args, {}), deadline) for args in chunk]
+            self._put(_Chunk(futures, batching))
+            yield futures
+
+    def _put(self, chunk: _Chunk) -> None:
+        with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._waiting.append(chunk)
+        self._go_on()
+
     def _go_on(self) -> None:
         """Start what may start, by whichever thread finds that it may."""
         while True:
             with self._lock:
                 if not self._waiting or self._in_flight >= self._window:
                     break
-                future = self._waiting.popleft()
-                self._in_flight += 1
-            self._start(future)
+                chunk = self._waiting.popleft()
+                self._in_flight += len(chunk.futures)
+            self._start(chunk)
         if self._has_ended():
             self._ended.ring()
 
-    def _start(self, future: ExecutorFuture) -> None:
+    def _start(self, chunk: _Chunk) -> None:
+        futures = [future for future in chunk.futures if not future.cancelled()]
+        self._leave(len(chunk.futures) - len(futures))
         try:
-            call = None if future.cancelled() else self._submit(future)
+            # Whoever starts it may be a task with a deadline of its own, and not the one that has submitted it.
+            calls = Context().run(self._call, futures, chunk.batching)
         except BaseException as error:  # JSON can't carry its arguments, say
-            future.ended(None, error)
-            self._leave()
+            for future in futures:
+                future.ended(None, error)
+            self._leave(len(futures))
             if not isinstance(error, Exception):
                 raise
             return
-        if call is None:
-            self._leave()
-            return
-        future.follow(call)
-        if call.done():
-            self._finish(future, call)
-        else:
-            call.add_done_callback(functools.partial(self._finished, future))
+        for future, call in zip(futures, calls):
+            future.follow(call)
+            if call.done():
+                self._finish(future, call)
+            else:
+                call.add_done_callback(functools.partial(self._finished, future))
 
-    def _submit(self, future: ExecutorFuture) -> Future[Any]:
-        left = None
-        if future.deadline is not None:
-            left = future.deadline - time.monotonic()
-            if left <= 0:
-                raise out_of_time(started=False)
-            if self._client._timeout is not None:
-                left = min(left, self._client._timeout)
-        # Whoever starts it may be a task with a deadline of its own, and not the one that has submitted it.
-        return Context().run(self._client.submit_args, future.name, future.args, timeout=left)
+    def _call(self, futures: list[ExecutorFuture], batching: Batching | None) -> Sequence[Future[Any]]:
+        if batching is not None:
+            return batching.start([future.args for future in futures], True)
+        return [
+            self._client.submit_args(future.name, future.args, timeout=self._time_left(future.deadline))
+            for future in futures
+        ]
+
+    def _batching(self, name: str, deadline: float | None) -> Batching:
+        client = self._client
+
+        def time_left() -> float | None:
+            return client._time_left(self._time_left(deadline))
+
+        def submit(args: Args) -> Future[Any]:
+            return client._try_submit(name, args, self._time_left(deadline), None)
+
+        return Batching(client._core, name, submit, time_left, idempotent=client._idempotent)
+
+    def _time_left(self, deadline: float | None) -> float | None:
+        """Seconds for a call that is made now, for a task with that deadline; None: as the client says."""
+        if deadline is None:
+            return None
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise out_of_time(started=False)
+        return left if self._client._timeout is None else min(left, self._client._timeout)
 
     def _finished(self, future: ExecutorFuture, call: Future[Any]) -> None:
         self._finish(future, call)
@@ -175,11 +250,11 @@ class TaskExecutor(Executor):
                 error = call.exception()
                 future.ended(None if error is not None else call.result(), error)
         finally:
-            self._leave()  # who waits for a shutdown finds everything done
+            self._leave(1)  # who waits for a shutdown finds everything done
 
-    def _leave(self) -> None:
+    def _leave(self, count: int) -> None:
         with self._lock:
-            self._in_flight -= 1
+            self._in_flight -= count
 
     def _has_ended(self) -> bool:
         with self._lock:
@@ -192,12 +267,35 @@ class TaskExecutor(Executor):
         self._in_flight = 0
 
 
-def _find(fn: Any, *, mixed: bool) -> tuple[str, Binder | None]:
-    """The name under which a server has it, and its binder, if that is wanted."""
+def _results(
+    flying: deque[list[ExecutorFuture]], submitted: Iterator[list[ExecutorFuture]], until: float | None
+) -> Iterator[Any]:
+    def results() -> Iterator[Any]:
+        left: list[ExecutorFuture] = []
+        try:
+            while flying:
+                left = flying.popleft()
+                flying.extend(itertools.islice(submitted, 1))
+                left.reverse()
+                while left:
+                    yield left[-1].result(None if until is None else until - time.monotonic())
+                    left.pop()
+        finally:
+            for future in itertools.chain(left, *flying):
+                future.cancel()  # of no effect where it has ended
+
+    return results()
+
+
+def _find(fn: Any) -> _Target:
+    """The name under which a server has it."""
+    if isinstance(fn, functools.partial):
+        inner = _find(fn.func)
+        return inner._replace(args=(*inner.args, *fn.args), kwargs={**inner.kwargs, **fn.keywords})
     if isinstance(fn, str):
-        return fn, None
+        return _Target(fn, (), {}, lambda: None)
     if isinstance(fn, Task):
-        return fn.name, fn.binder
+        return _Target(fn.name, (), {}, lambda: fn.binder)
     target = target_of(fn)
     remedy = "decorate it with @task at the top of a module that greentask serve has, or submit a task's name"
     if isinstance(fn, RemoteFunction):
@@ -216,8 +314,8 @@ def _find(fn: Any, *, mixed: bool) -> tuple[str, Binder | None]:
         )
     known = getattr(sys.modules.get(module), qualname, None)
     if isinstance(known, Task) and known.function is fn:
-        return known.name, known.binder
-    return target, Binder(fn, qualname) if mixed else None
+        return _find(known)
+    return _Target(target, (), {}, lambda: Binder(fn, qualname))
 
 
 _executors: weakref.WeakSet[TaskExecutor] = weakref.WeakSet()

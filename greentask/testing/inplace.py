@@ -7,6 +7,7 @@ fail there for JSON or for a signature fails here.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -141,7 +142,7 @@ def _run(
             return Context().run(execute, task, call.args, running, hooks=hooks, info=info)
 
     try:
-        ended_well, body = _beside_event_loop(run)
+        ended_well, body = _beside_event_loop(run) if _is_coroutine(task) else run()
     except Interrupt as interrupt:
         watched.refuse(ended_by(interrupt))
         return
@@ -154,8 +155,12 @@ def _run(
         watched.failed(body)
 
 
+def _is_coroutine(task: Task[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(task.function))
+
+
 def _beside_event_loop(run: Callable[[], tuple[bool, bytes]]) -> tuple[bool, bytes]:
-    """Run it here, or in a thread where this one runs an event loop already: a coroutine task has its own."""
+    """Run it here, or in a thread where this one runs an event loop already: coroutine tasks have one of their own."""
     if asyncio._get_running_loop() is None:
         return run()
     results: list[tuple[bool, bytes]] = []

@@ -123,6 +123,39 @@ def test_map_is_that_of_an_executor(executor: TaskExecutor) -> None:
         list(executor.map(client_tasks.lose, ["a", "b"]))
 
 
+@pytest.mark.parametrize("chunksize", [1, 5, 100])
+def test_chunks_start_together_and_each_call_has_an_end_of_its_own(client: Client, chunksize: int) -> None:
+    with client.executor(window=20) as executor:
+        assert list(executor.map(server_tasks.add, range(50), [1] * 50, chunksize=chunksize)) == list(range(1, 51))
+        results = executor.map(client_tasks.subtract, [3, 2, "x", 1], [1, 1, 1, 1], chunksize=chunksize)
+        assert [next(results), next(results)] == [2, 1]
+        with pytest.raises(TypeError):
+            next(results)
+    with client.using(timeout=0.05).executor() as executor, pytest.raises(DeadlineExceeded):
+        list(executor.map(server_tasks.nap, [5] * 10, chunksize=chunksize))
+    with pytest.raises(ValueError, match="chunksize"):
+        executor.map("add", [1], chunksize=0)
+
+
+def test_a_map_reads_no_further_than_its_buffer(executor: TaskExecutor) -> None:
+    read: list[int] = []
+    numbers = (read.append(number) or number for number in range(100))  # type: ignore[func-returns-value]
+    results = executor.map(server_tasks.add, numbers, chunksize=4, buffersize=3)
+    assert len(read) == 12
+    assert next(results) == 0
+    assert len(read) == 16
+    results.close()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="buffersize"):
+        executor.map("add", [1], buffersize=0)
+
+
+def test_leaving_a_map_takes_back_what_waits(client: Client) -> None:
+    with client.executor(window=1) as executor:
+        results = executor.map(server_tasks.nap, [0.0, 30.0, 30.0])
+        assert next(results) == 0.0
+        results.close()  # type: ignore[attr-defined]  # or the end of the executor would take a minute
+
+
 def test_however_many_are_submitted_a_window_of_them_is_in_flight(client: Client) -> None:
     with client.executor(window=3) as executor:
         most = max(executor.map(client_tasks.overlap, ["window"] * 12, [0.02] * 12))

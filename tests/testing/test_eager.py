@@ -136,8 +136,12 @@ def test_a_task_runs_in_the_thread_that_calls() -> None:
     def thread() -> int:
         return threading.get_ident()
 
+    async def main() -> int:
+        return thread.call()
+
     with eager(thread):
         assert thread.call() == thread.submit().result() == threading.get_ident()
+        assert asyncio.run(main()) == threading.get_ident()
 
 
 def test_the_error_has_the_task_s_own_as_its_cause() -> None:
