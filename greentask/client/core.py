@@ -34,12 +34,12 @@ class Core:
         weights: tuple[float, ...] | None,
         options: LinkOptions,
     ) -> None:
+        self._router: Router | None = None
         Balance(addresses, weights)  # or it raises
         self.max_line = options.max_line
         self._options = options
         self.addresses = addresses
         self._weights = weights
-        self._router: Router | None = None
         self._lock = allocate_lock()
         self._ids = itertools.count(1)
         _cores.add(self)
@@ -48,18 +48,25 @@ class Core:
         return next(self._ids)
 
     def router(self) -> Router:
-        router = self._router
-        if router is None or router.home.has_ended:
+        router = self._living()
+        if router is None:
             with self._lock:
-                router = self._router
-                if router is None or router.home.has_ended:
+                router = self._living()
+                if router is None:
+                    if self._router is not None and not self._router.home.is_ours():
+                        self._router.abandon()
                     balance = Balance(self.addresses, self._weights)
                     router = self._router = Router(find_home(), balance, self._options)
         return router
 
-    def close(self) -> None:
+    def _living(self) -> Router | None:
+        """The router, if there is one that works. Not every fork is told to Python: uWSGI's is not."""
         router = self._router
-        if router is not None and not router.home.has_ended:
+        return None if router is None or router.home.has_ended or not router.home.is_ours() else router
+
+    def close(self) -> None:
+        router = self._living()
+        if router is not None:
             closed = Bell()
             router.home.run(router.finish, closed)
             if not closed.wait(_CLOSED_WITHIN):
@@ -67,20 +74,16 @@ class Core:
 
     def flush(self) -> Bell | None:
         """Send what is to be sent; the bell rings when it has left. None where nothing can be waiting."""
-        router = self._router
-        if router is None or router.home.has_ended:
+        router = self._living()
+        if router is None:
             return None
         done = Bell()
         router.home.run(router.flush, done)
         return done
 
     def __del__(self) -> None:
-        router = self._router
-        if (
-            router is not None
-            and not (router.home.has_ended or sys.is_finalizing())
-            and router.home.hub.loop is not None
-        ):
+        router = self._living()
+        if router is not None and not sys.is_finalizing() and router.home.hub.loop is not None:
             router.home.post(router.leave)  # not here and now: garbage is collected anywhere
 
     def forked(self) -> None:

@@ -54,6 +54,10 @@ class Home:
         self._wake = self.hub.loop.async_(ref=False)
         self._wake.start(self._run_posted)
 
+    def is_ours(self) -> bool:
+        """Whether it is of this process, and not of one that it was forked from."""
+        return self.pid == os.getpid()
+
     def is_here(self) -> bool:
         """Whether the caller runs in this hub's thread."""
         return _thread_id() == self.thread
