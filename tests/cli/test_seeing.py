@@ -230,7 +230,9 @@ def test_calls_are_logged_as_text_on_a_line_each(logging: RunningServer) -> None
     assert "call of nap, id a\\nb\\x1b[31m, by 127.0.0.1:" in logging.output()
 
 
-@pytest.mark.parametrize("options", [(), ("--log-format", "json")], ids=["text", "json"])
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--log-format", "json"), marks=pytest.mark.slow)], ids=["text", "json"]
+)
 def test_o5_a_full_disk_under_the_log_does_not_stop_it(options: tuple[str, ...]) -> None:
     with serving("--log-file", "/dev/full", "--log-calls", *options, apps=["support.seen_tasks"]) as server:
         for _ in range(3):

@@ -739,7 +739,7 @@ def test_s2_it_refuses_to_listen_where_strangers_are_even_beside_what_is_safe(tm
         "os.system",
         "os:system",
         "support.server_tasks",
-        "support.server_tasks:add",
+        "support.server_tasks:plain_add",
         "support.server_tasks.plain_add",
         "plain_add",
         "__class__",
