@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from gevent import getcurrent, monkey
+from gevent._hub_local import get_hub_if_exists  # the one way to ask without making a hub
 from gevent.hub import get_hub
 
 from ..errors import TimeLimit
@@ -18,31 +20,37 @@ __all__ = ["time_limit"]
 
 @contextmanager
 def time_limit(deadline: float | None) -> Iterator[None]:
-    """Raise ``TimeLimit`` in what is inside at ``deadline``, on ``time.monotonic()``.
+    """Raise ``TimeLimit``, once, in what is inside at ``deadline``, on ``time.monotonic()``.
 
-    In a greenlet of a monkey-patched program that is gevent's doing; in the main thread of any other, a signal's
-    (SIGURG, which nobody else minds). In another thread there is no way that reaches a thread which waits: what is
-    inside runs to its end.
+    Where it waits in gevent's way, that is gevent's doing; in the main thread of a program that isn't monkey-patched, a
+    signal's (SIGURG, which nobody else minds). There is no way that reaches another thread in a wait of the system's:
+    what is inside runs to its end.
     """
-    stop: Callable[[], None] | None = None
+    stops: list[Callable[[], None]] = []
     if deadline is not None:
-        if monkey.is_module_patched("time"):
-            stop = _limit_greenlet(deadline)
-        elif threading.current_thread() is threading.main_thread():
-            stop = _limit_main_thread(deadline)
+        claim = [True]  # of who raises it
+        is_patched = monkey.is_module_patched("time")
+        if is_patched or get_hub_if_exists() is not None:
+            stops.append(_limit_greenlet(deadline, claim))
+        if not is_patched and threading.current_thread() is threading.main_thread():
+            stops.append(_limit_main_thread(deadline, claim))
     try:
         yield
     finally:
-        if stop is not None:
+        for stop in stops:
             stop()
 
 
-def _limit_greenlet(deadline: float) -> Callable[[], None] | None:
-    hub = get_hub()
-    if getcurrent() is hub:
-        return None
-    timer = hub.loop.timer(max(0.0, deadline - time.monotonic()))
-    timer.start(getcurrent().throw, TimeLimit("out of time"), update=True)
+def _interrupt(greenlet: Any, claim: list[bool]) -> None:
+    """In the hub."""
+    if claim:
+        claim.clear()
+        greenlet.throw(TimeLimit("out of time"))
+
+
+def _limit_greenlet(deadline: float, claim: list[bool]) -> Callable[[], None]:
+    timer = get_hub().loop.timer(max(0.0, deadline - time.monotonic()))
+    timer.start(_interrupt, getcurrent(), claim, update=True)
 
     def stop() -> None:
         timer.stop()
@@ -51,15 +59,20 @@ def _limit_greenlet(deadline: float) -> Callable[[], None] | None:
     return stop
 
 
-def _limit_main_thread(deadline: float) -> Callable[[], None]:
+def _limit_main_thread(deadline: float, claim: list[bool]) -> Callable[[], None]:
     """A thread that sleeps until then. (A timer of the system's would be one that pytest-timeout uses.)"""
     ended = threading.Event()
-    main, greenlet, is_over = threading.get_ident(), getcurrent(), False
+    main, greenlet = threading.get_ident(), getcurrent()
 
     def interrupt(*_: object) -> None:
-        # In another greenlet it would hit somebody else.
-        if not is_over and getcurrent() is greenlet and time.monotonic() >= deadline:
+        if not claim or time.monotonic() < deadline:
+            return
+        if getcurrent() is greenlet:
+            claim.clear()
             raise TimeLimit("out of time")
+        hub = get_hub_if_exists()
+        if hub is not None:  # it waits there, and what we have interrupted is not it
+            hub.loop.run_callback(_interrupt, greenlet, claim)
 
     def wait() -> None:
         if not ended.wait(max(0.0, deadline - time.monotonic())):
@@ -70,8 +83,7 @@ def _limit_main_thread(deadline: float) -> Callable[[], None]:
     waiting.start()
 
     def stop() -> None:
-        nonlocal is_over
-        is_over = True
+        claim.clear()
         ended.set()
         waiting.join()
         signal.signal(signal.SIGURG, before)

@@ -5,6 +5,7 @@ import gc
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import gevent
 import pytest
@@ -212,6 +213,25 @@ def test_what_hits_a_task_only_here_goes_through() -> None:
         with gevent.Timeout(0.05, False):
             hit.call("gevent")
         assert all(call.ended and call.result is None for call in calls.calls)
+
+
+@pytest.mark.parametrize("waits", [time.sleep, gevent.sleep])
+def test_a_deadline_ends_any_wait_once(waits: Callable[[float], None]) -> None:
+    cleaned: list[str] = []
+
+    @task
+    def wait() -> None:
+        try:
+            waits(10)
+        finally:
+            waits(0.05)
+            cleaned.append("up")
+
+    began = time.monotonic()
+    with eager(wait), pytest.raises(DeadlineExceeded):
+        wait.using(timeout=0.05).call()
+    assert cleaned == ["up"]
+    assert time.monotonic() - began < 5
 
 
 def test_it_ends_as_it_began() -> None:
