@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterable
 from types import MethodType
@@ -42,7 +42,7 @@ class CeleryTask(Task[..., Any]):
         self._app = app
         self.run: Callable[..., Any] = MethodType(function, self) if given.pop("bind") else function
         self._checks, self._tells_start = given.pop("typing"), given.pop("track_started")
-        if asyncio.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function):
             raise NotCarriedOver(f"{name} is a coroutine function: declare it with greentask.task(process=True)")
         super().__init__(_server_side(self, name), name=name, timeout=given.pop("time_limit"), **given)
         self.binder: RequestBinder = RequestBinder(self.run, name)
