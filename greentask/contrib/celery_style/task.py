@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,12 @@ class CeleryTask(Task[..., Any]):
             raise NotCarriedOver(f"{name} is a coroutine function: declare it with greentask.task(process=True)")
         super().__init__(_server_side(self, name), name=name, timeout=given.pop("time_limit"), **given)
         self.binder: RequestBinder = RequestBinder(self.run, name)
+        found = getattr(sys.modules.get(self.function.__module__), self.function.__name__, None)
+        if self.process and found is function:
+            raise ConfigurationError(
+                f"task {name!r}: a task process would find the function, and not the task, as {self.target}: write "
+                "@app.task above its definition, or say process=False"
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function here."""

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,7 +18,7 @@ from greentask.contrib.celery_style import AsyncResult, Celery, NeedsQueue, chai
 from greentask.contrib.celery_style.exceptions import ChordError, TaskRevokedError, TimeoutError
 from support import celery_tasks as tasks
 from support.programs import environment, run_source
-from support.servers import RunningServer, wait_until
+from support.servers import RunningServer, serving, wait_until
 
 pytestmark = pytest.mark.usefixtures("client")
 
@@ -165,6 +166,41 @@ def test_a_task_that_is_revoked_does_not_run(tmp_path: Path) -> None:
         second.get(SOON)
     first.revoke(terminate=True)
     assert isinstance(first.result, TaskRevokedError)
+
+
+def test_a_group_is_revoked_as_a_whole(tmp_path: Path) -> None:
+    results = group(tasks.one_at_a_time.s(str(tmp_path / "never")) for _ in range(3))()
+    assert results.waiting()
+    results.revoke()
+    assert [result.state for result in results] == ["REVOKED"] * 3
+    assert (results.ready(), results.failed(), results.completed_count()) == (True, False, 0)
+    with pytest.raises(TaskRevokedError):
+        results.join(SOON)
+    results.forget()
+    with pytest.raises(NeedsQueue):
+        AsyncResult(results[0].id)
+
+
+def test_a_group_has_one_timeout_for_all(tmp_path: Path) -> None:
+    results = group(tasks.one_at_a_time.s(str(tmp_path / "file")) for _ in range(3))()
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        results.get(timeout=0.1, propagate=False)
+    assert time.monotonic() - began < 5
+    release(tmp_path / "file")
+    assert results.get(SOON) == [None] * 3
+
+
+def test_an_error_has_its_traceback_where_the_server_sends_it() -> None:
+    with serving("--debug", apps=["support.celery_tasks"], processes=1) as server, Client(server.address) as client:
+        app = Celery("other", client=client, set_as_current=False)
+        failed = app.send_task("support.celery_tasks.fail")
+        assert isinstance(failed.get(SOON, propagate=False), ValueError)
+        assert failed.traceback is not None
+        assert 'raise ValueError("no luck")' in failed.traceback
+    failed = tasks.fail.delay()
+    failed.get(SOON, propagate=False)
+    assert failed.traceback is None
 
 
 def test_a_task_is_out_of_time() -> None:

@@ -41,7 +41,7 @@ def test_an_option_that_nobody_knows_is_refused_by_name() -> None:
 
 
 def test_options_that_ask_for_what_is_so_are_accepted() -> None:
-    own = Celery("own", set_as_current=False)
+    own = Celery("own", set_as_current=False, process=False)
     task = own.task(
         ignore_result=True, serializer="json", throws=(ValueError,), send_events=False, name="own", time_limit=None
     )(function)
@@ -60,6 +60,8 @@ def test_what_is_no_function_is_refused() -> None:
         app.task(tasks.add)
     with pytest.raises(ConfigurationError, match="a function at the top of a module"):
         app.task(lambda: None)
+    with pytest.raises(ConfigurationError, match=r"write @app.task above its definition, or say process=False"):
+        app.task(function)
 
 
 # ---- Options of calls
