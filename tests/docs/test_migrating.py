@@ -93,6 +93,16 @@ def test_there_are_tables_for_all() -> None:
     ]
 
 
+def test_imports_are_changed_by_the_command(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    file = tmp_path / "shop" / "tasks.py"
+    file.write_text("from celery import Celery\nfrom celery_app import x\nfrom .celery import app\n")
+    subprocess.run(["bash", "-c", blocks(NAME, "sh")[0]], cwd=tmp_path, check=True)
+    assert file.read_text() == (
+        "from greentask.contrib.celery_style import Celery\nfrom celery_app import x\nfrom .celery import app\n"
+    )
+
+
 @pytest.mark.usefixtures("server")
 def test_celery_s_program_runs(folder: Path) -> None:
     run(folder, "called.py")

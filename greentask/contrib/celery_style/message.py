@@ -15,10 +15,11 @@ from .missing import refuse_option
 if TYPE_CHECKING:
     from .signature import Canvas
 
-__all__ = ["Message", "check_args", "make_message"]
+__all__ = ["Message", "check_args", "check_options", "make_message"]
 
 #: Accepted, for they ask for what is so in any case: nobody stores results, and the client connects anew by itself.
 _HARMLESS = frozenset({"ignore_result", "add_to_parent", "retry", "retry_policy"})
+_CARRIED = frozenset({"task_id", "expires", "link", "countdown", "eta"})
 
 
 @dataclass(frozen=True)
@@ -54,26 +55,32 @@ def make_message(
     *,
     packed: bool = True,
 ) -> Message:
-    """Check the options of one call. Raises ``NotCarriedOver`` naming one that greentask has not."""
-    given = {name: value for name, value in options.items() if value is not None and name not in _HARMLESS}
-    if given.get("serializer") == "json":
-        del given["serializer"]
-    id = given.pop("task_id", None) or str(uuid.uuid4())
-    link = given.pop("link", ())
-    expires, countdown, eta = (given.pop(name, None) for name in ("expires", "countdown", "eta"))
-    for name in given:
-        raise refuse_option(task, name, call=True)
+    """The message for one call with these options. Raises as ``check_options`` does."""
+    given = check_options(task, options)
+    link, expires = given.get("link", ()), given.get("expires")
     return Message(
         task,
         check_args(task, args),
         dict(kwargs or {}),
-        id,
+        given.get("task_id") or str(uuid.uuid4()),
         None if expires is None else _moment(task, expires),
-        countdown or None,
-        eta,
+        given.get("countdown") or None,
+        given.get("eta"),
         tuple(link) if isinstance(link, (list, tuple)) else (link,),
         packed,
     )
+
+
+def check_options(task: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Those that do something. Raises ``NotCarriedOver`` naming one that greentask has not."""
+    given = {name: value for name, value in options.items() if value is not None and name not in _HARMLESS}
+    if given.get("serializer") == "json":
+        del given["serializer"]
+    for name in given.keys() - _CARRIED:
+        raise refuse_option(task, name, call=True)
+    if not isinstance(given.get("task_id", ""), str):
+        raise TypeError(f"task_id= of task {task!r} is a text, not {given['task_id']!r:.80}")
+    return given
 
 
 def check_args(task: str, args: Iterable[Any] | None) -> tuple[Any, ...]:

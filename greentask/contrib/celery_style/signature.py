@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .exceptions import NotCarriedOver
-from .message import Message, check_args, make_message
+from .message import Message, check_args, check_options, make_message
 from .result import AsyncResult, EagerResult, GroupResult
 from .transport import Eager, Transport
 
@@ -136,7 +136,7 @@ class Signature(Canvas):
 
     def set(self, immutable: bool | None = None, **options: Any) -> Signature:
         """Give it more options. Raises ``NotCarriedOver`` for one that greentask has not."""
-        make_message(self.task, (), None, options)
+        check_options(self.task, options)
         self.options.update(options)
         self.immutable = self.immutable if immutable is None else immutable
         return self

@@ -94,9 +94,11 @@ def test_a_countdown_of_nothing_is_none() -> None:
     assert tasks.add.apply((1, 2), countdown=0).get() == 3
 
 
-def test_an_expiry_must_be_clear() -> None:
+def test_what_an_option_is_must_be_clear() -> None:
     with pytest.raises(ValueError, match="has no timezone"):
         tasks.add.apply_async((1, 2), expires=datetime.now())
+    with pytest.raises(TypeError, match=r"task_id= of task .* is a text, not 5"):
+        tasks.add.apply_async((1, 2), task_id=5)
     with pytest.raises(TypeError, match="in seconds, or a datetime, not 'soon'"):
         tasks.add.apply_async((1, 2), expires="soon")
 
