@@ -533,10 +533,11 @@ while True:
 
 
 @BOTH
-@pytest.mark.parametrize("count", [3, pytest.param(99, marks=pytest.mark.slow)])
-def test_o7_ctrl_c_at_any_moment_ends_it_quickly(server: RunningServer, patched: bool, count: int) -> None:
-    for _ in range(count // 3):
-        with starting(CALL_ON, [[server.address, str(random.random())] for _ in range(3)], patched=patched) as started:
+@pytest.mark.parametrize(("rounds", "each"), [(1, 3), pytest.param(20, 5, marks=pytest.mark.slow)])
+def test_o7_ctrl_c_at_any_moment_ends_it_quickly(server: RunningServer, patched: bool, rounds: int, each: int) -> None:
+    for _ in range(rounds):
+        arguments = [[server.address, str(random.random())] for _ in range(each)]
+        with starting(CALL_ON, arguments, patched=patched) as started:
             for program in started:
                 assert program.stdout is not None
                 assert program.stdout.readline() == "ready\n"
