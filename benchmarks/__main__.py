@@ -3,8 +3,8 @@
 import importlib
 import sys
 
-NAMES = ("client", "gunicorn", "pings", "pool", "server")
-WITH_PARTS = ("server",)
+NAMES = ("client", "gunicorn", "pings", "pool", "queue", "server")
+WITH_PARTS = ("queue", "server")
 
 
 def main() -> None:

@@ -1,9 +1,15 @@
 """What a part comes to: figures, each with its goal."""
 
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Figure"]
+from rich.console import Console
+
+from benchmarks.common import tell
+
+__all__ = ["Figure", "run_parts"]
 
 
 @dataclass(frozen=True)
@@ -33,3 +39,21 @@ class Figure:
         """For the file."""
         told = {"value": round(self.value, 4), "unit": self.unit, "most": self.most, "least": self.least}
         return {key: value for key, value in told.items() if value not in (None, "")}
+
+
+def run_parts(
+    benchmark: str, title: str, parts: Mapping[str, Callable[[], list[Figure]]], names: Sequence[str]
+) -> None:
+    """Measure the parts of these names, or all; tell and keep the figures. Exits with 1 where a goal is missed."""
+    unknown = set(names) - parts.keys()
+    if unknown:
+        sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    measured: dict[str, list[Figure]] = {}
+    for name in names or parts:
+        Console(stderr=True).print(f"{name} …", highlight=False)
+        measured[name] = parts[name]()
+    rows = [[name, *figure.row()] for name, figures in measured.items() for figure in figures]
+    told = {name: {figure.name: figure.as_json() for figure in figures} for name, figures in measured.items()}
+    tell(benchmark, title, ["part", "figure", "value", "goal", ""], rows, told)
+    if any(not figure.is_reached for figures in measured.values() for figure in figures):
+        sys.exit(1)

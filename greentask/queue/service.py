@@ -91,13 +91,13 @@ class TaskQueue:
         server, options = self._server, call.enqueue
         assert server is not None
         assert options is not None
-        task = server.tasks.get(call.function)
+        task = server.tasks.find(call.function)
         if call.batch is not None:
-            messages = run_in_turns(_messages(task.binder, call.function, call.batch, options))
+            messages = run_in_turns(_messages(task.binder, task.name, call.batch, options))
         else:
             if not (task.process and len(text) > LARGE):  # of such a line the arguments were left out
                 task.binder.bind(call.args)
-            messages = [_message(call.function, text, options)]
+            messages = [_message(task.name, text, options)]
 
         def kept(future: Future[list[str]]) -> None:
             error = future.exception()
