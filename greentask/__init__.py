@@ -46,7 +46,7 @@ from .errors import (
 from .tasks.context import RunningTask, current
 from .tasks.middleware import CallInfo, Middleware
 from .tasks.registry import Tasks
-from .tasks.remote import TaskFuture, provide_default_caller
+from .tasks.remote import Receipt, TaskFuture, provide_default_caller
 from .tasks.resources import Resource, resource
 from .tasks.retries import Backoff, Retry
 from .tasks.task import Task, task
@@ -87,6 +87,7 @@ __all__ = [
     "PoolBroken",
     "QueueError",
     "QueueFull",
+    "Receipt",
     "Resource",
     "Retry",
     "RunningTask",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LineTooLong, out_of_time
 from ..hub.files import Renewed, TLSFiles, read_secrets
 from ..tasks.context import current
-from ..tasks.remote import ProgressCallback, TaskFuture
+from ..tasks.remote import ProgressCallback, Receipt, TaskFuture
 from ..tasks.task import DEFAULT_WINDOW, Task, known_length, merge_arguments, zip_arguments
 from ..wire.address import parse_addresses
+from ..wire.enqueue import Enqueue, EnqueueOptions
 from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, More, encode_call, encode_more
 from ..wire.proof import Secrets
 from ..wire.text import DEFAULT_MAX_LINE
@@ -25,12 +27,16 @@ from .batching import Batching, one_by_one
 from .carrier import Carrier, Receiver, carrier_of
 from .chain import SubmittedFuture
 from .core import Core
+from .enqueueing import chunks
 from .link import LinkOptions
 from .mapping import Start, map_calls
+from .receipt import ClientReceipt
 from .receivers import Ended, EventReceiver, Item, Progress, WaitingGreenlet
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+    from typing_extensions import Unpack
 
     from .executor import TaskExecutor
 
@@ -101,6 +107,7 @@ class Client:
         self._timeout = _check_timeout(timeout)
         self._progress: ProgressCallback | bool | None = None
         self._idempotent = False
+        self._durable: Enqueue | None = None
         for name, seconds in (("dead_after", dead_after), ("idle_after", idle_after)):
             if not 0 < seconds < math.inf:
                 raise ValueError(f"{name} is in seconds above 0, not {seconds!r}")
@@ -135,6 +142,7 @@ class Client:
         timeout: float | None = None,
         progress: ProgressCallback | bool | None = None,
         idempotent: bool | None = None,
+        **durable: Unpack[EnqueueOptions],
     ) -> Client:
         """This client (and its connections), with a timeout in seconds or a progress callback for its calls.
 
@@ -144,13 +152,19 @@ class Client:
         ``progress`` gets ``{"done": …, "total": …, "note": …}``: with ``call`` in the caller's greenlet or thread, with
         ``submit`` in the thread of the I/O, where it must be quick and must not block.
 
+        What is to be enqueued has further options: ``delay`` in seconds or ``at`` as a Unix time, ``priority`` from -10
+        to 10, a ``key`` under which it is enqueued once, ``retries`` in place of what the task says, and ``ttl``, the
+        seconds within which it must have begun.
+
         >>> client.using(timeout=5).call("add", 1, 2)         # doctest: +SKIP
+        >>> client.using(delay=60, key="order 5").enqueue("send_mail", to="b@example.org")    # doctest: +SKIP
         """
         other = Client.__new__(Client)
         other.addresses = self.addresses
         other._timeout = self._timeout if timeout is None else _check_timeout(timeout)
         other._progress = self._progress if progress is None else progress
         other._idempotent = self._idempotent if idempotent is None else idempotent
+        other._durable = replace(self._durable or Enqueue(), **durable) if durable else self._durable
         other._core = self._core
         return other
 
@@ -202,6 +216,27 @@ class Client:
         Closing the iterator cancels the task.
         """
         return self.stream_args(_name(function), _arguments(function, args, kwargs), window=window)
+
+    def enqueue(self, function: Target, /, *args: Any, **kwargs: Any) -> Receipt[Any]:
+        """Have a server with a queue keep a task, and run it later; returns when it is on disk.
+
+        It runs at least once, whatever dies meanwhile. Raises ``QueueFull`` where there is no room, ``UnknownTask`` and
+        ``InvalidArguments`` as ``call`` does; after ``ConnectionLost`` with ``sent`` it may have been kept. With a
+        ``key`` it is then sent again by itself.
+        """
+        return self.enqueue_args(_name(function), _arguments(function, args, kwargs))
+
+    def enqueue_many(self, function: Target, items: Iterable[Args], /) -> list[Receipt[Any]]:
+        """As ``enqueue``, for many: each item is one call's arguments, a dict by name or a sequence by position.
+
+        A thousand of them are one transaction, and much quicker than one by one. Where it raises, those of earlier
+        thousands have been kept.
+        """
+        return self.enqueue_many_args(_name(function), items)
+
+    def receipt(self, id: str) -> Receipt[Any]:
+        """The receipt of a task that was enqueued somewhere else."""
+        return ClientReceipt(self, id)
 
     def executor(self, *, window: int = DEFAULT_WINDOW) -> TaskExecutor:
         """A ``concurrent.futures.Executor`` of this client: what is submitted runs on the server.
@@ -301,7 +336,51 @@ class Client:
         call = Call(function, args, self._core.next_id(), self._time_left(timeout), stream=window)
         return self._stream(call, window)
 
+    def enqueue_args(self, function: str, args: Args, *, timeout: float | None = None) -> Receipt[Any]:
+        """``enqueue``, with the arguments as the wire has them: a dict by name, or a list by position."""
+        durable = self._durable or Enqueue()
+        call = Call(function, args, self._core.next_id(), self._time_left(timeout), enqueue=durable)
+        kept = self._wait(self._submit(call, None, idempotent=self._idempotent or durable.key is not None))
+        return ClientReceipt(self._plain(), kept["task"])
+
+    def enqueue_many_args(
+        self, function: str, items: Iterable[Args], *, timeout: float | None = None
+    ) -> list[Receipt[Any]]:
+        """``enqueue_many``, each item being one call's arguments as the wire has them."""
+        durable = self._durable or Enqueue()
+        if durable.key is not None:
+            raise TypeError("a key is one task's: enqueue those that have one by themselves")
+        plain = self._plain()
+        return [
+            ClientReceipt(plain, task)
+            for part in chunks(items)
+            for task in self._enqueue_part(function, part, durable, timeout)
+        ]
+
+    def _enqueue_part(self, function: str, part: list[Args], durable: Enqueue, timeout: float | None) -> list[str]:
+        """Enqueue these in one line, or in more where they are too long for one; their ids."""
+        call = Call(function, None, self._core.next_id(), self._time_left(timeout), batch=[*part], enqueue=durable)
+        try:
+            future = self._submit(call, None)
+        except LineTooLong:
+            if len(part) == 1:
+                raise
+            half = len(part) // 2
+            return [
+                task
+                for few in (part[:half], part[half:])
+                for task in self._enqueue_part(function, few, durable, timeout)
+            ]
+        tasks: list[str] = self._wait(future)["tasks"]
+        return tasks
+
     # ---- How
+
+    def _plain(self) -> Client:
+        """For calls about what was enqueued, which ask only, and so may be asked again."""
+        other = self.using(idempotent=True)
+        other._durable = None
+        return other
 
     def _time_left(self, timeout: float | None) -> float | None:
         """Seconds that a call has, which is made now."""
@@ -313,7 +392,9 @@ class Client:
             timeout = left
         return timeout
 
-    def _start(self, carrier: Carrier, call: Call, receiver: Receiver) -> None:
+    def _start(self, carrier: Carrier, call: Call, receiver: Receiver, *, idempotent: bool = False) -> None:
+        if self._durable is not None and call.enqueue is None:
+            raise TypeError("delay, at, priority, key, retries and ttl are for what is enqueued: use enqueue")
         data = encode_call(call)
         if len(data) > self._core.max_line:
             raise LineTooLong(
@@ -321,13 +402,13 @@ class Client:
                 "send less at once, or raise max_line here and on the server"
             )
         assert isinstance(call.id, int)
-        carrier.home.run(carrier.start, call.id, data, receiver, call.timeout, self._idempotent)
+        carrier.home.run(carrier.start, call.id, data, receiver, call.timeout, idempotent or self._idempotent)
 
-    def _submit(self, call: Call, progress: ProgressCallback | None) -> SubmittedFuture:
+    def _submit(self, call: Call, progress: ProgressCallback | None, *, idempotent: bool = False) -> SubmittedFuture:
         carrier = carrier_of(self._core.router)
         assert isinstance(call.id, int)
         future = SubmittedFuture(carrier, self.submit, call.id, progress)
-        self._start(carrier, call, future)
+        self._start(carrier, call, future, idempotent=idempotent)
         return future
 
     def _try_submit(

@@ -92,6 +92,7 @@ class Consumer:
         self._idle = Event()
         self._idle.set()
         self._timer: Any = None
+        self.reports: dict[str, bytes] = {}  # the newest one of each attempt that has told any
         self.counts = {"done": 0, "failed": 0, "retried": 0, "lost": 0, "released": 0}
 
     def start(self) -> None:
@@ -180,6 +181,7 @@ class Consumer:
     def settle(self, attempt: Attempt, ending: Ending) -> None:
         """An attempt has ended."""
         attempt.place.ended(attempt)
+        self.reports.pop(attempt.delivery.id, None)
         self.counts[_COUNTED[ending.how]] += 1
         self.source.settle(attempt.delivery, ending)
         if not any(place.attempts for place in self.places):
@@ -262,6 +264,7 @@ class Attempt:
             self._fail({**refusal(error), "retry": self._task.policy.wants_retry(error)})
 
     def progress(self, report: bytes) -> None:
+        self._consumer.reports[self.delivery.id] = report
         self._consumer.progress(self.delivery.id, report)
 
     def item(self, item: bytes) -> None:

@@ -172,6 +172,9 @@ class TaskQueue:
         if not waiters:
             self._waiting.pop(waiting.id, None)
 
+    def _newest_report(self, id: str) -> bytes | None:
+        return None if self._consumer is None else self._consumer.reports.get(id)
+
     def _report(self, id: str, report: bytes) -> None:
         for waiting in self._waiting.get(id, ()):
             waiting.report(report)
@@ -243,7 +246,7 @@ class _Waiting:
         """Tell what is known."""
         answer = self._take()
         if answer is not None:
-            answer.done(_told(found))
+            answer.done(_told(found, self._service._newest_report(found.id)))
 
     def report(self, report: bytes) -> None:
         """Tell how far it is."""
@@ -330,7 +333,7 @@ def _as_call_error(error: BaseException) -> CallError:
     return error if isinstance(error, CallError) else QueueError(f"the queue can't do it: {error}")
 
 
-def _told(found: Found) -> bytes:
+def _told(found: Found, report: bytes | None) -> bytes:
     """What ``greentask.result`` answers."""
     head = b'{"task":"%b","name":%b,"state":"%b","attempts":%d' % (
         found.id.encode(),
@@ -347,6 +350,8 @@ def _told(found: Found) -> bytes:
     if found.state == "expired":
         late = DeadlineExceeded("it had not begun when its ttl was over", started=False)
         return head + b',"error":%b}' % dumps(refusal(late))
+    if found.state == "running" and report is not None:
+        return head + b',"progress":%b}' % report
     return head + b"}"
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..wire.enqueue import EnqueueOptions
     from .task import Task
 
-__all__ = ["Caller", "ProgressCallback", "TaskFuture", "default_caller", "provide_default_caller"]
+__all__ = ["Caller", "ProgressCallback", "Receipt", "TaskFuture", "default_caller", "provide_default_caller"]
 
 R = TypeVar("R")
 
@@ -33,11 +36,58 @@ class TaskFuture(Future[R], ABC):
         """
 
 
+class Receipt(ABC, Generic[R]):
+    """What one gets for a task that was enqueued: it is on disk, and runs, whatever dies meanwhile.
+
+    ``id`` is all that it takes to ask for the task from elsewhere: ``client.receipt(id)``.
+
+    >>> receipt = send_mail.enqueue(to="b@example.org")       # doctest: +SKIP
+    >>> receipt.result(timeout=60)                            # doctest: +SKIP
+    'sent'
+    """
+
+    id: str
+
+    @abstractmethod
+    def result(self, timeout: float | None = None, *, progress: ProgressCallback | bool | None = None) -> R:
+        """Wait for the result; it is told when it is there, and nobody asks again and again.
+
+        ``timeout`` is in seconds, or the client's. ``progress`` is called with reports, or draws a bar (True).
+        Raises what the last attempt raised; ``Cancelled`` for one that was revoked; ``DeadlineExceeded`` where the time
+        is over, or where the task had not begun within its ttl; ``QueueError`` where it is not known (any more). A
+        server that is lost while one waits is asked again when it is back.
+        """
+
+    @property
+    @abstractmethod
+    def state(self) -> str:
+        """scheduled, waiting, running, done, failed, revoked or expired: asks the server."""
+
+    @property
+    @abstractmethod
+    def progress(self) -> dict[str, Any] | None:
+        """The newest report of the attempt that runs, if there is one; asks the server."""
+
+    @abstractmethod
+    def revoke(self) -> bool:
+        """Have it not begin; False where it has, or has ended."""
+
+
 class Caller(Protocol):
     """Runs functions somewhere else, by name. ``greentask.Client`` is one."""
 
-    def using(self, *, idempotent: bool | None = None) -> Caller:
-        """The same one, for calls that may (or may not) be sent again where they may have run."""
+    def using(self, *, idempotent: bool | None = None, **durable: Unpack[EnqueueOptions]) -> Caller:
+        """The same one, for calls that may (or may not) be sent again where they may have run, or durable ones."""
+
+    def enqueue_args(
+        self, function: str, args: dict[str, Any] | list[Any], *, timeout: float | None = None
+    ) -> Receipt[Any]:
+        """Enqueue one task."""
+
+    def enqueue_many_args(
+        self, function: str, items: Iterable[dict[str, Any] | list[Any]], *, timeout: float | None = None
+    ) -> list[Receipt[Any]]:
+        """Enqueue a task for each item."""
 
     def submit_args(
         self,

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from ..errors import ConfigurationError
 from .binding import Binder
 from .importing import find_target, is_importable, target_of
-from .remote import Caller, ProgressCallback, TaskFuture, default_caller
+from .remote import Caller, ProgressCallback, Receipt, TaskFuture, default_caller
 from .resources import Resource
 from .retries import Backoff, Exceptions, RetryPolicy, make_policy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ..wire.enqueue import EnqueueOptions
     from .options import TaskOptions
 
 __all__ = ["DEFAULT_GROUP", "DEFAULT_WINDOW", "RemoteFunction", "Task", "task"]
@@ -168,6 +169,14 @@ class Task(Generic[P, R]):
         """The items of a generator task, one by one, as the default client's server makes them."""
         return RemoteFunction(self).stream(*args, **kwargs)
 
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Receipt[R]:
+        """Have the default client's server keep it, and run it later; returns when it is on disk."""
+        return RemoteFunction(self).enqueue(*args, **kwargs)
+
+    def enqueue_many(self, items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]]) -> list[Receipt[R]]:
+        """As ``enqueue``, for many: each item is one call's arguments, a dict of keywords or a sequence."""
+        return RemoteFunction(self).enqueue_many(items)
+
     def using(
         self,
         client: Caller | None = None,
@@ -175,14 +184,16 @@ class Task(Generic[P, R]):
         timeout: float | None = None,
         progress: ProgressCallback | bool | None = None,
         idempotent: bool = False,
+        **durable: Unpack[EnqueueOptions],
     ) -> RemoteFunction[P, R]:
         """The same calls on another client, with a timeout in seconds, or with progress reports.
 
-        ``idempotent`` ones do no harm when they run twice, and may be sent again (see ``Client.using``).
+        ``idempotent`` ones do no harm when they run twice, and may be sent again (see ``Client.using``). What is to be
+        enqueued has further options: ``delay``, ``at``, ``priority``, ``key``, ``retries`` and ``ttl``.
 
         >>> send_mail.using(timeout=5).call(to="b@example.org")   # doctest: +SKIP
         """
-        return RemoteFunction(self, client, timeout=timeout, progress=progress, idempotent=idempotent)
+        return RemoteFunction(self, client, timeout=timeout, progress=progress, idempotent=idempotent, **durable)
 
 
 class RemoteFunction(Generic[P, R]):
@@ -196,17 +207,21 @@ class RemoteFunction(Generic[P, R]):
         timeout: float | None = None,
         progress: ProgressCallback | bool | None = None,
         idempotent: bool = False,
+        **durable: Unpack[EnqueueOptions],
     ) -> None:
         self.task = task
         self._client = client
         self._timeout = timeout
         self._progress = progress
         self._idempotent = idempotent
+        self._durable = durable
 
     @property
     def client(self) -> Caller:
         """The client that carries the calls."""
         client = default_caller() if self._client is None else self._client
+        if self._durable:
+            return client.using(idempotent=self._idempotent or None, **self._durable)
         return client.using(idempotent=True) if self._idempotent else client
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -267,6 +282,15 @@ class RemoteFunction(Generic[P, R]):
             progress=self._progress if progress is None else progress,
             total=total,
         )
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Receipt[R]:
+        """Have the server keep it, and run it later; returns when it is on disk."""
+        return self.client.enqueue_args(self.task.name, self._args(args, kwargs), timeout=self._timeout)
+
+    def enqueue_many(self, items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]]) -> list[Receipt[R]]:
+        """As ``enqueue``, for many: each item is one call's arguments."""
+        calls = (item if isinstance(item, dict) else list(item) for item in items)
+        return self.client.enqueue_many_args(self.task.name, calls, timeout=self._timeout)
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         """The items of a generator task, one by one."""

@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from ..client.carrier import carried_by
 from ..pool.coroutines import close_loop
 from .calls import Calls, RecordedCall
-from .inplace import InPlace, KeepCause
+from .durable import InPlaceQueue, Kept
+from .inplace import KeepCause
 from .known import App, Known
 from .server import LocalServer, ServerCalls
 from .watching import Watching
@@ -42,13 +43,14 @@ def eager(*apps: App) -> Iterator[Calls]:
     What is between a caller and a task on a server is there all the same: arguments and results go through JSON,
     arguments are bound to the signature, errors come back as the wire brings them (with the task's own traceback as
     their cause), deadlines, progress, streams and ``greentask.current()`` are as there, and so is middleware of calls
-    and tasks. What ``process=True`` tasks would have to themselves, they don't have here.
+    and tasks. What ``process=True`` tasks would have to themselves, they don't have here. Durable tasks have run when
+    they are enqueued, whatever their delay, attempt after attempt without a pause.
     Raises ``ConfigurationError`` for APPs that can't be served.
     """
     known = Known(apps, [KeepCause()])
-    calls = Calls(known.task)
+    calls, kept = Calls(known.task), Kept()
     try:
-        with carried_by(lambda router: Watching(calls, InPlace(known))):
+        with carried_by(lambda router: Watching(calls, InPlaceQueue(kept, known))):
             yield calls
     finally:
         close_loop()

@@ -31,7 +31,7 @@ from .callers_home import CallersHome
 from .known import Known
 from .limit import time_limit
 
-__all__ = ["InPlace", "KeepCause"]
+__all__ = ["Answer", "InPlace", "KeepCause"]
 
 _LIMITS = Limits()
 _CAUSE = "greentask.testing.cause"  # in a call's state
@@ -65,20 +65,23 @@ class InPlace:
     def start(self, id: int, data: bytes, receiver: Receiver, timeout: float | None, idempotent: bool = False) -> None:
         call = decode_request(data.rstrip(b"\n"))
         assert isinstance(call, Call)
+        self.run(id, call, Answer(receiver), timeout)
+
+    def run(self, id: int, call: Call, answer: Answer, timeout: float | None) -> None:
+        """Run a call; of a durable one, an attempt."""
         began = time.monotonic()
         try:
             task, hooks = self._known.find(call.function)
         except UnknownTask as error:
-            receiver.ended(None, error)
+            answer.refuse(error)
             return
         limits = [seconds for seconds in (timeout, task.timeout) if seconds is not None]
         deadline = began + min(limits) if limits else None
-        state: dict[str, Any] = {}
-        answer = _Answer(receiver, state)
+        state = answer.state
         watch = Watch(hooks, self._statistics, _LIMITS.check_result)
         watched = WatchedCall(watch, task, call, call.args, answer, None, None)
         report = (lambda progress: watched.progress(dumps(progress))) if call.progress else None
-        running = RunningTask(call.id, task.name, deadline, report)
+        running = RunningTask(call.id, task.name, deadline, report, call.attempt)
         where: Literal["process", "server"] = "process" if task.process else "server"
         info = CallInfo(task.name, call.id, None, None, where, task.group, began, state)
         try:
@@ -106,19 +109,19 @@ class InPlace:
             stream.cancel()
 
 
-class _Answer:
+class Answer:
     """The ``Listener`` of a call: reads what a client would read, and tells its receiver."""
 
-    def __init__(self, receiver: Receiver, state: dict[str, Any]) -> None:
+    def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._state = state
+        self.state: dict[str, Any] = {}
 
     def done(self, result: Body) -> None:
         self._receiver.ended(loads(whole(result)), None)
 
     def failed(self, error: bytes) -> None:
         raised = from_wire(loads(error))
-        cause = self._state.get(_CAUSE)
+        cause = self.state.get(_CAUSE)
         if cause is not None:
             raised.__cause__ = cause
         self._receiver.ended(None, raised)
@@ -139,7 +142,8 @@ def _run(
     def run() -> tuple[bool, bytes]:
         with time_limit(running.deadline):
             # A context of its own, as on a server: what the caller has in its own is not there.
-            return Context().run(execute, task, call.args, running, hooks=hooks, info=info)
+            durable = call.attempt is not None
+            return Context().run(execute, task, call.args, running, durable=durable, hooks=hooks, info=info)
 
     try:
         ended_well, body = _beside_event_loop(run) if _is_coroutine(task) else run()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
-__all__ = ["Enqueue", "decode_enqueue"]
+__all__ = ["Enqueue", "EnqueueOptions", "decode_enqueue"]
 
 #: The highest priority; the lowest one is as far below 0.
 MOST_PRIORITY = 10
@@ -48,6 +48,17 @@ class Enqueue:
     def to_json(self) -> dict[str, Any] | bool:
         """The member's value."""
         return {name: value for name, value in asdict(self).items() if value is not None and value != 0} or True
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """As ``Enqueue`` has them, for the types of those who hand them on."""
+
+    delay: float | None
+    at: float | None
+    priority: int
+    key: str | None
+    retries: int | None
+    ttl: float | None
 
 
 _NAMES = frozenset(Enqueue.__dataclass_fields__)

@@ -147,17 +147,23 @@ def test_a_program_of_the_documents_runs(tmp_path: Path, name: str, index: int) 
 
 
 def test_the_queues_document_runs(tmp_path: Path) -> None:
-    (command,) = blocks("docs/queue.md", "sh")
+    (serve,) = blocks("docs/queue.md", "sh")
     package = tmp_path / "app"
     package.mkdir()
     (package / "tasks.py").write_text(blocks("docs/queue.md", "python")[0], encoding="utf-8")
-    with program("-m", *command.split(), "-l", "127.0.0.1:0", cwd=tmp_path) as (line, _):
-        peer = connect(next(word for word in line.split() if word.startswith("tcp://")))
+    with program("-m", *serve.split(), "-l", "127.0.0.1:0", cwd=tmp_path) as (line, _):
+        server = next(word for word in line.split() if word.startswith("tcp://"))
+        peer = connect(server)
         kept = peer.ask({"function": "send_mail", "args": ["b@y"], "enqueue": True})["result"]["task"]
         assert peer.call("greentask.result", kept, True)["result"] == "b@y"
         waits = peer.ask({"function": "wait_for_payment", "args": [1001], "enqueue": True})["result"]["task"]
         assert peer.call("greentask.result", waits, 0.3)["state"] in ("running", "scheduled")
         peer.close()
+        enqueues = blocks("docs/queue.md", "python")[1].replace("127.0.0.1:12345", server)
+        done = subprocess.run(
+            [sys.executable, "-c", enqueues], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert (done.stdout.split(), done.stderr) == (["b@example.org", "done", "True", "1000", "paid"], "")
 
 
 def test_the_testing_document_runs(tmp_path: Path) -> None:

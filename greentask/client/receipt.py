@@ -1,0 +1,80 @@
+"""The receipt of a durable task: what its id and a client make of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import ConnectionLost, DeadlineExceeded, from_wire
+from ..hub.bell import Bell
+from ..tasks.remote import ProgressCallback, Receipt
+
+if TYPE_CHECKING:
+    from .client import Client
+
+__all__ = ["ClientReceipt"]
+
+R = TypeVar("R")
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between attempts at a server that is lost
+_LOST_FOR = 60.0  # seconds after which one who waits without a timeout is told so
+_LATE = 5.0  # seconds that the server's last word may take
+
+
+class ClientReceipt(Receipt[R]):
+    """The receipt that a client gives."""
+
+    def __init__(self, client: Client, id: str) -> None:
+        self.id = id
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"<Receipt {self.id}>"
+
+    def result(self, timeout: float | None = None, *, progress: ProgressCallback | bool | None = None) -> R:
+        timeout = self._client._time_left(timeout)
+        give_up = None if timeout is None else time.monotonic() + timeout
+        pause, lost_at = _SHORTEST_PAUSE, None
+        while True:
+            left = None if give_up is None else max(0.0, give_up - time.monotonic())
+            try:
+                found = self._ask("greentask.result", left, progress, wait=True if left is None else left)
+                break
+            except ConnectionLost:
+                now = time.monotonic()
+                lost_at = now if lost_at is None or pause == _SHORTEST_PAUSE else lost_at
+                if now + pause > (lost_at + _LOST_FOR if give_up is None else give_up):
+                    raise
+                Bell().wait(pause)
+                pause = min(_LONGEST_PAUSE, pause * 2)
+        if "error" in found:
+            raise from_wire(found["error"])
+        if "result" not in found:
+            raise DeadlineExceeded(
+                f"the task {self.id} ({found['name']}) is {found['state']} after {timeout:g} s",
+                started=found["state"] == "running",
+            )
+        result: R = found["result"]
+        return result
+
+    @property
+    def state(self) -> str:
+        return str(self._ask("greentask.result")["state"])
+
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        report: dict[str, Any] | None = self._ask("greentask.result").get("progress")
+        return report
+
+    def revoke(self) -> bool:
+        return bool(self._ask("greentask.revoke"))
+
+    def _ask(
+        self,
+        function: str,
+        left: float | None = None,
+        progress: ProgressCallback | bool | None = None,
+        **more: Any,
+    ) -> Any:
+        timeout = None if left is None else left + _LATE
+        return self._client.call_args(function, {"task": self.id, **more}, timeout=timeout, progress=progress)

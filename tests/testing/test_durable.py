@@ -1,0 +1,61 @@
+"""Durable tasks that run in place."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from greentask import Client, InvalidArguments, QueueError
+from greentask.testing import Calls, eager
+from support import durable_tasks as tasks
+
+
+@pytest.fixture(autouse=True)
+def calls() -> Iterator[Calls]:
+    with eager("support.durable_tasks") as calls:
+        yield calls
+
+
+def test_what_is_enqueued_has_run(calls: Calls) -> None:
+    receipt = tasks.add.enqueue(1, b=2)
+    assert (receipt.result(), receipt.state, receipt.revoke()) == (3, "done", False)
+    [call, *_] = calls.calls_to(tasks.add)
+    assert call.kwargs == {"a": 1, "b": 2}
+    assert [one.result(5) for one in tasks.add_in_process.enqueue_many([[1], {"a": 2}])] == [2, 3]
+
+
+def test_it_knows_its_receipt_and_attempts() -> None:
+    receipt = tasks.me.enqueue()
+    assert receipt.result() == [receipt.id, "me", 1]
+    assert tasks.fail.enqueue(until=3).result() == 3
+    failed = tasks.fail.enqueue()
+    assert failed.state == "failed"
+    with pytest.raises(ValueError, match="attempt 3"):
+        failed.result()
+    assert tasks.again.using(delay=3600).enqueue(5).result() == 6
+    with pytest.raises(KeyError):
+        tasks.fail.enqueue("KeyError").result()
+
+
+def test_a_key_is_one_task() -> None:
+    keyed = tasks.add.using(key="order 1")
+    assert keyed.enqueue(1).id == keyed.enqueue(2).id
+    assert keyed.enqueue(3).result() == 2
+
+
+def test_what_cannot_be_kept_is_refused() -> None:
+    with pytest.raises(InvalidArguments):
+        tasks.add.enqueue()  # type: ignore[call-arg]
+    with pytest.raises(QueueError, match="nothing"):
+        Client("127.0.0.1:1").receipt("nothing").result()
+
+
+def test_a_test_may_break_it(calls: Calls) -> None:
+    calls.refuse(tasks.add, error=QueueError("full"))
+    with pytest.raises(QueueError, match="full"):
+        tasks.add.enqueue(1)
+    assert tasks.add.enqueue(1).result() == 2
+
+
+def test_plain_calls_are_as_before() -> None:
+    assert tasks.me.call()[1:] == ["me", None]
+    assert tasks.add.call(1) == 2
