@@ -18,6 +18,7 @@ from gunicorn.config import Config
 from greentask import Client, ConfigurationError
 from greentask.contrib import gunicorn
 from greentask.contrib.gunicorn import TaskServer
+from support.documents import blocks
 from support.parts import require
 from support.waiting import wait_until
 
@@ -211,6 +212,17 @@ def test_a_reload_that_takes_too_long_is_left_alone(arbiter: SimpleNamespace, ca
     assert "did not reload within 0.5 s" in caplog.text
     running().send_signal(signal.SIGCONT)
     assert call("version") == "first"
+
+
+def test_the_document_s_configuration_has_the_hooks(arbiter: SimpleNamespace) -> None:
+    configuration, own_hook = blocks("docs/gunicorn.md", "python")
+    names: dict[str, Any] = {}
+    exec(configuration, names)
+    settings = Config().settings
+    for hook in ("on_starting", "on_reload", "on_exit"):
+        assert settings[hook].get().__name__ == names[hook].__name__
+    exec(own_hook, names)
+    names["on_exit"](arbiter)  # of nothing that has started
 
 
 def test_the_hooks_bring_no_hub_into_gunicorn_s_master() -> None:
