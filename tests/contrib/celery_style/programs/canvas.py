@@ -17,7 +17,7 @@ broken = chain(add.s(1, 1), fail.s(), add.s(1)).apply_async()
 try:
     broken.get(timeout=20)
 except ValueError as error:
-    print("chain:", error, broken.parent.state, broken.parent.parent.state)
+    print("chain:", error, broken.state, broken.parent.state, broken.parent.parent.state)
 
 half = group(add.s(1, 1), fail.s(2)).apply_async()
 try:
@@ -33,6 +33,7 @@ except ChordError:
 except ValueError as error:
     print("chord:", error)
 
+print(group(add.s(1, 1), group(add.s(2, 2), add.s(3, 3)))().get(timeout=20), group()().get(timeout=20))
 print(chain(group(add.s(1, 1), add.s(2, 2)), collect.s("more"))().get(timeout=20))
 print(chain(add.s(1, 1), group(add.s(1), add.s(2)), total.s())().get(timeout=20))
 print(group(chain(add.s(1, 1), add.s(1)), add.s(5, 5))().get(timeout=20))
