@@ -5,12 +5,12 @@ That keeps ``greentask call`` quick, and lets ``serve`` patch the standard libra
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
 from .._version import __version__
+from .groups import LazyGroup
 
 __all__ = ["main"]
 
@@ -23,31 +23,18 @@ _COMMANDS = {
     "reload": "Let a server load its code anew.",
     "stop": "Let a server end when its calls are answered.",
     "call": "Run a task on a server and print its result.",
+    "queue": "See and change durable tasks.",
     "tasks": "List what a server offers.",
     "demo": "Send a thousand mails, and see that the service stays quick.",
 }
 
-
-class _Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f".{cmd_name}", __package__)
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):  # without importing them
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="greentask")
-def _group() -> None:
-    """A task server for synchronous Python: hand heavy work over, and stay quick."""
+_group = LazyGroup(
+    package=__package__,
+    commands={name: (f"{name}:command", about) for name, about in _COMMANDS.items()},
+    help="A task server for synchronous Python: hand heavy work over, and stay quick.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+click.version_option(__version__, prog_name="greentask")(_group)
 
 
 def main() -> None:

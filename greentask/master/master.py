@@ -97,6 +97,7 @@ class Master:
                 "reopen": self.reopen,
                 "dump": self.dump,
                 "restart": self.restart,
+                "queue": self.queue,
             }
         )
         self._fronts: dict[int, Front] = {}  # those that serve, by number
@@ -304,6 +305,11 @@ class Master:
         }
         status["listen"] = self.addresses
         return status
+
+    def queue(self) -> dict[str, Any]:
+        """Where the durable tasks are, for those who may have the file themselves; ``uptime`` tells who this is."""
+        uptime = time.monotonic() - self._started_at
+        return {"file": self._config.queue, "uptime": uptime, "listen": self.addresses}
 
     # ---- The fronts
 

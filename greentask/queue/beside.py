@@ -36,6 +36,9 @@ class Beside:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise ConfigurationError(f"queue {path!r}: {self.path!r} can't be written ({error.strerror})") from None
+        if os.geteuid() == 0 and os.path.exists(path):  # whoever has the file must be able to write this one, too
+            owner = os.stat(path)
+            os.fchown(self._fd, owner.st_uid, owner.st_gid)
         self._pid = os.getpid()
         #: Readable when somebody has knocked, we included.
         self.knocks = _watch(self.path)

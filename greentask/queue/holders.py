@@ -18,7 +18,7 @@ from ..wire.json import dumps
 from .beside import Beside
 from .store import Store
 
-__all__ = ["Holders", "pause_after_loss"]
+__all__ = ["Holders", "is_anybody_here", "pause_after_loss"]
 
 #: Seconds between two looks at the others, and between two beats.
 TICK = 1.0
@@ -93,7 +93,7 @@ class Holders:
 
     def is_anybody_here(self) -> bool:
         """Whether another server has the file."""
-        return any(self._beside.is_held(id) for (id,) in self._store.db.execute("SELECT id FROM holder"))
+        return is_anybody_here(self._store, self._beside)
 
     def overdue(self) -> list[tuple[int, int]]:
         """Those that are dead or silent, with the beat that was seen last. To be asked about once a tick."""
@@ -138,6 +138,11 @@ class Holders:
                 store.put_back(id, failures, losses + 1, pause_after_loss(losses + 1))
         self.taken_back += len(rows) * count
         return len(rows)
+
+
+def is_anybody_here(store: Store, beside: Beside) -> bool:
+    """Whether another process than this one, a server, has the file."""
+    return any(beside.is_held(id) for (id,) in store.db.execute("SELECT id FROM holder"))
 
 
 def pause_after_loss(losses: int) -> float:

@@ -8,7 +8,7 @@ from .ids import id_text, parse_id
 from .interface import Found, State
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
-__all__ = ["count", "find", "find_ended", "purge", "retry", "revoke"]
+__all__ = ["dead", "find", "find_ended", "purge", "retry", "revoke", "state_of"]
 
 _FINAL: dict[int, State] = {DONE: "done", FAILED: "failed", REVOKED: "revoked", EXPIRED: "expired"}
 
@@ -25,12 +25,17 @@ def find(store: Store, text: str) -> Found | None:
         return None
     lane, rank, state, enqueued, ended, attempts, body = row
     name = store.name(lane)
-    if state == OPEN:
-        now, attempts = _open_state(store, id, lane, rank)
-        return Found(text, name, now, enqueued, attempts=attempts)
+    now, attempts = state_of(store, id, lane, rank, state, attempts)
     result = body if state == DONE else None
     error = _last_error(store, id) if state == FAILED else None
-    return Found(text, name, _FINAL[state], enqueued, ended, attempts or 0, result, error)
+    return Found(text, name, now, enqueued, ended, attempts, result, error)
+
+
+def state_of(store: Store, id: int, lane: int, rank: int, state: int, attempts: int | None) -> tuple[State, int]:
+    """The state of a task's row, and how many attempts have begun."""
+    if state == OPEN:
+        return _open_state(store, id, lane, rank)
+    return _FINAL[state], attempts or 0
 
 
 def find_ended(store: Store, ids: list[str]) -> list[Found]:
@@ -90,9 +95,9 @@ def retry(store: Store, text: str) -> bool:
 
 
 def purge(store: Store, text: str) -> bool:
-    """Forget a dead letter, within a transaction."""
+    """Forget a task that has ended, within a transaction."""
     id = parse_id(text)
-    row = store.db.execute("SELECT key FROM task WHERE id = ? AND state = ?", (id, FAILED)).fetchone()
+    row = store.db.execute("SELECT key FROM task WHERE id = ? AND state <> ?", (id, OPEN)).fetchone()
     if row is None or id is None:
         return False
     store.erase([(id, row[0])])
@@ -119,18 +124,3 @@ def dead(store: Store, limit: int, after: str | None = None) -> list[dict[str, A
             }
         )
     return letters
-
-
-def count(store: Store) -> dict[str, Any]:
-    """How many tasks wait, run, and have failed; takes time that grows with their number."""
-    one = {
-        name: store.db.execute(f"SELECT count(*) FROM {source}").fetchone()[0]
-        for name, source in (
-            ("waiting", "ready"),
-            ("scheduled", "later"),
-            ("running", "running"),
-            ("failed", "task WHERE state = 2"),
-        )
-    }
-    lanes = store.db.execute("SELECT lane, count(*) FROM ready GROUP BY lane").fetchall()
-    return {**one, "tasks": {store.name(lane): waiting for lane, waiting in lanes}}

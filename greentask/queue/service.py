@@ -27,6 +27,7 @@ from ..wire.enqueue import Enqueue
 from ..wire.json import dumps, loads
 from ..wire.message import Args, Call
 from ..wire.steps import LARGE
+from .asked import answer_with, as_call_error, manage
 from .consumer import Consumer
 from .interface import FINAL, Found, Message
 from .limits import DEFAULT_GREENLETS, DEFAULT_LEASE, DEFAULT_RESULT_TTL
@@ -102,7 +103,7 @@ class TaskQueue:
         def kept(future: Future[list[str]]) -> None:
             error = future.exception()
             if error is not None:
-                answer.refuse(_as_call_error(error))
+                answer.refuse(as_call_error(error))
             elif call.batch is not None:
                 answer.done(dumps({"tasks": future.result()}))
             else:
@@ -185,28 +186,11 @@ class TaskQueue:
         def revoke(task: str) -> str:
             return task
 
-        _answer(self._queue.revoke(_bind(revoke, call)), answer)
+        answer_with(self._queue.revoke(_bind(revoke, call)), answer)
 
     def _manage(self, call: Call, answer: Listener) -> None:
-        def queue(action: str = "stats", task: str | None = None, limit: int = 100) -> tuple[str, str | None, int]:
-            return action, task, limit
-
-        action, task, limit = _bind(queue, call)
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= 10_000:
-            raise InvalidArguments("greentask.queue: limit is a whole number from 1 to 10000")
-        if not (task is None or isinstance(task, str)):
-            raise InvalidArguments("greentask.queue: task is a task's id")
-        if action == "stats":
-            _answer(self._queue.count(), answer, self._with_status)
-        elif action == "dead":
-            _answer(self._queue.dead(limit, task), answer, lambda letters: [_letter(letter) for letter in letters])
-        elif action in ("retry", "purge") and task is not None:
-            _answer(self._queue.retry(task) if action == "retry" else self._queue.purge(task), answer)
-        else:
-            raise InvalidArguments("greentask.queue: action is stats, dead, or retry or purge with the id of a task")
-
-    def _with_status(self, counted: dict[str, Any]) -> dict[str, Any]:
-        return {**counted, "server": self.status()}
+        assert self._server is not None
+        manage(self._queue, call, answer, self.status, hides_arguments=self._server.hides_arguments)
 
 
 class _Waiting:
@@ -229,7 +213,7 @@ class _Waiting:
         """What is known of it to begin with."""
         error = future.exception()
         if error is not None:
-            self.refuse(_as_call_error(error))
+            self.refuse(as_call_error(error))
             return
         found = future.result()
         if found is None:
@@ -313,24 +297,9 @@ def _message(task: str, payload: bytes, options: Enqueue) -> Message:
 def _bind(function: Callable[..., Any], call: Call) -> Any:
     positional, named = Binder(function, call.function).bind(call.args)
     task = named.get("task", positional[0] if positional else "")
-    if call.function != "greentask.queue" and not isinstance(task, str):
+    if not isinstance(task, str):
         raise InvalidArguments(f"{call.function}: task is the id that enqueueing has answered, a string")
     return function(*positional, **named)
-
-
-def _answer(future: Future[Any], answer: Listener, show: Callable[[Any], Any] = lambda value: value) -> None:
-    def ended(future: Future[Any]) -> None:
-        error = future.exception()
-        if error is None:
-            answer.done(dumps(show(future.result())))
-        else:
-            answer.refuse(_as_call_error(error))
-
-    future.add_done_callback(ended)
-
-
-def _as_call_error(error: BaseException) -> CallError:
-    return error if isinstance(error, CallError) else QueueError(f"the queue can't do it: {error}")
 
 
 def _told(found: Found, report: bytes | None) -> bytes:
@@ -360,10 +329,3 @@ def _shown(error: bytes | None) -> dict[str, Any]:
     told: dict[str, Any] = loads(error or b'{"type":"TaskError","message":"nothing is known of its error"}')
     told.pop("traceback", None)
     return told
-
-
-def _letter(letter: dict[str, Any]) -> dict[str, Any]:
-    """A dead letter, as JSON carries it."""
-    message = loads(letter.pop("payload"))
-    errors = [{"attempt": attempt, "at": at, **loads(error)} for attempt, at, error in letter.pop("errors")]
-    return {**letter, "args": message.get("args"), "errors": errors}

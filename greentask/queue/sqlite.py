@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, QueueError
 from ..hub.home import Home, find_home
-from . import looking
+from . import looking, managing
 from .beside import Beside
 from .clock import Clock
 from .holders import Holders
@@ -166,12 +166,20 @@ class SQLiteQueue:
         return self._writer.change(lambda store: looking.retry(store, id))
 
     def purge(self, id: str) -> Future[bool]:
-        """Forget a dead letter; False where there is no such dead letter."""
+        """Forget a task that has ended; False where there is none."""
         return self._writer.change(lambda store: looking.purge(store, id))
 
     def count(self) -> Future[dict[str, Any]]:
         """How many tasks wait, run and have failed."""
-        return self._writer.look(looking.count)
+        return self._writer.look(managing.stats)
+
+    def select(self, wanted: managing.Filter, after: str | None, limit: int) -> Future[dict[str, Any]]:
+        """Some of the tasks that fit, the oldest first, and from where to go on."""
+        return self._writer.look(lambda store: managing.list_tasks(store, wanted, after, limit))
+
+    def show(self, id: str) -> Future[dict[str, Any] | None]:
+        """All that is known of a task; None: nothing."""
+        return self._writer.look(lambda store: managing.show(store, id))
 
     # ---- What the writer says
 

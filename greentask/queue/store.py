@@ -13,6 +13,7 @@ from typing import Any
 from .clock import Clock, QueueTime
 from .ids import id_text, next_id
 from .interface import Delivery, Ending, Message, Want
+from .pausing import paused
 from .sharing import Group, Sharing
 
 __all__ = ["DONE", "EXPIRED", "FAILED", "OPEN", "REVOKED", "Store"]
@@ -70,11 +71,15 @@ class Store:
         if self.db.in_transaction:  # some errors of SQLite have ended it already
             self.db.execute("ROLLBACK")
 
-    def keep_time(self) -> None:
-        """Go on with the file's queue time, and write down how far it is."""
+    def know_time(self) -> None:
+        """Go on with the file's queue time."""
         kept = dict(self.db.execute("SELECT name, value FROM meta"))
         if "boot" in kept:
             self.time.resume(kept["boot"], kept["base"], kept["last"])
+
+    def keep_time(self) -> None:
+        """Go on with the file's queue time, and write down how far it is."""
+        self.know_time()
         self.db.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
             [("boot", self.clock.boot), ("base", self.time.base), ("last", self.time.now())],
@@ -196,8 +201,10 @@ class Store:
 
     def has_ready(self, wants: Iterable[Want]) -> bool:
         """Whether a task waits for one of those slots."""
+        held = paused(self.db)
         return any(
-            (lane := self.find_lane(task)) is not None
+            not held.holds(task)
+            and (lane := self.find_lane(task)) is not None
             and self.db.execute("SELECT 1 FROM ready WHERE lane = ? LIMIT 1", (lane,)).fetchone() is not None
             for want in wants
             for task in want.tasks
@@ -205,11 +212,13 @@ class Store:
 
     def take(self, wants: Sequence[Want], holder: int) -> list[Delivery]:
         """Hand out tasks, as many as there are slots, in their order; they are that holder's from now on."""
+        held = paused(self.db)
         groups = [Group(*row) for row in self.db.execute(_GROUPS)]
         taken: list[tuple[int, list[Delivery]]] = []
         room = _MOST_BYTES
         for want in wants:
-            mine = [group for group in groups if self.name(group.lane) in want.tasks]
+            tasks = {task for task in want.tasks if not held.holds(task)}
+            mine = [group for group in groups if self.name(group.lane) in tasks]
             slots = want.slots
             while mine and slots > 0 and room > 0:
                 for group, share in self._sharing.divide(mine, slots):

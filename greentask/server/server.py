@@ -167,7 +167,7 @@ class Server:
             check_result=self.limits.check_result,
             statistics=self._statistics,
         )
-        self._hide_arguments = hide_arguments
+        self.hides_arguments = hide_arguments
         self._watchdog = Watchdog(max_hold) if max_hold else None
         self._guard = _guard(secrets, secret_file, self.limits)
         self._acceptor = Acceptor(
@@ -345,7 +345,7 @@ class Server:
     def _detail(self) -> dict[str, Any]:
         busiest = sorted(self._sessions, key=lambda session: session.weight, reverse=True)[:_MOST_SHOWN]
         return {
-            "running": self._statistics.oldest(arguments=not self._hide_arguments),
+            "running": self._statistics.oldest(arguments=not self.hides_arguments),
             "task_processes": [
                 {"group": name, **process} for name, pool in self.groups.items() for process in pool.describe()
             ],

@@ -15,20 +15,10 @@ import psutil
 import pytest
 
 from support.durable_tasks import marks
+from support.queue_calls import enqueue, outcome
 from support.servers import LineClient, RunningServer, connect, serving, wait_until
 
 APPS = ("support.durable_tasks",)
-
-
-def enqueue(peer: LineClient, function: str, *args: object, **options: object) -> str:
-    reply = peer.ask({"function": function, "args": args, "id": 1, "enqueue": options or True})
-    assert set(reply) == {"id", "result"}, reply
-    return str(reply["result"]["task"])
-
-
-def outcome(peer: LineClient, task: str, wait: object = True) -> dict[str, Any]:
-    found: dict[str, Any] = peer.call("greentask.result", task=task, wait=wait)
-    return found
 
 
 # ---- D1

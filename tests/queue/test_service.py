@@ -9,6 +9,7 @@ import pytest
 
 from support.durable_tasks import marks
 from support.programs import greentask
+from support.queue_calls import enqueue, outcome
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 APPS = ("support.durable_tasks",)
@@ -25,17 +26,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def peer(server: RunningServer) -> Iterator[LineClient]:
     with server.connect() as peer:
         yield peer
-
-
-def enqueue(peer: LineClient, function: str, *args: object, **options: object) -> str:
-    reply = peer.ask({"function": function, "args": args, "id": 1, "enqueue": options or True})
-    assert set(reply) == {"id", "result"}, reply
-    return str(reply["result"]["task"])
-
-
-def outcome(peer: LineClient, task: str, wait: object = True) -> dict[str, Any]:
-    found: dict[str, Any] = peer.call("greentask.result", task=task, wait=wait)
-    return found
 
 
 def run(peer: LineClient, function: str, *args: object, **options: object) -> dict[str, Any]:

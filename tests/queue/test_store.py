@@ -9,6 +9,7 @@ import pytest
 from greentask.queue import looking
 from greentask.queue.ids import id_text
 from greentask.queue.interface import Delivery, Ending, Want
+from greentask.queue.managing import stats
 from greentask.queue.store import Store
 from support.queues import FakeClock, message, open_store, transact
 
@@ -291,7 +292,15 @@ def test_counting(store: Store) -> None:
     put(store, message(), message(), message("b"), message(delay=5.0))
     settle(store, take(store, 1)[0], "failed", b"{}")
     take(store, 1, frozenset({"b"}))
-    assert looking.count(store) == {"waiting": 1, "scheduled": 1, "running": 1, "failed": 1, "tasks": {"add": 1}}
+    counted = stats(store)
+    assert {name: counted[name] for name in ("waiting", "scheduled", "running", "failed", "ended")} == {
+        "waiting": 1,
+        "scheduled": 1,
+        "running": 1,
+        "failed": 1,
+        "ended": 0,
+    }
+    assert counted["tasks"] == {"add": {"waiting": 1, "failed": 1}, "b": {"running": 1}}
 
 
 def test_another_writer_waits(store: Store, path: Path) -> None:

@@ -1,0 +1,197 @@
+"""How ``greentask queue`` reaches a queue: its file, where that is here, or else a server that is asked."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import click
+
+from ...client import Client
+from ...errors import ConfigurationError, QueueError
+from ...master.admin import connect
+from ...master.channel import ChannelError
+from ...queue.byhand import QueueFile
+from ..connection import NOT_RUN, connected
+from ..master import Which, master_of, master_options
+
+__all__ = [
+    "EXIT_CODES",
+    "FILE_UNUSABLE",
+    "NOTHING_DONE",
+    "Access",
+    "Seconds",
+    "accessed",
+    "fail",
+    "queue_options",
+    "told_of_files",
+]
+
+NOTHING_DONE, FILE_UNUSABLE = 1, 7
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  there is no such task, or it is in another state: nothing was changed
+  2  wrong usage
+  3  no connection
+  4  refused by the server, or not to be done from another machine
+  7  the file can't be used: missing, damaged, foreign, not ours, its disk full
+"""
+
+_SLACK = 60.0  # seconds that may pass between two questions to one server
+
+
+class Access:
+    """A queue, by its ``file`` or through a server's ``client``."""
+
+    def __init__(self, file: QueueFile | None, client: Client | None) -> None:
+        self._file = file
+        self._client = client
+
+    @property
+    def file(self) -> QueueFile:
+        """Its file; where that is not here, the program ends with a line on stderr."""
+        if self._file is None:
+            fail(NOT_RUN, "this needs the queue's file: do it on the server's machine, or name it with --queue FILE")
+        return self._file
+
+    def look(self, what: str, **asked: Any) -> Any:
+        """``stats``, ``list`` or ``show``: what is known."""
+        if self._file is not None:
+            return self._file.look(what, **asked)
+        assert self._client is not None
+        if "after" in asked:
+            asked["task"] = asked.pop("after")
+        return self._client.call(
+            "greentask.queue", action=what, **{name: value for name, value in asked.items() if value is not None}
+        )
+
+    def change(self, action: str, tasks: list[str]) -> list[str]:
+        """Retry, purge or revoke these tasks; those of which that made sense."""
+        if self._file is not None:
+            return self._file.change(action, tasks)
+        assert self._client is not None
+        if action == "revoke":
+            return [task for task in tasks if self._client.call("greentask.revoke", task=task)]
+        return [task for task in tasks if self._client.call("greentask.queue", action=action, task=task)]
+
+
+@dataclass(frozen=True)
+class Where:
+    """The queue: its file, or the server that has it."""
+
+    file: str | None
+    which: Which
+
+
+def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--queue``, ``--server`` and what goes with it, which the command gets as ``queue``."""
+
+    @master_options
+    @click.option(
+        "--queue",
+        "-q",
+        "file",
+        envvar="GREENTASK_QUEUE",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="The queue's file, whether a server has it or not.  [env: GREENTASK_QUEUE]",
+    )
+    @functools.wraps(command)
+    def collected(*args: Any, file: str | None, which: Which, **options: Any) -> Any:
+        return command(*args, queue=Where(file, which), **options)
+
+    return collected
+
+
+@contextmanager
+def accessed(queue: Where) -> Iterator[Access]:
+    """The queue; errors end the program with a line on stderr and the exit code that they mean."""
+    with told_of_files():
+        if queue.file is not None:
+            with QueueFile(queue.file) as file:
+                yield Access(file, None)
+        elif queue.which.pid is not None or queue.which.pid_file is not None:
+            with master_of(queue.which) as master:
+                path = master.ask("queue")["file"]
+            with QueueFile(_not_none(path)) as file:
+                yield Access(file, None)
+        else:
+            with connected(queue.which.where) as client:
+                found, path = _find(client)
+                if not found:
+                    yield Access(None, client)
+                    return
+            with QueueFile(_not_none(path)) as file:
+                yield Access(file, None)
+
+
+def _find(client: Client) -> tuple[bool, str | None]:
+    """Whether the server's master is one on this machine that we may ask, and where its queue's file is then."""
+    status = client.call("greentask.status")
+    master = status.get("master", {})
+    if "pid" not in master or "uptime" not in master:
+        return False, None
+    try:
+        channel = connect(master["pid"])
+    except ChannelError:
+        return False, None
+    try:
+        told = channel.ask("queue", within=10.0)
+    except ChannelError:
+        return False, None
+    finally:
+        channel.close()
+    # Another machine's master may have had the number that a master has here.
+    is_same = told["listen"] == status["listen"] and 0 <= told["uptime"] - master["uptime"] + 0.1 < _SLACK
+    return is_same, told["file"]
+
+
+def _not_none(path: str | None) -> str:
+    if path is None:
+        fail(NOT_RUN, "this server has no queue for durable tasks: start it with --queue FILE")
+    return path
+
+
+@contextmanager
+def told_of_files() -> Iterator[None]:
+    """While inside, a file that can't be used ends the program with a line on stderr."""
+    try:
+        yield
+    except (ConfigurationError, QueueError) as error:
+        fail(FILE_UNUSABLE, str(error))
+    except sqlite3.Error as error:
+        hint = ": is its disk full?" if "full" in str(error) or "I/O" in str(error) else ""
+        fail(FILE_UNUSABLE, f"the queue's file can't be used ({error}){hint}")
+    except OSError as error:
+        fail(FILE_UNUSABLE, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def fail(code: int, message: str) -> NoReturn:
+    """End the program."""
+    click.echo(f"greentask: {message}", err=True)
+    sys.exit(code)
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class Seconds(click.ParamType[float]):
+    """A time such as 90, 90s, 10m, 2h, 3d or 1w, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no time such as 90s, 10m, 2h or 3d", param, ctx)
+        return float(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,94 @@
+"""``greentask queue retry``, ``purge`` and ``revoke``, ``pause`` and ``resume``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ...errors import InvalidArguments
+from ...queue.managing import Filter
+from .access import EXIT_CODES, NOTHING_DONE, Where, accessed, fail, queue_options
+from .filters import filter_options
+
+__all__ = ["pause_command", "purge_command", "resume_command", "retry_command", "revoke_command"]
+
+_DONE = {"retry": "wait again", "purge": "are forgotten", "revoke": "will not run"}
+
+
+def _changing(action: str, help: str) -> click.Command:
+    """A command that does it to tasks that are named, or to all that fit."""
+
+    @click.command(action, help=help, epilog=EXIT_CODES)
+    @click.argument("tasks", metavar="[TASK]...", nargs=-1)
+    @click.option("--all", "everything", is_flag=True, help="All of them.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @filter_options
+    @queue_options
+    def command(tasks: tuple[str, ...], everything: bool, as_json: bool, wanted: dict[str, Any], queue: Where) -> None:
+        if bool(tasks) + everything + bool(wanted) != 1 and not (everything and wanted and not tasks):
+            raise click.UsageError("say which tasks: by their ids, or by a filter (--task NAME, say), or --all")
+        with accessed(queue) as access:
+            if tasks:
+                done = access.change(action, list(dict.fromkeys(tasks)))
+                for task in tasks:
+                    if task not in done:
+                        click.echo(f"greentask: there is no task {task!r}, or it can't be: see its state", err=True)
+                changed = len(done)
+            else:
+                try:
+                    changed = access.file.change_all(action, Filter.decode(wanted))
+                except InvalidArguments as error:
+                    raise click.UsageError(str(error)) from None
+        if as_json:
+            click.echo(json.dumps({"changed": changed}))
+        else:
+            click.echo(f"{changed:,} task{'s' * (changed != 1)}: they {_DONE[action]}")
+        if changed == 0 or changed < len(set(tasks)):
+            raise SystemExit(NOTHING_DONE)
+
+    return command
+
+
+retry_command = _changing(
+    "retry",
+    "Have dead letters wait for their turn again, as if they had never been tried: each TASK, or all that fit.",
+)
+purge_command = _changing(
+    "purge",
+    """Forget tasks that have ended, with their results, errors and keys: each TASK, or all that fit.
+
+    By a filter: --state failed is for dead letters only; without --state it means done, revoked and expired ones, too.
+    """,
+)
+revoke_command = _changing(
+    "revoke", "Have tasks that wait, or are scheduled, not begin: each TASK, or all that fit. What runs goes on."
+)
+
+
+@click.command("pause", epilog=EXIT_CODES)
+@click.argument("name", metavar="[NAME]", required=False)
+@queue_options
+def pause_command(name: str | None, queue: Where) -> None:
+    """Begin no more tasks of that NAME, or none at all, on any server of this queue, until it is resumed.
+
+    What runs goes on, and tasks are enqueued as ever.
+    """
+    with accessed(queue) as access:
+        if name is not None and access.file.store.find_lane(name) is None:
+            click.echo(f"greentask: mind that no task {name!r} has been enqueued here yet", err=True)
+        if not access.file.pause(name):
+            fail(NOTHING_DONE, f"{name or 'the queue'} is paused already")
+    click.echo(f"{name or 'the queue'} is paused")
+
+
+@click.command("resume", epilog=EXIT_CODES)
+@click.argument("name", metavar="[NAME]", required=False)
+@queue_options
+def resume_command(name: str | None, queue: Where) -> None:
+    """Go on with the tasks of that NAME, or with the queue (tasks that were paused by name stay so)."""
+    with accessed(queue) as access:
+        if not access.file.resume(name):
+            fail(NOTHING_DONE, f"{name or 'the queue'} is not paused")
+    click.echo(f"{name or 'the queue'} goes on")

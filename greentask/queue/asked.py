@@ -1,0 +1,101 @@
+"""``greentask.queue``: what a server's callers may ask of its queue.
+
+They may look, and try again or forget one task at a time. What concerns all tasks (to pause, to change all that fit, to
+carry away) is for those who have the file: they use it themselves (``byhand``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import CallError, InvalidArguments, QueueError
+from ..pool.calls import Listener
+from ..tasks.binding import Binder
+from ..wire.json import dumps, loads
+from ..wire.message import Call
+from .managing import Filter
+from .sqlite import SQLiteQueue
+
+__all__ = ["answer_with", "as_call_error", "manage"]
+
+_MOST = 10_000  # tasks in one answer
+
+
+def manage(
+    queue: SQLiteQueue, call: Call, answer: Listener, status: Callable[[], dict[str, Any]], *, hides_arguments: bool
+) -> None:
+    """Do what the call says, and answer it. May raise ``InvalidArguments``."""
+
+    def asked(
+        action: str = "stats",
+        task: str | None = None,
+        limit: int = 100,
+        states: list[str] | None = None,
+        name: str | None = None,
+        error: str | None = None,
+        older: float | None = None,
+        younger: float | None = None,
+    ) -> dict[str, Any]:
+        return {
+            "action": action,
+            "task": task,
+            "limit": limit,
+            "wanted": Filter.decode(
+                {"states": states, "name": name, "error": error, "older": older, "younger": younger}
+            ),
+        }
+
+    positional, named = Binder(asked, call.function).bind(call.args)
+    given = asked(*positional, **named)
+    action, task, limit = given["action"], given["task"], given["limit"]
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= _MOST:
+        raise InvalidArguments(f"greentask.queue: limit is a whole number from 1 to {_MOST}")
+    if not (task is None or isinstance(task, str)):
+        raise InvalidArguments("greentask.queue: task is a task's id")
+
+    def shown(letter: dict[str, Any]) -> dict[str, Any]:
+        if hides_arguments:
+            letter.pop("args", None)
+        return letter
+
+    if action == "stats":
+        answer_with(queue.count(), answer, lambda counted: {**counted, "server": status()})
+    elif action == "list":
+        answer_with(queue.select(given["wanted"], task, limit), answer)
+    elif action == "dead":
+        answer_with(queue.dead(limit, task), answer, lambda letters: [shown(_letter(letter)) for letter in letters])
+    elif action == "show" and task is not None:
+        answer_with(queue.show(task), answer, lambda found: found and shown(found))
+    elif action in ("retry", "purge") and task is not None:
+        answer_with(queue.retry(task) if action == "retry" else queue.purge(task), answer)
+    else:
+        raise InvalidArguments(
+            "greentask.queue: action is stats, list, dead, or show, retry or purge with the id of a task"
+        )
+
+
+def answer_with(future: Future[Any], answer: Listener, show: Callable[[Any], Any] = lambda value: value) -> None:
+    """Answer with what comes of a future."""
+
+    def ended(future: Future[Any]) -> None:
+        error = future.exception()
+        if error is None:
+            answer.done(dumps(show(future.result())))
+        else:
+            answer.refuse(as_call_error(error))
+
+    future.add_done_callback(ended)
+
+
+def as_call_error(error: BaseException) -> CallError:
+    """As something that a caller can be told."""
+    return error if isinstance(error, CallError) else QueueError(f"the queue can't do it: {error}")
+
+
+def _letter(letter: dict[str, Any]) -> dict[str, Any]:
+    """A dead letter, as JSON carries it."""
+    message = loads(letter.pop("payload"))
+    errors = [{"attempt": attempt, "at": at, **loads(error)} for attempt, at, error in letter.pop("errors")]
+    return {**letter, "args": message.get("args"), "errors": errors}

@@ -1,0 +1,109 @@
+"""A queue's file in the hands of a person: opened beside the servers that have it, or where there is none.
+
+Whoever changes something waits in line with the servers' writers, does it in one transaction, and knocks, so that they
+see it at once. Nothing here takes tasks, and nothing blocks the servers for longer than such a transaction.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from ..errors import ConfigurationError
+from . import managing, pausing
+from .beside import Beside
+from .clock import Clock
+from .holders import is_anybody_here
+from .limits import DEFAULT_RESULT_TTL
+from .managing import Filter
+from .schema import open_file
+from .store import Store
+
+__all__ = ["QueueFile"]
+
+T = TypeVar("T")
+
+
+class QueueFile:
+    """The queue in the file at ``path``. Raises ``ConfigurationError`` where there is none, or it can't be used.
+
+    ``make``: make it where there is none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, make: bool = False) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        if not make and not os.path.exists(self.path):
+            raise ConfigurationError(f"there is no queue {self.path!r}")
+        self._db = open_file(self.path)
+        try:
+            self._beside = Beside(self.path)
+        except BaseException:
+            self._db.close()
+            raise
+        self.store = Store(self._db, Clock(), DEFAULT_RESULT_TTL)
+        self.store.know_time()
+
+    def __enter__(self) -> QueueFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+        self._beside.close()
+
+    def is_served(self) -> bool:
+        """Whether a server has the file."""
+        return is_anybody_here(self.store, self._beside)
+
+    def transact(self, change: Callable[[Store], T]) -> T:
+        """What a function comes to that is called within a transaction; it is on disk, and the servers know of it."""
+        with self._beside.turn():
+            self.store.begin()
+            try:
+                value = change(self.store)
+                self.store.commit()
+            except BaseException:
+                self.store.rollback()
+                raise
+        self._beside.knock()
+        return value
+
+    # ---- What a server's greentask.queue does as well
+
+    def look(self, what: str, **asked: Any) -> Any:
+        """``stats``, ``list`` (a filter's members, ``after`` and ``limit``) or ``show`` (``task``)."""
+        if what == "stats":
+            return {**managing.stats(self.store), "served": self.is_served()}
+        if what == "show":
+            return managing.show(self.store, asked["task"])
+        after, limit = asked.pop("after", None), asked.pop("limit", 100)
+        return managing.list_tasks(self.store, Filter.decode(asked), after, limit)
+
+    def change(self, action: str, tasks: list[str]) -> list[str]:
+        """Retry, purge or revoke these tasks; those of which that made sense."""
+        return self.transact(lambda store: managing.change(store, action, tasks))
+
+    def change_all(self, action: str, wanted: Filter) -> int:
+        """Retry, purge or revoke all that fit, some at a time; how many they were."""
+        changed = 0
+        after: str | None = None
+        while True:
+            step, after = self.transact(lambda store: managing.change_some(store, action, wanted, after))  # noqa: B023
+            changed += step
+            if after is None:
+                return changed
+
+    def pause(self, task: str | None) -> bool:
+        """Have that task wait, or all (None); False where it does already."""
+        return self.transact(lambda store: pausing.pause(store.db, task))
+
+    def resume(self, task: str | None) -> bool:
+        """Go on with it; False where it was not paused."""
+        return self.transact(lambda store: pausing.resume(store.db, task))

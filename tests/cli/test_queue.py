@@ -1,0 +1,267 @@
+"""`greentask queue`, run as a script or a person would: beside a server, through one, and on a file alone."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.durable_tasks import marks
+from support.namespaces import ALONE, can_unshare
+from support.parts import require
+from support.programs import environment, greentask
+from support.queue_calls import enqueue, outcome
+from support.servers import LineClient, RunningServer, serving, wait_until
+
+APPS = ("support.durable_tasks",)
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("queue") / "tasks.db"
+
+
+@pytest.fixture(scope="module")
+def server(file: Path) -> Iterator[RunningServer]:
+    with serving("--queue", str(file), "--fronts", "2", apps=APPS) as server:
+        yield server
+
+
+@pytest.fixture
+def peer(server: RunningServer) -> Iterator[LineClient]:
+    with server.connect() as peer:
+        yield peer
+
+
+@pytest.fixture
+def queue(server: RunningServer) -> Run:
+    def run(*arguments: str, code: int = 0, **variables: str) -> "subprocess.CompletedProcess[str]":
+        done = greentask("queue", *arguments, GREENTASK_URL=server.address, **variables)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback (most" not in done.stderr
+        return done
+
+    return run
+
+
+def lines(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def dead(peer: LineClient, kind: str = "ValueError") -> str:
+    """A dead letter."""
+    task = enqueue(peer, "fail", kind, retries=1)
+    assert outcome(peer, task)["state"] == "failed"
+    return task
+
+
+# ---- Beside a server
+
+
+def test_tasks_are_listed_by_what_is_asked_for(queue: Run, peer: LineClient) -> None:
+    value, key, later = dead(peer), dead(peer, "KeyError"), enqueue(peer, "add", 1, delay=3600)
+    listed = {task["task"]: task for task in lines(queue("list", "--json", "--limit", "0"))}
+    assert {listed[task]["state"] for task in (value, key)} == {"failed"}
+    assert listed[value]["error"] == {"type": "ValueError", "message": "attempt 2"}
+    assert (listed[value]["attempts"], listed[key]["attempts"]) == (2, 1)
+    assert listed[later]["state"] == "scheduled"
+
+    def ids(*arguments: str) -> set[str]:
+        return {task["task"] for task in lines(queue("list", "--json", *arguments))}
+
+    assert ids("--error", "KeyError") >= {key}
+    assert value not in ids("--error", "KeyError")
+    assert ids("--state", "scheduled", "--task", "add") >= {later}
+    assert not ids("--state", "failed", "--task", "add")
+    assert not ids("--older", "1h")
+    assert {value, later} <= ids("--younger", "1h")
+    assert not ids("--task", "nobody")
+    assert len(ids("--limit", "1")) == 1
+
+
+def test_a_dead_letter_is_shown_with_every_attempts_error(queue: Run, peer: LineClient) -> None:
+    task = dead(peer)
+    found = json.loads(queue("show", task, "--json").stdout)
+    assert found["args"] == ["ValueError"]
+    assert [error["message"] for error in found["errors"]] == ["attempt 1", "attempt 2"]
+    assert all("durable_tasks.py" in error["traceback"] for error in found["errors"])
+    shown = queue("show", task, COLUMNS="80").stdout
+    assert "attempt 2" in shown
+    assert "raise" in shown
+
+
+def test_tables_fit_80_columns_and_obey_no_name(queue: Run, peer: LineClient) -> None:
+    task = enqueue(peer, "note", "/dev/null", "\x1b[31mred\x1b[0m" + "x" * 200)
+    assert outcome(peer, task)["state"] == "done"
+    dead(peer)
+    for arguments in (("list",), ("stats",), ("list", "--state", "failed")):
+        told = queue(*arguments, COLUMNS="80").stdout
+        assert max(map(len, told.splitlines())) <= 80
+    told = queue("list", COLUMNS="80").stdout
+    assert task in told, "an id is never cut"
+    assert "\x1b" not in queue("show", task, COLUMNS="80").stdout
+
+
+def test_dead_letters_are_tried_again_or_purged_one_or_by_filter(queue: Run, peer: LineClient) -> None:
+    one, other = dead(peer), dead(peer, "KeyError")
+    queue("retry", one)
+    assert outcome(peer, one)["state"] == "failed", "again"
+    queue("retry", "0000000000000", code=1)
+    assert json.loads(queue("purge", "--state", "failed", "--error", "KeyError", "--json").stdout)["changed"] >= 1
+    queue("show", other, code=1)
+    queue("show", one)
+    queue("purge", one)
+    queue("show", one, code=1)
+
+
+def test_what_has_not_begun_is_revoked_by_filter(queue: Run, peer: LineClient) -> None:
+    tasks = [enqueue(peer, "me", delay=3600) for _ in range(3)]
+    peer.send({"function": "greentask.result", "args": [tasks[0], True], "id": "waits"})
+    assert json.loads(queue("revoke", "--task", "me", "--json").stdout) == {"changed": 3}
+    assert peer.hear()["result"]["state"] == "revoked", "who waits for it hears of that"
+    queue("revoke", *tasks, code=1)
+
+
+def test_a_paused_task_waits_on_all_fronts_and_others_go_on(queue: Run, peer: LineClient, tmp_path: Path) -> None:
+    file = tmp_path / "marks"
+    queue("pause", "note")
+    queue("pause", "note", code=1)
+    tasks = [enqueue(peer, "note", str(file), number) for number in range(5)]
+    assert outcome(peer, enqueue(peer, "add", 1))["result"] == 2
+    assert {outcome(peer, task, False)["state"] for task in tasks} == {"waiting"}
+    assert json.loads(queue("stats", "--json").stdout)["paused_tasks"] == ["note"]
+    queue("resume", "note")
+    assert {outcome(peer, task)["state"] for task in tasks} == {"done"}
+    assert sorted(marks(file)) == ["0", "1", "2", "3", "4"]
+    queue("resume", "note", code=1)
+
+
+def test_a_paused_queue_waits_over_a_restart_of_its_servers(queue: Run, server: RunningServer) -> None:
+    queue("pause")
+    with server.connect() as peer:
+        task = enqueue(peer, "add", 1)
+    assert greentask("reload", GREENTASK_URL=server.address).returncode == 0
+    with server.connect() as peer:
+        assert outcome(peer, task, 0.3)["state"] == "waiting"
+        queue("resume")
+        assert outcome(peer, task)["result"] == 2
+
+
+def test_a_paused_queue_costs_nothing(queue: Run, server: RunningServer, peer: LineClient) -> None:
+    queue("pause")
+    task = enqueue(peer, "add", 1)
+    wait_until(lambda: outcome(peer, task, False)["state"] == "waiting")
+    before = peer.call("greentask.queue")["server"]["commits"]
+    outcome(peer, task, 0.5)
+    assert peer.call("greentask.queue")["server"]["commits"] - before < 5, "nobody looks again and again"
+    queue("resume")
+    outcome(peer, task)
+
+
+# ---- Asking a server elsewhere
+
+
+def test_a_server_that_is_not_here_is_asked(server: RunningServer, peer: LineClient) -> None:
+    """From a container, say, where the process id of the server's master means nothing."""
+    require(can_unshare(), "no namespaces may be made here")
+    one, other, later = dead(peer), dead(peer), enqueue(peer, "add", 1, delay=3600)
+
+    def queue(*arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        command = [*ALONE, sys.executable, "-m", "greentask", "queue", *arguments, "--server", server.address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    assert {one, other} <= {
+        task["task"] for task in lines(queue("list", "--state", "failed", "--limit", "0", "--json"))
+    }
+    assert "attempt 2" in queue("show", one).stdout
+    queue("show", "0000000000000", code=1)
+    assert "waiting" in queue("stats").stdout
+    queue("purge", one)
+    queue("purge", one, code=1)
+    queue("revoke", later)
+    assert "needs the queue's file" in queue("purge", "--all", code=4).stderr
+    assert "needs the queue's file" in queue("pause", code=4).stderr
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"action": "list", "states": ["odd"]}, {"action": "list", "older": "1"}, {"action": "pause"}]
+)
+def test_what_the_wire_does_not_do_is_refused(peer: LineClient, wrong: dict[str, Any]) -> None:
+    reply = peer.ask({"function": "greentask.queue", "args": wrong, "id": 1})
+    assert reply["error"]["type"] == "InvalidArguments"
+
+
+def test_arguments_are_hidden_where_the_server_hides_them(tmp_path: Path) -> None:
+    options = ("--queue", str(tmp_path / "tasks.db"), "--hide-arguments")
+    with serving(*options, apps=APPS, processes=1) as server, server.connect() as peer:
+        task = dead(peer)
+        assert "args" not in peer.call("greentask.queue", action="show", task=task)
+        assert all("args" not in letter for letter in peer.call("greentask.queue", action="dead"))
+
+
+# ---- What is said of mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("retry",), 2, "say which tasks"),
+        (("retry", "X", "--all"), 2, "say which tasks"),
+        (("list", "--older", "soon"), 2, "no time such as"),
+        (("list", "--state", "odd"), 2, "odd"),
+        (("list", "--server", "127.0.0.1:1"), 3, "127.0.0.1:1"),
+        (("list", "--queue", "/nowhere/tasks.db"), 7, "there is no queue '/nowhere/tasks.db'"),
+        (("list", "--queue", __file__), 7, "another kind of file"),
+    ],
+)
+def test_mistakes_are_one_line_and_an_exit_code(arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = greentask("queue", *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    if code != 2:
+        assert done.stderr.count("\n") == 1
+
+
+def test_retrying_what_has_not_failed_makes_no_sense(queue: Run) -> None:
+    assert "retry is for tasks that are failed" in queue("retry", "--state", "done", code=2).stderr
+
+
+def test_a_server_without_a_queue_says_so() -> None:
+    with serving(apps=APPS, processes=1) as server:
+        done = greentask("queue", "list", "--server", server.address)
+    assert (done.returncode, done.stderr) == (
+        4,
+        "greentask: this server has no queue for durable tasks: start it with --queue FILE\n",
+    )
+
+
+# ---- On a file alone
+
+
+def test_a_file_that_no_server_has_is_seen_and_changed(tmp_path: Path) -> None:
+    file = str(tmp_path / "tasks.db")
+    with serving("--queue", file, apps=APPS, processes=1) as server, server.connect() as peer:
+        one = dead(peer)
+        later = enqueue(peer, "add", 1, delay=3600)
+
+    def queue(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        done = greentask("queue", *arguments, GREENTASK_QUEUE=file)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    assert [task["task"] for task in lines(queue("list", "--json"))] == [one, later]
+    queue("retry", "--all")
+    queue("revoke", later)
+    assert [task["state"] for task in lines(queue("list", "--json"))] == ["waiting", "revoked"]
+    stats = json.loads(queue("stats", "--json").stdout)
+    assert (stats["waiting"], stats["failed"], stats["served"]) == (1, 0, False)
+    with serving("--queue", file, apps=APPS, processes=1) as server, server.connect() as peer:
+        assert outcome(peer, one)["attempts"] == 2, "it was begun anew"
