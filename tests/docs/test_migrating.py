@@ -20,7 +20,7 @@ ROWS = """
 import math
 from concurrent.futures import as_completed
 import gevent
-from greentask import Pool, current, default_client, task
+from greentask import Backoff, Pool, current, default_client, task
 from moved import add, report, send_mail
 
 client, items = default_client(), range(100)
@@ -41,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[RunningServer]:
-    with serving(apps=["moved", "shop_tasks"], listen=[f"unix://{folder}/socket"], cwd=folder) as running:
+    listen = [f"unix://{folder}/socket"]
+    with serving("--queue", "tasks.db", apps=["moved", "shop_tasks"], listen=listen, cwd=folder) as running:
         yield running
 
 

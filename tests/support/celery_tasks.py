@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from greentask import current
+from greentask import Backoff, current
 from greentask.contrib.celery_style import Celery, shared_task
 
 app = Celery("support.celery_tasks")
@@ -100,6 +100,15 @@ def start_another(url: str, seconds: float) -> float | None:
 @app.task(process=False)
 def left() -> float | None:
     return current().remaining()
+
+
+@app.task(process=False, retries=5, backoff=Backoff(base=0.01))
+def at_last() -> int:
+    """Fails twice."""
+    attempt = current().attempt or 0
+    if attempt < 3:
+        raise ValueError("no luck")
+    return attempt
 
 
 def wait_for(file: str) -> None:

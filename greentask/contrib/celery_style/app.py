@@ -89,8 +89,8 @@ class Celery(Tasks):
     # ---- Tasks
 
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """Make a function a task, with Celery's ``name``, ``bind``, ``time_limit``, ``track_started``; and greentask's
-        ``process``, ``max_running``, ``max_waiting``, ``needs``.
+        """Make a function a task, with Celery's ``name``, ``bind``, ``time_limit``, ``track_started``, ``typing``, and
+        those of ``greentask.task`` but ``timeout``.
 
         Raises ``NotCarriedOver`` naming any other option, with the remedy.
         """

@@ -24,7 +24,7 @@ class NotCarriedOver(GreentaskError, NotImplementedError):
 
 
 class NeedsQueue(NotCarriedOver):
-    """What must outlive the program that asks for it needs a queue on disk, which this version has not."""
+    """What must outlive the program that asks for it needs a queue on disk, which only ``enqueue`` uses yet."""
 
 
 class TimeoutError(GreentaskError, builtins.TimeoutError):
@@ -41,7 +41,7 @@ class ChordError(GreentaskError):
 
 def needs_queue(what: str, instead: str) -> NeedsQueue:
     """The error for something that can't be had without a queue on disk; ``instead`` is the remedy."""
-    return NeedsQueue(f"{what} needs a durable queue, which greentask has not yet: {instead}")
+    return NeedsQueue(f"{what} needs a durable queue, which only greentask's own calls use yet: {instead}")
 
 
 def __getattr__(name: str) -> object:

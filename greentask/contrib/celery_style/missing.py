@@ -17,11 +17,11 @@ class _Queue(str):
 
 _GROUPS = "greentask has no named queues; give the task processes of its own (process='NAME', and --group NAME=N)"
 _PRIORITY = "calls run in the order in which they come; give urgent tasks processes of their own (process='NAME')"
-_RETRY = _Queue("catch the error in the task and try again there, or call it again")
+_RETRY = _Queue("declare it with greentask's retries= and backoff=, and send it by task.enqueue(…)")
 _HOOK = "use greentask.Middleware, whose hooks run around every task"
 _JSON = "what is sent is always JSON"
 _CRON = _Queue("let cron or a systemd timer run `greentask call`")
-_LATE = _Queue("leave it out; a call whose process dies ends with WorkerLost, and can be sent again")
+_LATE = _Queue("leave it out, and send it by task.enqueue(…), which is acknowledged late")
 _CLI = "use `greentask status`, `greentask top` and `greentask dump`"
 _CLASSES = "declare a function with @app.task, and bind=True where it wants itself"
 
@@ -132,7 +132,7 @@ _APP = {
     "worker_main": "run `greentask serve MODULE`",
     "Worker": "run `greentask serve MODULE`, or use greentask.Server",
     "Beat": _CRON,
-    "GroupResult": _Queue("keep the GroupResult that apply_async gave"),
+    "GroupResult": _Queue("keep the GroupResult that apply_async gave, or the receipts of task.enqueue_many(…)"),
 }
 
 #: Names that programs import from celery and its modules.

@@ -29,7 +29,7 @@ _KEY = "celery:request"
 class Request:
     """What a task sees as ``self.request``.
 
-    ``retries`` is 0: a task that is to be retried needs a durable queue. ``expires`` is in seconds since 1970.
+    ``retries`` is 0: see ``greentask.current().attempt`` where it was enqueued. ``expires`` is in seconds since 1970.
     """
 
     id: str | None = None

@@ -202,6 +202,10 @@ def _named(function: Callable[..., Any], app: Celery | None, options: dict[str, 
         "max_running": None,
         "max_waiting": None,
         "needs": (),
+        "retries": None,
+        "backoff": None,
+        "retry_on": None,
+        "give_up_on": None,
     }
     for option, value in given.items():
         if option not in carried:

@@ -96,7 +96,7 @@ class Live:
             if getattr(message, name) is not None:
                 raise needs_queue(
                     f"{name}= in a call of task {message.task!r}",
-                    "wait in your program (threading.Timer, gevent.spawn_later), or in the task",
+                    "say task.using(delay=…, or at=…).enqueue(…), with `greentask serve --queue FILE`",
                 )
 
     def promise(self, message: Message) -> Sent:
@@ -132,14 +132,14 @@ class Live:
         if sent is None:
             raise needs_queue(
                 f"AsyncResult({id!r}), of a task that another process sent or whose result nobody holds any more,",
-                "keep the AsyncResult that delay() gave, in the process that called it",
+                "keep the AsyncResult that delay() gave, or enqueue the task and ask Client.receipt(id)",
             )
         return sent
 
     def retry(self, task: str) -> Exception:
         """Nobody would run it again."""
         return needs_queue(
-            f"retry() of task {task!r}", "catch the error in the task and try again there, or let its caller do so"
+            f"retry() of task {task!r}", "raise greentask.Retry(delay=…), in a task that is sent by enqueue(…)"
         )
 
 
@@ -237,7 +237,7 @@ def _at_exit() -> None:
         shown = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
         logger.error(
             "The program ends, and with it what it sent and did not wait for: %s. Tasks that outlive their caller need "
-            "a durable queue, which greentask has not yet: wait for their results",
+            "a durable queue: send them by task.enqueue(…), or wait for their results",
             shown,
         )
 

@@ -86,7 +86,7 @@ def test_what_waits_needs_a_queue(option: str, value: Any) -> None:
         tasks.add.s(1, 1) | signature,
     ]
     for way in ways:
-        with pytest.raises(NeedsQueue, match=f"{option}= in a call of .*add' needs a durable queue.*: wait in your"):
+        with pytest.raises(NeedsQueue, match=f"{option}= in a call of .*add' needs a durable queue.*: say task.using"):
             way()  # type: ignore[operator]
 
 
