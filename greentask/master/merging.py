@@ -40,11 +40,12 @@ def merge(fronts: list[dict[str, Any]], past: dict[str, Any] | None = None) -> d
 def merge_counts(each: list[dict[str, Any]]) -> dict[str, Any]:
     """The sums of what ``Server.counts`` gave, several times."""
     merged: dict[str, Any] = {}
-    for name in ("calls", "refused"):
+    for name in ("calls", "refused", "queue"):
         counted: Counter[str] = Counter()
         for one in each:
             counted.update(one.get(name, {}))
-        merged[name] = dict(counted)
+        if counted or name != "queue":
+            merged[name] = dict(counted)
     loops = [one["loop"] for one in each if "loop" in one]
     if loops:
         merged["loop"] = {

@@ -39,7 +39,13 @@ class Beside:
         if os.geteuid() == 0 and os.path.exists(path):  # whoever has the file must be able to write this one, too
             owner = os.stat(path)
             os.fchown(self._fd, owner.st_uid, owner.st_gid)
-        self._pid = os.getpid()
+        try:
+            self.is_held(_TURN)
+        except OSError as error:
+            os.close(self._fd)
+            raise ConfigurationError(
+                f"queue {path!r}: its file system has no locks of open files ({error.strerror}): name a local disk"
+            ) from None
         #: Readable when somebody has knocked, we included.
         self.knocks = _watch(self.path)
 

@@ -39,6 +39,7 @@ _AHEAD = 0.1  # seconds of work that is taken ahead
 _MOST_AHEAD = 1000  # tasks
 _MEASURED_OVER = 0.02  # seconds
 _PATIENCE = 1.0  # seconds that what was taken ahead may wait
+_MOST_TEXT = 20_000  # characters of an error's message, and of its traceback
 _PAUSE = 1.0  # seconds until a task is tried again that could not be run at all
 
 
@@ -273,7 +274,7 @@ class Attempt:
     def _fail(self, described: dict[str, Any]) -> None:
         delay = self._task.policy.delay(described, self.delivery.failures + 1, self.delivery.retries)
         described.pop("retry", None)
-        body = dumps(described)
+        body = dumps({name: _short(text) for name, text in described.items()})
         self._end(Ending("failed", body) if delay is None else Ending("retry", body, delay))
 
     def _lose(self, error: WorkerLost) -> None:
@@ -290,6 +291,13 @@ class Attempt:
         self._running = None
         if self in self.place.attempts:
             self._consumer.settle(self, ending)
+
+
+def _short(text: Any) -> Any:
+    """What is kept of an error: the end of a traceback is what tells."""
+    if not isinstance(text, str) or len(text) <= _MOST_TEXT:
+        return text
+    return f"{text[: _MOST_TEXT // 4]}\n…\n{text[-_MOST_TEXT * 3 // 4 :]}"
 
 
 def _places(runner: Runner, greenlets: int) -> list[Place]:

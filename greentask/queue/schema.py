@@ -27,7 +27,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 
-__all__ = ["VERSION", "check_file", "open_file"]
+__all__ = ["VERSION", "check_file", "open_file", "open_to_read"]
 
 APPLICATION_ID = 0x67745131
 VERSION = 1
@@ -93,6 +93,13 @@ def open_file(path: str) -> sqlite3.Connection:
     return db
 
 
+def open_to_read(path: str) -> sqlite3.Connection:
+    """A connection for looking only, beside one that writes."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY)
+    db.execute("PRAGMA query_only = 1")
+    return db
+
+
 def check_file(db: sqlite3.Connection, path: str) -> None:
     """Look for damage, which takes half a second for a million tasks. Raises ``ConfigurationError``."""
     try:
@@ -128,6 +135,7 @@ def _look_at(path: str) -> None:
 
 def _prepare(db: sqlite3.Connection, path: str) -> None:
     db.execute(f"PRAGMA page_size = {_PAGE}")
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of effect before there are tables
     owner, version = _value(db, "application_id"), _value(db, "user_version")
     is_empty = _value(db, "schema_version") == 0
     if not is_empty and owner != APPLICATION_ID:

@@ -16,6 +16,7 @@ from .clock import Clock
 from .holders import Holders
 from .interface import FINAL, Delivery, Ending, Found, Message, Want
 from .limits import DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
+from .reader import Reader
 from .schema import check_file, open_file
 from .store import Store
 from .writer import Listener, Writer
@@ -55,7 +56,8 @@ class SQLiteQueue:
         self._lease = lease
         self._result_ttl = result_ttl
         self._clock = clock or Clock()
-        self._open: tuple[Writer, Holders] | None = None
+        self._open: tuple[Writer, Holders, Reader] | None = None
+        self._counters: dict[str, int] = {}
         self._deliver: Callable[[list[Delivery]], object] = lambda _: None
         self._lost: Callable[[], object] = lambda: None
         self._followers: dict[str, list[Callable[[Found], None]]] = {}
@@ -90,15 +92,18 @@ class SQLiteQueue:
             db.close()
             raise
         listener = Listener(self._hear_deliveries, self._hear_settled, self._hear_lost, self._hear_knock)
-        writer = Writer(home or find_home(), store, beside, holders, listener)
-        self._open = writer, holders
+        home = home or find_home()
+        writer = Writer(home, store, beside, holders, listener)
+        self._open = writer, holders, Reader(home, self.path, self._clock)
         writer.start()
 
     def close(self) -> None:
         """Write down what has ended, leave the rest to other servers, and close the file. Blocks for a moment."""
         if self._open is not None:
-            (writer, _), self._open = self._open, None
+            self._counters = self.counters()
+            (writer, _, reader), self._open = self._open, None
             writer.close(_CLOSED_WITHIN)
+            reader.close()
 
     @property
     def _writer(self) -> Writer:
@@ -109,8 +114,8 @@ class SQLiteQueue:
     def counters(self) -> dict[str, int]:
         """What has happened since it was opened."""
         if self._open is None:
-            return {}
-        writer, holders = self._open
+            return self._counters
+        writer, holders, _ = self._open
         return {"commits": writer.commits, "taken_back": holders.taken_back, "refused": self.refused}
 
     # ---- As a Queue
@@ -159,7 +164,7 @@ class SQLiteQueue:
 
     def dead(self, limit: int = 100, after: str | None = None) -> Future[list[dict[str, Any]]]:
         """Dead letters, the oldest first, from behind the task ``after`` on."""
-        return self._writer.look(lambda store: looking.dead(store, limit, after))
+        return self._aside(lambda store: looking.dead(store, limit, after))
 
     def retry(self, id: str) -> Future[bool]:
         """Have a dead letter wait for its turn again; False where there is no such dead letter."""
@@ -171,15 +176,21 @@ class SQLiteQueue:
 
     def count(self) -> Future[dict[str, Any]]:
         """How many tasks wait, run and have failed."""
-        return self._writer.look(managing.stats)
+        return self._aside(managing.stats)
 
     def select(self, wanted: managing.Filter, after: str | None, limit: int) -> Future[dict[str, Any]]:
         """Some of the tasks that fit, the oldest first, and from where to go on."""
-        return self._writer.look(lambda store: managing.list_tasks(store, wanted, after, limit))
+        return self._aside(lambda store: managing.list_tasks(store, wanted, after, limit))
 
     def show(self, id: str) -> Future[dict[str, Any] | None]:
         """All that is known of a task; None: nothing."""
-        return self._writer.look(lambda store: managing.show(store, id))
+        return self._aside(lambda store: managing.show(store, id))
+
+    def _aside(self, look: Callable[[Store], Any]) -> Future[Any]:
+        """What a function comes to that looks at much, beside the writer and on a connection of its own."""
+        if self._open is None:
+            raise QueueError("the queue is closed")
+        return self._open[2].look(look)
 
     # ---- What the writer says
 

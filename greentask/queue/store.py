@@ -22,7 +22,10 @@ __all__ = ["DONE", "EXPIRED", "FAILED", "OPEN", "REVOKED", "Store"]
 OPEN, DONE, FAILED, REVOKED, EXPIRED = range(5)
 
 _MOST_BYTES = 32 * 1024 * 1024  # of payloads that are taken at once
-_MOST_AT_ONCE = 1000  # tasks whose moment has come, or that are forgotten, in one transaction
+_MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
+_MOST_FORGOTTEN = 200  # tasks that are forgotten in one transaction
+_MOST_PAGES = 500  # pages that are given back to the file system at once
+_SPARE = 4096  # free pages that are kept
 
 _GROUPS = """
 WITH RECURSIVE found (lane, rank) AS (
@@ -179,7 +182,7 @@ class Store:
                 "SELECT l.due, l.id, l.failures, l.losses, t.lane, t.rank FROM later l "
                 "LEFT JOIN task t ON t.id = l.id AND t.state = 0 "
                 "WHERE l.clock = ? AND l.due <= ? ORDER BY l.due, l.id LIMIT ?",
-                (clock, now, _MOST_AT_ONCE),
+                (clock, now, _MOST_RIPE),
             ).fetchall()
             if rows:
                 self.db.executemany(
@@ -345,12 +348,22 @@ class Store:
         rows = self.db.execute(
             "SELECT f.at, f.id, t.key FROM forget f LEFT JOIN task t ON t.id = f.id "
             "WHERE f.at <= ? ORDER BY f.at, f.id LIMIT ?",
-            (self.time.now(), _MOST_AT_ONCE),
+            (self.time.now(), _MOST_FORGOTTEN),
         ).fetchall()
         if rows:
             self.erase([(id, key) for _, id, key in rows])
             self.db.executemany("DELETE FROM forget WHERE at = ? AND id = ?", [(at, id) for at, id, _ in rows])
         return len(rows)
+
+    def can_shrink(self) -> bool:
+        """Whether more than half of the file is free."""
+        (free,) = self.db.execute("PRAGMA freelist_count").fetchone()
+        return bool(free > _SPARE and free * 2 > self.db.execute("PRAGMA page_count").fetchone()[0])
+
+    def shrink(self) -> None:
+        """Give some free pages back to the file system; not within a transaction."""
+        # Not execute, which takes one step of it, and that is one page.
+        self.db.executescript(f"PRAGMA incremental_vacuum({_MOST_PAGES})")
 
     def erase(self, tasks: Sequence[tuple[int, str | None]]) -> None:
         """Know nothing more of these tasks, which have ended, and of their keys."""

@@ -44,6 +44,7 @@ _POLLIN = 1
 
 _MOST = 2000  # operations in one transaction
 _MOST_BYTES = 32 * 1024 * 1024  # of what is enqueued in one transaction
+_PAUSE_TO_FORGET = 0.01  # seconds between two transactions in which tasks are forgotten, and nothing else is to do
 _PAUSE = 0.25  # seconds between attempts at writing to a file that could not be written
 
 
@@ -97,6 +98,7 @@ class Writer:
         self._is_stuck = False
         self._ticked_at = 0.0
         self._has_company = False
+        self._forgets = False  # there may be more to forget
         self._held = 0  # deliveries that are not settled
         #: Transactions so far.
         self.commits = 0
@@ -176,6 +178,8 @@ class Writer:
         else:
             self._is_asleep = True
             moment = self._store.next_moment() if self._slots else None
+            if self._forgets:
+                moment = _PAUSE_TO_FORGET
             if not (self._arrived or self._is_closing):  # else it came before we were known to be asleep
                 poll.poll(1000 * (TICK if moment is None else min(TICK, moment)) + 0.5)
             self._is_asleep = False
@@ -199,6 +203,9 @@ class Writer:
             self._write(batch, overdue)
         for look, future in looks:
             self._answer_look(look, future)
+        if is_tick and not self._is_stuck and self._store.can_shrink():
+            with self._beside.turn():
+                self._store.shrink()
         if knocked:
             self._home.post(self._listener.knocked)
 
@@ -233,8 +240,10 @@ class Writer:
         """Whether there is something to write that nobody asks for."""
         if self._held and self._holders.is_due():
             return True
-        if is_tick and self._store.has_forgettable():
-            return True
+        if is_tick or self._forgets:
+            self._forgets = self._store.has_forgettable()
+            if self._forgets:
+                return True
         if not self._slots:
             return False
         moment = self._store.next_moment()

@@ -314,8 +314,6 @@ class Server:
             },
             **self.counts(detail=detail),
         }
-        if self.queue is not None:
-            status["queue"] = self.queue.status()
         if detail:
             status.update(self._detail())
         if self.groups:
@@ -336,6 +334,8 @@ class Server:
             },
             "calls": self._statistics.totals(),
         }
+        if self.queue is not None:
+            counts["queue"] = self.queue.status()
         if detail:
             counts["tasks_called"] = self._statistics.tasks()
         if self._watchdog is not None:
