@@ -54,7 +54,7 @@ class ChainedFuture(ClientFuture, TaskFuture[Any]):
         return ChainedFuture(self._carrier, self._submit, self, function, args, kwargs)
 
     def _first_ended(self, first: Future[Any]) -> None:
-        self._carrier.home.run(self._go_on, first)
+        self._carrier.home.soon(self._go_on, first)  # not at once: a chain may be longer than Python's stack
 
     def _go_on(self, first: Future[Any]) -> None:
         if self.done():

@@ -271,8 +271,8 @@ class Client:
             return self._wait(self._submit(call, None))
         carrier.check_may_wait()
         receiver = WaitingGreenlet()
-        self._start(carrier, call, receiver)
         try:
+            self._start(carrier, call, receiver)
             return receiver.wait()
         except BaseException:
             _forget(carrier, call)  # of no effect where it has ended
@@ -437,8 +437,8 @@ class Client:
     def _call_reporting(self, call: Call, progress: ProgressCallback) -> Any:
         carrier, receiver = carrier_of(self._core.router), EventReceiver()
         carrier.check_may_wait()
-        self._start(carrier, call, receiver)
         try:
+            self._start(carrier, call, receiver)
             while True:
                 event = receiver.mailbox.take()
                 if isinstance(event, Progress):
@@ -450,12 +450,12 @@ class Client:
             raise
 
     def _stream(self, call: Call, window: int) -> Iterator[Any]:
-        carrier, receiver = carrier_of(self._core.router), EventReceiver(streams=True)
+        carrier, receiver = carrier_of(self._core.router), EventReceiver(window=window)
         carrier.check_may_wait()
-        self._start(carrier, call, receiver)
         assert call.id is not None
         taken = 0
         try:
+            self._start(carrier, call, receiver)
             while True:
                 event = receiver.mailbox.take()
                 if isinstance(event, Item):
@@ -472,7 +472,7 @@ class Client:
 
 
 def _forget(carrier: Carrier, call: Call) -> None:
-    carrier.home.run(carrier.forget, call.id)
+    carrier.home.soon(carrier.forget, call.id)  # not at once: we may be in a generator that is garbage
 
 
 def _name(function: Target) -> str:

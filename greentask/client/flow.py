@@ -31,16 +31,16 @@ def as_completed(futures: Iterable[Future[T]], timeout: float | None = None) -> 
     ...     print(future.result())
     """
     until = None if timeout is None else time.monotonic() + timeout
-    return _as_completed(_Waiter(futures), until)
+    return _as_completed(set(futures), until)
 
 
-def _as_completed(waiter: _Waiter[T], until: float | None) -> Iterator[Future[T]]:
-    total = len(waiter.pending)
+def _as_completed(futures: set[Future[T]], until: float | None) -> Iterator[Future[T]]:
+    waiter = _Waiter(futures)  # not before: who asks for none of them leaves nothing with them
     try:
         while waiter.pending:
             future = waiter.next(until)
             if future is None:
-                raise NotInTime(f"{len(waiter.pending)} of {total} futures have not ended")
+                raise NotInTime(f"{len(waiter.pending)} of {len(futures)} futures have not ended")
             yield future
     finally:
         waiter.leave()
@@ -109,6 +109,7 @@ class _Waiter(Mailbox[Future[T]]):
         for future in self.pending:
             if isinstance(future, ClientFuture):
                 future.check_may_wait()
+        for future in self.pending:
             with future._condition:
                 if future._state in (CANCELLED_AND_NOTIFIED, FINISHED):
                     self.put(future)

@@ -42,7 +42,7 @@ class ClientFuture(HomeFuture, ABC):
         except IndexError:
             return True
         self.set_running_or_notify_cancel()  # for concurrent.futures.wait and as_completed
-        self._carrier.home.run(self._cancel_call)
+        self._carrier.home.soon(self._cancel_call)  # not at once: an iterator that cancels may be garbage
         return True
 
     def ended(self, value: Any, error: BaseException | None) -> None:

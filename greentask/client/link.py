@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,6 +54,10 @@ class LinkOptions:
     tls: Callable[[], SSLContext] | None = None
 
 
+#: Told of a socket before it is connected.
+Hold = Callable[[GreenSocket], None]
+
+
 class LinkEvents(Protocol):
     """What a link tells its router, in the home's thread."""
 
@@ -80,7 +85,7 @@ class Link:
         self._socket: GreenSocket | TLSSocket | None = None
         self._outlet: Outlet | None = None
         self._watch: Any = None  # the timer that looks for signs of life
-        self._heard_at = self._busy_at = 0.0
+        self._heard_at = self._busy_at = self._looked_at = 0.0
         self._greenlet: gevent.Greenlet[..., Any] | None = gevent.spawn(self._live)
 
     @property
@@ -131,7 +136,8 @@ class Link:
             self.close()
         elif self._socket is not None:  # the home's thread, and the hub that the socket belongs to, are not here
             raw: Any = getattr(self._socket, "raw", self._socket)  # of TLS
-            os.close(raw._sock.detach())
+            with suppress(OSError):  # it is closed, before the next address is tried
+                os.close(raw._sock.detach())
             self._socket = None
 
     # ---- Its life
@@ -153,7 +159,7 @@ class Link:
         rest = b""
         sock = None
         try:
-            sock = _open(address, options)
+            sock = _open(address, options, self._hold)
             if options.secrets is not None:
                 rest = prove(sock, options.secrets(), options.connect_timeout)
         except (OSError, UnicodeError, Unauthenticated) as error:  # a UnicodeError: no name can be like that
@@ -176,6 +182,12 @@ class Link:
             return self.complaint or f"{address} sent what is no reply of a greentask server: {error}"
         return self.complaint or f"{address} closed the connection before it answered"
 
+    def _hold(self, sock: GreenSocket) -> None:
+        """From here on ``close`` closes it, and a forked child lets go of it."""
+        if self._greenlet is not getcurrent():
+            raise ConnectionAbortedError("the client was closed")
+        self._socket = sock
+
     def _begin(self, sock: GreenSocket | TLSSocket) -> None:
         def failed(error: OSError) -> None:
             self._end(f"the connection to {self.target.address} was lost: {error.strerror or error}")
@@ -183,7 +195,7 @@ class Link:
         loop = self._home.hub.loop
         self._socket = sock
         self._outlet = outlet_of(sock, loop, failed)
-        self._heard_at = self._busy_at = time.monotonic()
+        self._heard_at = self._busy_at = self._looked_at = time.monotonic()
         interval = self._options.dead_after / _LOOKS
         self._watch = loop.timer(interval, interval, ref=False)
         self._watch.start(self._look_for_life)
@@ -217,6 +229,10 @@ class Link:
     def _look_for_life(self) -> None:
         """Ask after a server that is silent; give up one that doesn't answer, and a connection that nobody uses."""
         now, options = time.monotonic(), self._options
+        overslept = now - self._looked_at - options.dead_after / _LOOKS
+        if overslept > options.dead_after / _LOOKS / 2:  # this thread did something else: it was we who didn't listen
+            self._heard_at = min(now, self._heard_at + overslept)
+        self._looked_at = now
         if self.in_flight:
             self._busy_at = now
         elif now - self._busy_at >= options.idle_after:
@@ -229,11 +245,11 @@ class Link:
             self.write(_PING)
 
 
-def _open(address: Address, options: LinkOptions) -> GreenSocket | TLSSocket:
+def _open(address: Address, options: LinkOptions, hold: Hold) -> GreenSocket | TLSSocket:
     timeout = options.connect_timeout
     if address.scheme == "unix":
-        return _connect(socket.AF_UNIX, address.path, timeout)
-    sock = _open_tcp(address, timeout)
+        return _connect(socket.AF_UNIX, address.path, timeout, hold)
+    sock = _open_tcp(address, timeout, hold)
     if address.scheme != "tls":
         return sock
     assert options.tls is not None
@@ -248,11 +264,11 @@ def _open(address: Address, options: LinkOptions) -> GreenSocket | TLSSocket:
     return secured
 
 
-def _open_tcp(address: Address, timeout: float) -> GreenSocket:
+def _open_tcp(address: Address, timeout: float, hold: Hold) -> GreenSocket:
     error = OSError("the name has no address")
     for family, where in _look_up(address.host, address.port):
         try:
-            sock = _connect(family, where, timeout)
+            sock = _connect(family, where, timeout, hold)
         except OSError as failed:
             error = failed
         else:
@@ -277,9 +293,10 @@ def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
     return [(family, where) for family, _, _, _, where in found]
 
 
-def _connect(family: int, where: Any, timeout: float) -> GreenSocket:
+def _connect(family: int, where: Any, timeout: float, hold: Hold) -> GreenSocket:
     sock = GreenSocket(family, socket.SOCK_STREAM)
     try:
+        hold(sock)
         sock.settimeout(timeout)
         sock.connect(where)
         sock.settimeout(None)

@@ -22,6 +22,9 @@ class Mailbox(Generic[T]):
         self._events: deque[T] = deque()
         self._bell: Bell | None = None
 
+    def __len__(self) -> int:
+        return len(self._events)
+
     def put(self, event: T) -> None:
         """Leave an event."""
         self._events.append(event)

@@ -7,6 +7,7 @@ from typing import Any
 
 from gevent.hub import Waiter
 
+from ..errors import InvalidMessage
 from ..tasks.remote import ProgressCallback
 from .carrier import Carrier, Receiver
 from .future import ClientFuture
@@ -102,10 +103,10 @@ _MOST_REPORTS = 100
 class EventReceiver(Receiver):
     """Puts everything that is heard of a call into a mailbox."""
 
-    __slots__ = ("_streams", "mailbox")
+    __slots__ = ("_window", "mailbox")
 
-    def __init__(self, *, streams: bool = False) -> None:
-        self._streams = streams
+    def __init__(self, *, window: int = 0) -> None:
+        self._window = window  # items that may be ahead of who takes them; 0: nobody asked for any
         self.mailbox: Mailbox[Ended | Progress | Item] = Mailbox()
 
     def ended(self, value: Any, error: BaseException | None) -> None:
@@ -115,5 +116,12 @@ class EventReceiver(Receiver):
         self.mailbox.put_latest(Progress(report), _MOST_REPORTS)
 
     def item(self, item: Any) -> None:
-        if self._streams:  # else nobody asked, and nobody would take it
+        if not self._window:
+            return
+        if len(self.mailbox) < 2 * self._window:  # a server that counts differently does no harm yet
             self.mailbox.put(Item(item))
+        else:
+            self._window = 0
+            self.mailbox.put(
+                Ended(None, InvalidMessage("the server sent a stream's items faster than it was asked to"))
+            )

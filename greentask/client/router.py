@@ -192,6 +192,7 @@ class Router:
         for link in self._links:
             link.abandon()
         self._links = []
+        self._is_left = True  # or a probe would connect
 
     def _flush(self, done: Bell | None = None) -> None:
         gevent.with_timeout(_SENT_WITHIN, self._wait_sent, timeout_value=None)
@@ -316,7 +317,8 @@ class Router:
             if isinstance(error, Draining):  # it has not read what we sent since, and never will
                 link.is_leaving = True
                 for unread, its in [(id, sent) for id, sent in self._calls.items() if sent.link is link]:
-                    self._try_again(unread, its, error)
+                    if not its.has_begun:
+                        self._try_again(unread, its, error)
             return
         id = reply.id if type(reply.id) is int else None  # ours are, and neither true nor 1.0 is 1
         sent = None if id is None else self._calls.get(id)
@@ -349,9 +351,10 @@ class Router:
     def _refused(self, id: int, sent: _Sent, link: Link, error: Exception) -> None:
         if isinstance(error, Draining):
             link.is_leaving = True
-            self._try_again(id, sent, error)
-        elif sent.has_begun:
+        if sent.has_begun:
             self._end(id, sent, error)
+        elif isinstance(error, Draining):
+            self._try_again(id, sent, error)
         elif isinstance(error, Overloaded) and self._has_another(sent) and self._budget.spend(sent.size):
             self._try_elsewhere(id, sent, error)
         elif isinstance(error, WorkerLost) and self._may_repeat(sent):

@@ -69,6 +69,13 @@ class Home:
         else:
             self.post(function, *args)
 
+    def soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Run it there when whatever runs there now has let go: for callers who may be in the midst of anything."""
+        if _thread_id() == self.thread:
+            self.hub.loop.run_callback(function, *args)
+        else:
+            self.post(function, *args)
+
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Run it there soon, wherever the caller is."""
         self._posted.append((function, args))
@@ -82,6 +89,9 @@ class Home:
             self.post(waiter.switch, None)
 
     def _run_posted(self) -> None:
+        if not self.is_ours():  # the loop goes on in a forked child, and what was posted is the parent's to do
+            self._posted.clear()
+            return
         for _ in range(len(self._posted)):  # those that are posted meanwhile wake us again
             function, args = self._posted.popleft()
             try:

@@ -70,13 +70,16 @@ class Outlet:
         if self._closed or self._scheduled:
             self.write(piece)
             return
+        told: list[int] = []  # as in _flush: after half a line, the other half must follow
         try:
-            written = os.write(self._fd, piece)
+            told.extend(map(os.write, (self._fd,), (piece,)))
         except OSError:  # that it would block, or an error of which the loop will hear as well
-            written = 0
-        self.written += written
-        if written < len(piece):
-            self.write(piece[written:])
+            pass
+        finally:
+            written = told[0] if told else 0
+            self.written += written
+            if written < len(piece):
+                self.write(piece[written:])
 
     def wait_below(self, limit: int, timeout: float | None = None) -> bool:
         """Let other greenlets run until at most ``limit`` bytes are unsent; False after ``timeout`` seconds.

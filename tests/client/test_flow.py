@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from greentask import Client, UnknownTask, as_completed, gather, wait
+from greentask.tasks.remote import TaskFuture
 from support import client_tasks, server_tasks
 from support.peers import peer, silent
 from support.servers import wait_until
@@ -43,6 +44,14 @@ def test_those_that_have_ended_come_at_once_and_others_raise_in_time(client: Cli
     with pytest.raises(NotInTime, match="1 of 2 futures have not ended"):
         next(futures)
     never.cancel()
+
+
+def test_who_asks_for_none_of_them_leaves_nothing_with_the_futures(client: Client) -> None:
+    future = client.submit("hold", "never asked for")
+    not_started = as_completed([future])
+    assert future._waiters == []
+    del not_started
+    assert future.cancel()
 
 
 def test_no_futures_have_ended() -> None:
@@ -170,6 +179,25 @@ def test_cancelling_a_chain_cancels_what_runs(client: Client, started: bool) -> 
     wait_until(lambda: client.call("running_now", key) == 0, "the task was cancelled")
     with pytest.raises(CancelledError):
         chain.result(10)
+
+
+@pytest.mark.parametrize("which", ["the first", "the last"])
+def test_a_chain_may_be_longer_than_pythons_stack(client: Client, which: str) -> None:
+    first: TaskFuture[Any] = client.submit("hold", "for ever")
+    last = first
+    for _ in range(1000):
+        last = last.then("add", 1)
+    (first if which == "the first" else last).cancel()
+    with pytest.raises(CancelledError):
+        last.result(20)
+    wait_until(first.cancelled, "the running one is cancelled, too")
+
+
+def test_the_first_error_goes_through_a_chain_of_any_length(client: Client) -> None:
+    last: TaskFuture[Any] = client.submit("fail", "at first")
+    for _ in range(1000):
+        last = last.then("add", 1)
+    assert str(last.exception(20)) == "at first"
 
 
 def test_a_chain_ends_with_the_one_that_was_cancelled_before_it(client: Client) -> None:

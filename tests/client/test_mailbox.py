@@ -130,7 +130,7 @@ def test_what_is_taken_between_two_looks_is_not_replaced() -> None:
 
 
 def test_a_call_that_nobody_looks_at_keeps_a_hundred_reports_and_its_end() -> None:
-    receiver = EventReceiver(streams=True)
+    receiver = EventReceiver(window=64)
     for done in range(1000):
         receiver.progress({"done": done})
     receiver.item("one")

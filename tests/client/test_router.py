@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from greentask import Client, ConnectionLost, DeadlineExceeded, TaskError, Unauthenticated
+from greentask import Client, ConnectionLost, DeadlineExceeded, Draining, TaskError, Unauthenticated
 from greentask.client.balance import Balance
 from greentask.client.receivers import CallFuture, EventReceiver, Item, Progress
 from greentask.client.router import LinkOptions, Router
@@ -141,7 +141,7 @@ def test_what_is_heard_of_a_call_reaches_its_receiver() -> None:
         silent(connection)
 
     with peer(answer) as server:
-        router, receiver = router_to(server), EventReceiver(streams=True)
+        router, receiver = router_to(server), EventReceiver(window=64)
         router.home.run(router.start, 1, encode_call(Call("f", None, 1)), receiver, None)
         first, second, third, last = (receiver.mailbox.take() for _ in range(4))
         assert isinstance(first, Progress)
@@ -372,6 +372,24 @@ def test_a_time_limit_also_holds_while_connecting() -> None:
 # ---- Closing
 
 
+@pytest.mark.parametrize("with_id", [True, False], ids=["the call is refused", "the connection is"])
+def test_what_has_begun_does_not_begin_again_whatever_the_server_says(with_id: bool) -> None:
+    calls: list[Any] = []
+
+    def begin_and_refuse(connection: LineClient) -> None:
+        calls.append(connection.hear())
+        id = calls[-1]["id"]
+        draining = {"error": {"type": "Draining", "message": "going away"}}
+        connection.send({"id": id, "item": 1}, {"id": id, **draining} if with_id else draining)
+
+    with peer(begin_and_refuse) as server, Client(server.address) as client:
+        items = client.stream("rows")
+        assert next(items) == 1
+        with pytest.raises(Draining if with_id else ConnectionLost):
+            next(items)
+    assert len(calls) == 1
+
+
 def test_closing_sends_first_what_is_to_be_sent(server: RunningServer, tmp_path: Path) -> None:
     file = tmp_path / "marks"
     client = Client(server.address)
@@ -515,6 +533,41 @@ def test_a_client_that_is_forgotten_with_calls_in_flight_lets_them_end() -> None
 
 def submit_two(client: Client) -> list["Future[Any]"]:
     return [client.submit("f"), client.submit("f")]
+
+
+def test_garbage_that_is_collected_in_the_midst_of_its_work_changes_nothing_there() -> None:
+    """Iterators cancel their calls when they are garbage, in whichever thread and wherever that comes upon it."""
+    with peer(silent) as server, Client(server.address) as client:
+        futures = [client.submit("f") for _ in range(3)]
+        router = client._core.router()
+
+        def look_through() -> int:
+            left = Garbage(client)
+            left.itself = left
+            del left
+            return sum(gc.collect() > 0 for _ in router._calls.items())
+
+        gc.disable()
+        try:
+            looked: list[int] = []
+            done = Bell()
+            router.home.run(lambda: (looked.append(look_through()), done.ring()))
+            assert done.wait(20)
+        finally:
+            gc.enable()
+        assert looked == [1]
+        wait_until(lambda: len(router._calls) == len(futures), "its call was cancelled")
+
+
+class Garbage:
+    """Has a call in flight, and cancels it when it is collected."""
+
+    def __init__(self, client: Client) -> None:
+        self.itself: Garbage | None = None
+        self._future = client.submit("g")
+
+    def __del__(self) -> None:
+        self._future.cancel()
 
 
 def test_many_clients_leave_no_descriptor_open(server: RunningServer) -> None:

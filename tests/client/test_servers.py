@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from gevent import monkey
 
 from greentask import Client, ConnectionLost, DeadlineExceeded, Overloaded, WorkerLost
 from support.peers import echoing, peer
@@ -104,6 +105,16 @@ def test_a_server_that_gives_no_sign_of_life_is_given_up() -> None:
 def test_one_that_is_slow_but_alive_is_not_given_up(server: RunningServer) -> None:
     with Client(server.address, dead_after=0.5) as client:
         assert client.call("nap", 1.2) == 1.2
+
+
+def test_a_client_that_could_not_listen_itself_gives_up_nobody(server: RunningServer) -> None:
+    """Something of its own held its thread for longer than a server may be silent."""
+    with Client(server.address, dead_after=0.5) as client:
+        assert client.call("add", 1, 2) == 3
+        for _ in range(3):
+            future = client.submit("nap", 0.2)
+            client._core.router().home.post(monkey.get_original("time", "sleep"), 1.0)
+            assert future.result(20) == 0.2
 
 
 def test_a_connection_without_calls_is_closed_after_a_while(server: RunningServer) -> None:

@@ -1,5 +1,6 @@
 """``Client.stream``: the items of a generator task, its window, its errors, and its early end."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from greentask import Client, DeadlineExceeded, InvalidArguments, UnknownTask
+from greentask import Client, DeadlineExceeded, InvalidArguments, InvalidMessage, UnknownTask
 from support import server_tasks
 from support.peers import peer, silent
 from support.servers import LineClient, wait_until
@@ -156,3 +157,25 @@ def test_who_takes_slowly_grants_slowly() -> None:
         assert grants == []
         assert list(items) == list(range(1, 20))
     assert 16 <= sum(grants) <= 20
+
+
+def test_a_server_that_does_not_wait_for_its_reader_is_stopped() -> None:
+    sent, cancelled = threading.Event(), threading.Event()
+
+    def flood(connection: LineClient) -> None:
+        call = connection.hear()
+        for _ in range(100):
+            connection.send(*({"id": call["id"], "item": number} for number in range(100)))
+        sent.set()
+        while connection.hear().get("function") != "greentask.cancel":
+            pass
+        cancelled.set()
+        silent(connection)
+
+    with peer(flood) as server, Client(server.address) as client:
+        items = client.stream("rows", window=10)
+        assert next(items) == 0
+        assert sent.wait(20)
+        with pytest.raises(InvalidMessage, match="faster than it was asked to"):
+            assert len(list(items)) < 30
+        assert cancelled.wait(20)

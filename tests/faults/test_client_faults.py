@@ -21,6 +21,7 @@ from greentask import Client, ConnectionLost
 from support.names import naming
 from support.peers import deaf, echoing, peer, silent
 from support.programs import run_at_once, run_source, starting
+from support.proofs import SECRET, proof_of
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 BOTH = pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
@@ -378,6 +379,97 @@ print(client.call("add", 5, 6))
 
 def test_o6_locks_that_another_thread_held_at_the_fork_hold_up_nobody(server: RunningServer) -> None:
     assert run_source(LOCKED, server.address, GREENTASK_URL=server.address) == ["3", "7", "11"]
+
+
+POSTED = """
+import os, sys
+from gevent import monkey
+get = monkey.get_original
+import gevent
+from greentask import Client
+client = Client(sys.argv[1], timeout=20)
+client.call("f", "before")
+futures = []
+ready = get("_thread", "allocate_lock")()
+ready.acquire()
+def submit():
+    futures.append(client.submit("f", "once"))
+    ready.release()
+get("_thread", "start_new_thread")(submit, ())
+ready.acquire()  # the loop has not run since: what was submitted in the thread is still to be sent
+pid = os.fork()
+if not pid:
+    gevent.sleep(0.3)
+    os._exit(0)
+os.waitpid(pid, 0)
+print(futures[0].result())
+"""
+
+
+def test_o6_what_another_thread_has_submitted_is_not_sent_by_the_child_as_well() -> None:
+    heard: list[Any] = []
+
+    def noting(connection: LineClient) -> None:
+        while (line := connection.line()) is not None:
+            call = json.loads(line)
+            heard.append(call["args"][0])
+            connection.send({"id": call["id"], "result": call["args"][0]})
+
+    with peer(noting) as server:
+        assert run_source(POSTED, server.address, patched=True) == ["once"]
+    assert heard == ["before", "once"]
+
+
+CONNECTING = """
+import os, socket, sys
+import gevent
+from greentask import Client
+from support.servers import wait_until
+host, _, port = sys.argv[1].partition(":")
+def sockets():
+    names = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            names.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            pass
+    return sum(name.startswith("socket:") for name in names)
+def is_connected():
+    try:
+        return [link._socket.getpeername() for link in client._core.router()._links if link._socket is not None]
+    except OSError:
+        return False
+client = Client(sys.argv[1], secret=sys.argv[2], timeout=20)
+future = client.submit("f", "mine")
+wait_until(is_connected)
+before = sockets()
+pid = os.fork()
+if not pid:
+    wait_until(lambda: sockets() == before - 1, "it has let go of the connection")
+    socket.create_connection((host, int(port))).close()
+    gevent.sleep(0.1)  # else there is nobody here who could take the challenge
+    os._exit(0)
+print(future.result(), os.waitpid(pid, 0)[1])
+"""
+
+
+@BOTH
+def test_o6_a_connection_that_is_being_opened_is_the_parents_alone(patched: bool) -> None:
+    connected, forked = threading.Lock(), threading.Event()
+
+    def challenge_after_the_fork(connection: LineClient) -> None:
+        if not connected.acquire(blocking=False):
+            forked.set()
+            return
+        assert forked.wait(20)
+        challenge = "00" * 32
+        connection.send({"challenge": challenge, "greentask": 1})
+        nonce = connection.hear()["auth"]["nonce"]
+        connection.send({"auth": {"proof": proof_of(SECRET, "server", challenge, nonce)}})
+        echoing(connection)
+
+    with peer(challenge_after_the_fork) as server:
+        assert run_source(CONNECTING, server.address, SECRET, patched=patched) == ["mine", "0"]
 
 
 MULTIPROCESSING = """

@@ -72,6 +72,19 @@ def test_in_its_own_thread_a_function_runs_at_once() -> None:
     assert ran == ["inner", "after it"]
 
 
+def test_what_runs_soon_does_not_run_in_the_midst_of_anything() -> None:
+    home, ran, done = find_home(), list[str](), Bell()
+
+    def outer() -> None:
+        home.soon(ran.append, "inner")
+        home.soon(done.ring)
+        ran.append("before it")
+
+    home.soon(outer)
+    assert done.wait(20)
+    assert ran == ["before it", "inner"]
+
+
 def test_at_the_exit_it_is_here_and_no_thread_is_left() -> None:
     """One that wakes while the interpreter is taken apart crashes it; which is why none is started any more, either."""
     program = """
