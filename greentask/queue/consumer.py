@@ -18,12 +18,22 @@ from typing import Any
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from ..errors import CallError, Cancelled, Draining, GreentaskError, Overloaded, WorkerLost, from_wire, refusal
+from ..errors import (
+    CallError,
+    Cancelled,
+    Draining,
+    GreentaskError,
+    InvalidArguments,
+    Overloaded,
+    WorkerLost,
+    from_wire,
+    refusal,
+)
 from ..pool.frames import Body, whole
 from ..runner import Runner, Running
 from ..tasks.task import Task
 from ..wire.json import dumps, loads, loads_checked
-from ..wire.message import Call
+from ..wire.message import Args, Call
 from .holders import pause_after_loss
 from .interface import Delivery, Ending, Source, Want
 from .limits import DEFAULT_GREENLETS
@@ -62,7 +72,7 @@ class Place:
             self._ended += 1
 
     def free(self, now: float) -> int:
-        """How many more may be asked for."""
+        """How many more may be asked for; less than 0 where there are too many."""
         if self._takes_ahead and now - self._measured_at >= _MEASURED_OVER:
             self._ahead = min(_MOST_AHEAD, int(self._ended / (now - self._measured_at) * _AHEAD))
             self._ended, self._measured_at = 0, now
@@ -141,8 +151,8 @@ class Consumer:
             return
         now, wants = time.monotonic(), []
         for place in self.places:
-            free = place.free(now)
-            if free > 0:
+            free = max(place.free(now), -place.asked)  # what has been asked for can be taken back
+            if free:
                 place.asked += free
                 wants.append(Want(place.tasks, free))
         if wants:
@@ -154,12 +164,18 @@ class Consumer:
             place.asked -= 1
             if self._stopping:
                 self.source.settle(delivery, Ending("released"))
-            else:
-                self._idle.clear()
-                Attempt(self, place, delivery).start()
+                continue
+            self._idle.clear()
+            attempt = Attempt(self, place, delivery)
+            try:
+                attempt.start()
+            except Exception:  # or nobody would ever say how it ended
+                logger.exception("a durable task could not be started: %s", delivery.task)
+                attempt.give_up()
 
     def _give_back(self) -> None:
         """Give back what has been here for a while and has not begun; all of that at the end."""
+        self._refill()  # or, where it has become slow, they would come back at once
         before = time.monotonic() - (0 if self._stopping else _PATIENCE)
         for place in self.places:
             for attempt in list(place.attempts):
@@ -220,7 +236,7 @@ class Attempt:
                     delivery.payload,
                 )
             else:
-                call.args = loads_checked(delivery.payload).get("args")
+                call.args = _args(delivery.payload)
             running = runner.start(call, line, self, None, "queue")
         except CallError as error:
             self.refuse(error)
@@ -229,6 +245,10 @@ class Attempt:
         else:
             if self in self.place.attempts:
                 self._running = running
+
+    def give_up(self) -> None:
+        """It could not be started."""
+        self._end(Ending("released", delay=_PAUSE))
 
     def give_back(self) -> None:
         """End it, if it has not begun."""
@@ -291,6 +311,14 @@ class Attempt:
         self._running = None
         if self in self.place.attempts:
             self._consumer.settle(self, ending)
+
+
+def _args(payload: bytes) -> Args | None:
+    try:
+        args: Args | None = loads_checked(payload).get("args")
+    except ValueError as error:  # Python's limit for integers was lowered
+        raise InvalidArguments(f"this server can't read the arguments: {error}") from None
+    return args
 
 
 def _short(text: Any) -> Any:

@@ -68,6 +68,7 @@ class Holders:
         found = self._store.db.execute("UPDATE holder SET beat = ? WHERE id = ?", (self._beat, self._mine)).rowcount
         if not found:
             self._let_go()
+        self._store.note_time()
         return bool(found)
 
     def committed(self) -> None:

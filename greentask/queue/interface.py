@@ -126,7 +126,7 @@ class Source(Protocol):
         """Hand out deliveries to ``deliver``; call ``lost`` when all that were handed out have been taken back."""
 
     def want(self, wants: Iterable[Want]) -> None:
-        """Say that there is room for so many more deliveries."""
+        """Say that there is room for so many more deliveries, or so many fewer, where ``slots`` is below 0."""
 
     def want_none(self) -> None:
         """Say that there is room for none any more; one that is on its way may still come."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DEFAULT_GREENLETS", "DEFAULT_LEASE", "DEFAULT_RESULT_TTL", "LEAST_LEASE"]
+__all__ = ["DEFAULT_GREENLETS", "DEFAULT_LEASE", "DEFAULT_RESULT_TTL", "LEAST_LEASE", "MOST_IN_BATCH"]
 
 #: How many durable tasks of a server run in greenlets at once.
 DEFAULT_GREENLETS = 100
@@ -11,3 +11,5 @@ DEFAULT_LEASE = 5.0
 LEAST_LEASE = 2.0
 #: Seconds for which a task that has ended is known.
 DEFAULT_RESULT_TTL = 86400.0
+#: How many tasks may be in one batch, which is one transaction: others wait for its end.
+MOST_IN_BATCH = 100_000

@@ -30,7 +30,7 @@ from ..wire.steps import LARGE
 from .asked import answer_with, as_call_error, manage
 from .consumer import Consumer
 from .interface import FINAL, Found, Message
-from .limits import DEFAULT_GREENLETS, DEFAULT_LEASE, DEFAULT_RESULT_TTL
+from .limits import DEFAULT_GREENLETS, DEFAULT_LEASE, DEFAULT_RESULT_TTL, MOST_IN_BATCH
 from .sqlite import SQLiteQueue
 
 if TYPE_CHECKING:
@@ -94,6 +94,10 @@ class TaskQueue:
         assert options is not None
         task = server.tasks.find(call.function)
         if call.batch is not None:
+            if len(call.batch) > MOST_IN_BATCH:
+                raise InvalidArguments(
+                    f"{len(call.batch)} tasks in one batch to enqueue, and {MOST_IN_BATCH} are the most: send several"
+                )
             messages = run_in_turns(_messages(task.binder, task.name, call.batch, options))
         else:
             if not (task.process and len(text) > LARGE):  # of such a line the arguments were left out

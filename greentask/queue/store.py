@@ -6,6 +6,7 @@ in memory (``_lanes``) is forgotten then.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from .pausing import paused
 from .sharing import Group, Sharing
 
 __all__ = ["DONE", "EXPIRED", "FAILED", "OPEN", "REVOKED", "Store"]
+
+logger = logging.getLogger(__name__)
 
 #: The states of a task's row. Of an open one, the other tables know more.
 OPEN, DONE, FAILED, REVOKED, EXPIRED = range(5)
@@ -72,7 +75,10 @@ class Store:
         self._lanes.clear()
         self._names.clear()
         if self.db.in_transaction:  # some errors of SQLite have ended it already
-            self.db.execute("ROLLBACK")
+            try:
+                self.db.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                logger.error("a rollback failed: %s", error)
 
     def know_time(self) -> None:
         """Go on with the file's queue time."""
@@ -87,6 +93,10 @@ class Store:
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
             [("boot", self.clock.boot), ("base", self.time.base), ("last", self.time.now())],
         )
+
+    def note_time(self) -> None:
+        """Write down how far queue time is, for the case that the machine loses its clock."""
+        self.db.execute("UPDATE meta SET value = ? WHERE name = 'last'", (self.time.now(),))
 
     # ---- Names
 

@@ -25,9 +25,10 @@ from typing import Any
 
 from gevent import monkey
 
-from ..errors import QueueError, QueueFull
+from ..errors import InvalidResult, QueueError, QueueFull, refusal
 from ..hub.future import HomeFuture
 from ..hub.home import Home, allocate_lock
+from ..wire.json import dumps
 from .beside import Beside
 from .holders import TICK, Holders
 from .ids import id_text
@@ -94,6 +95,7 @@ class Writer:
         self._ended.acquire()
         # The thread's own:
         self._slots: dict[frozenset[str], int] = {}
+        self._filled_by: dict[str, frozenset[str]] = {}  # of each task, whose slots those are
         self._kept = _Batch()  # what could not be written yet
         self._is_stuck = False
         self._ticked_at = 0.0
@@ -234,7 +236,10 @@ class Writer:
             self._slots.clear()
             return
         for want in wants:
-            self._slots[want.tasks] = self._slots.get(want.tasks, 0) + want.slots
+            if want.tasks not in self._slots:
+                self._slots[want.tasks] = 0
+                self._filled_by.update(dict.fromkeys(want.tasks, want.tasks))
+            self._slots[want.tasks] += want.slots
 
     def _has_own_work(self, is_tick: bool) -> bool:
         """Whether there is something to write that nobody asks for."""
@@ -270,7 +275,7 @@ class Writer:
             self._holders.rolled_back()
             self._store.rollback()
             batch.counted, batch.outcomes, batch.deliveries = [], [], []
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError):
+            if _is_the_files(error):
                 self._stuck(batch, error)
             elif len(batch) > 1:
                 self._write_apart(batch)
@@ -281,9 +286,7 @@ class Writer:
         self.commits += 1
         self._held += len(batch.deliveries) - len(batch.settled)
         for delivery in batch.deliveries:
-            for tasks in self._slots:
-                if delivery.task in tasks:
-                    self._slots[tasks] -= 1
+            self._slots[self._filled_by[delivery.task]] -= 1
         self._home.post(self._finish, batch)
         if self._has_company and (batch.settled or batch.enqueued or batch.changes or overdue):
             self._beside.knock()
@@ -339,10 +342,14 @@ class Writer:
     def _fail(self, batch: _Batch, error: Exception) -> None:
         for _, future in (*batch.changes, *batch.enqueued):
             self._home.post(future.set_exception, error)
-        if batch.settled or not len(batch):
-            logger.error("the queue could not write down how a task ended", exc_info=error)
+        if not (batch.changes or batch.enqueued):
+            logger.error("the queue could not write down what happened", exc_info=error)
+        for delivery, ending in batch.settled:
+            if ending.how != "failed":  # or it would stay ours for ever
+                told = refusal(InvalidResult(f"what came of it can't be kept: {error}"))
+                self._write(_Batch(settled=[(delivery, Ending("failed", dumps(told)))]), ())
 
-    def _stuck(self, batch: _Batch, error: sqlite3.DatabaseError) -> None:
+    def _stuck(self, batch: _Batch, error: Exception) -> None:
         """The file can't be written: refuse what can be refused, and keep the rest."""
         if not self._is_stuck:
             logger.error("the queue's file can't be written, and is tried again: %s", error)
@@ -383,6 +390,11 @@ class Writer:
         self._store.db.close()
         self._beside.close()
         os.close(self._wake)
+
+
+def _is_the_files(error: Exception) -> bool:
+    """Whether it is the file that can't be written, and not one operation that can't be done."""
+    return isinstance(error, (OSError, sqlite3.OperationalError)) or type(error) is sqlite3.DatabaseError
 
 
 def _explained(error: Exception) -> Exception:

@@ -117,6 +117,26 @@ def test_max_running_holds_for_durable_tasks(peer: LineClient, tmp_path: Path) -
     assert marks(file) == ["began", "ended"] * 5
 
 
+def test_what_was_taken_ahead_and_does_not_begin_is_given_back(tmp_path: Path) -> None:
+    with serving("--queue", str(tmp_path / "tasks.db"), apps=APPS, processes=1) as server, server.connect() as peer:
+        file = str(tmp_path / "marks")
+        quick = peer.ask({"function": "add_in_process", "id": 1, "batch": [[1]] * 500, "enqueue": True})
+        outcome(peer, quick["result"]["tasks"][-1])
+        naps = [enqueue(peer, "nap_in_process", file, 3.0) for _ in range(4)]
+        states = wait_until(
+            lambda: (now := [outcome(peer, nap, False)["state"] for nap in naps]).count("waiting") == 3 and now,
+            "those that did not begin wait for whoever can run them",
+            2.5,
+        )
+        assert states == ["running", "waiting", "waiting", "waiting"]
+
+
+def test_a_batch_has_its_bounds(peer: LineClient) -> None:
+    reply = peer.ask({"function": "add", "id": 1, "batch": [[1]] * 100_001, "enqueue": True})
+    assert reply["error"]["type"] == "InvalidArguments"
+    assert "100000 are the most" in reply["error"]["message"]
+
+
 # ---- Attempts
 
 

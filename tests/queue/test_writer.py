@@ -43,6 +43,17 @@ def test_one_that_cannot_be_kept_is_refused_alone(queue: SQLiteQueue) -> None:
         bad.result(WITHIN)
 
 
+def test_a_result_that_cannot_be_kept_is_an_error_of_its_task_alone(queue: SQLiteQueue) -> None:
+    taker = Taker(queue)
+    ids = queue.enqueue([message() for _ in range(3)]).result(WITHIN)
+    taker.want(3)
+    for delivery in taker.wait_for(3):
+        taker.settle(delivery, "done", b"1" if delivery.id != ids[1] else object())  # type: ignore[arg-type]
+    wait_until(lambda: "running" not in {queue.find(id).result(WITHIN).state for id in ids})
+    assert [queue.find(id).result(WITHIN).state for id in ids] == ["done", "failed", "done"]
+    assert b"InvalidResult" in (queue.find(ids[1]).result(WITHIN).error or b"")
+
+
 def test_nobody_waits_for_an_answer_after_the_end(queue: SQLiteQueue) -> None:
     futures = [queue.enqueue([message()]) for _ in range(5000)]
     queue.close()
