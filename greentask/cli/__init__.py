@@ -23,6 +23,7 @@ _COMMANDS = {
     "reload": "Let a server load its code anew.",
     "stop": "Let a server end when its calls are answered.",
     "call": "Run a task on a server and print its result.",
+    "enqueue": "Have a server keep a task, and run it later.",
     "queue": "See and change durable tasks.",
     "tasks": "List what a server offers.",
     "demo": "Send a thousand mails, and see that the service stays quick.",

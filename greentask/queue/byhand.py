@@ -16,6 +16,8 @@ from . import managing, pausing
 from .beside import Beside
 from .clock import Clock
 from .holders import is_anybody_here
+from .ids import id_text
+from .interface import Message
 from .limits import DEFAULT_RESULT_TTL
 from .managing import Filter
 from .schema import open_file
@@ -99,6 +101,11 @@ class QueueFile:
             changed += step
             if after is None:
                 return changed
+
+    def enqueue(self, message: Message) -> str:
+        """Keep a task; its id."""
+        (id,) = self.transact(lambda store: store.enqueue([message]))
+        return id_text(id)
 
     def pause(self, task: str | None) -> bool:
         """Have that task wait, or all (None); False where it does already."""

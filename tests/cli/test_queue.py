@@ -265,3 +265,30 @@ def test_a_file_that_no_server_has_is_seen_and_changed(tmp_path: Path) -> None:
     assert (stats["waiting"], stats["failed"], stats["served"]) == (1, 0, False)
     with serving("--queue", file, apps=APPS, processes=1) as server, server.connect() as peer:
         assert outcome(peer, one)["attempts"] == 2, "it was begun anew"
+
+
+# ---- greentask enqueue
+
+
+def test_a_task_is_enqueued_and_its_id_printed(server: RunningServer, peer: LineClient) -> None:
+    def run(*arguments: str, code: int = 0) -> str:
+        done = greentask("enqueue", *arguments, GREENTASK_URL=server.address)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout.strip() or done.stderr
+
+    assert outcome(peer, run("add", "a=1", "b=2"))["result"] == 3
+    assert outcome(peer, run("add", "--json", "[4]", "--priority", "3", "--ttl", "1m"))["result"] == 5
+    later = run("add", "a=1", "--delay", "1h", "--key", "only once")
+    assert outcome(peer, later, False)["state"] == "scheduled"
+    assert run("add", "a=2", "--key", "only once") == later
+    assert "no task is named" in run("ad", "a=1", code=4)
+    assert "InvalidArguments" in run("add", "c=1", code=4)
+    assert "don't go together" in run("add", "a=1", "--delay", "1h", "--at", "1", code=2)
+    assert "ttl is seconds above 0" in run("add", "a=1", "--ttl", "0s", code=2)
+
+
+def test_a_task_is_put_straight_into_a_file(file: Path, peer: LineClient) -> None:
+    done = greentask("enqueue", "add", "a=1", "--queue", str(file))
+    assert outcome(peer, done.stdout.strip())["result"] == 2, "the servers were told"
+    gone = greentask("enqueue", "add", "a=1", "--queue", str(file) + ".gone")
+    assert (gone.returncode, "there is no queue" in gone.stderr) == (7, True)

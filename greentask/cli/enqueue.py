@@ -1,0 +1,87 @@
+"""``greentask enqueue``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..queue.interface import Message
+from ..wire.enqueue import MOST_PRIORITY, MOST_RETRIES, Enqueue
+from ..wire.json import dumps
+from .arguments import argument_options
+from .connection import Where, connected, server_options
+from .queue.access import FILE_UNUSABLE, Seconds, told_of_files
+
+__all__ = ["command"]
+
+_EXIT_CODES = f"""\b
+Exit codes:
+  0  it is on disk, and its id is on stdout
+  2  wrong usage
+  3  no connection, or it was lost: it may have been kept (with --key it is safe to repeat)
+  4  refused (unknown task, wrong arguments, no queue, its disk full)
+  5  out of time: it may have been kept
+  {FILE_UNUSABLE}  the file can't be used (--queue)
+"""
+
+
+@click.command("enqueue", epilog=_EXIT_CODES)
+@click.argument("name")
+@argument_options
+@click.option("--delay", type=Seconds(), metavar="TIME", help="Not before so long from now: 90s, 10m, 2h, 3d.")
+@click.option("--at", type=float, metavar="SECONDS", help="Not before that Unix time.")
+@click.option("--priority", type=click.IntRange(-MOST_PRIORITY, MOST_PRIORITY), default=0, help="Higher ones go first.")
+@click.option("--key", help="While a task with this key is known, print that one, and keep no second one.")
+@click.option("--retries", type=click.IntRange(0, MOST_RETRIES), help="In place of what the task says.")
+@click.option("--ttl", type=Seconds(), metavar="TIME", help="It must have begun within that time.")
+@click.option("--timeout", "-t", type=click.FloatRange(0, min_open=True), help="Seconds to wait at most, for the id.")
+@click.option(
+    "--queue",
+    "-q",
+    "file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Put it straight into this file. Its arguments are looked at when it runs.",
+)
+@server_options
+def command(
+    name: str,
+    args: dict[str, Any] | list[Any],
+    timeout: float | None,
+    file: str | None,
+    where: Where,
+    **options: Any,
+) -> None:
+    """Have a server keep the task NAME, and run it later; print its id, for `greentask queue show`.
+
+    A VALUE is read as JSON where it is that (3, true, [1,2], "3"), and taken as text otherwise.
+    """
+    try:
+        durable = Enqueue(**options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if file is not None:
+        click.echo(_put(file, name, args, durable))
+        return
+    given = {member: value for member, value in options.items() if value is not None}
+    with connected(where) as client:
+        click.echo(client.using(timeout=timeout, **given).enqueue_args(name, args).id)
+
+
+def _put(path: str, name: str, args: dict[str, Any] | list[Any], durable: Enqueue) -> str:
+    from ..queue.byhand import QueueFile
+
+    with told_of_files(), QueueFile(path) as file:
+        return file.enqueue(
+            Message(
+                name,
+                dumps({"args": args}),
+                durable.priority,
+                durable.delay or 0.0,
+                durable.at,
+                durable.key,
+                durable.retries,
+                durable.ttl,
+            )
+        )
