@@ -7,7 +7,8 @@ see it at once. Nothing here takes tasks, and nothing blocks the servers for lon
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -76,6 +77,15 @@ class QueueFile:
                 raise
         self._beside.knock()
         return value
+
+    @contextmanager
+    def moment(self) -> Iterator[Store]:
+        """While inside, all is seen as of one moment; the servers go on."""
+        self._db.execute("BEGIN")
+        try:
+            yield self.store
+        finally:
+            self._db.execute("ROLLBACK")
 
     # ---- What a server's greentask.queue does as well
 

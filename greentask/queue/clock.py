@@ -51,4 +51,4 @@ class QueueTime:
 
 
 def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()

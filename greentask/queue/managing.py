@@ -18,7 +18,7 @@ from .looking import purge, retry, revoke, state_of
 from .pausing import paused
 from .store import DONE, FAILED, OPEN, Store
 
-__all__ = ["CHANGES", "Filter", "change", "list_tasks", "show", "stats"]
+__all__ = ["CHANGES", "STATES", "Filter", "change", "change_some", "list_tasks", "select", "show", "stats"]
 
 STATES: tuple[State, ...] = get_args(State)
 
@@ -87,7 +87,7 @@ def _rows(store: Store, wanted: Filter, after: int) -> list[_Row]:
     return [_Row(*row) for row in found]
 
 
-def _select(store: Store, wanted: Filter, after: str | None, most: int) -> tuple[list[dict[str, Any]], str | None]:
+def select(store: Store, wanted: Filter, after: str | None, most: int) -> tuple[list[dict[str, Any]], str | None]:
     """Tasks that are wanted, from behind one on, and behind which one to go on; None: there are no more."""
     rows = _rows(store, wanted, 0 if after is None else parse_id(after) or 0)
     lane = None if wanted.name is None else store.find_lane(wanted.name)
@@ -140,7 +140,7 @@ def _last_error(store: Store, id: int) -> dict[str, Any] | None:
 
 def list_tasks(store: Store, wanted: Filter, after: str | None, limit: int) -> dict[str, Any]:
     """``tasks``, the oldest first, and ``next``: where to go on, which may bring more even where these are none."""
-    tasks, following = _select(store, wanted, after, limit)
+    tasks, following = select(store, wanted, after, limit)
     return {"tasks": tasks, "next": following}
 
 
@@ -233,5 +233,5 @@ def change_some(store: Store, action: str, wanted: Filter, after: str | None) ->
         wanted = Filter(states, wanted.name, wanted.error, wanted.older, wanted.younger)
     elif wanted.states - states:
         raise InvalidArguments(f"{action} is for tasks that are {', '.join(sorted(states))}")
-    found, following = _select(store, wanted, after, _CHANGED)
+    found, following = select(store, wanted, after, _CHANGED)
     return len(change(store, action, [task["task"] for task in found])), following

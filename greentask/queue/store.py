@@ -200,7 +200,7 @@ class Store:
                     [(clock, due, id) for due, id, *_ in rows],
                 )
                 self.db.executemany(
-                    "INSERT INTO ready VALUES (?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO ready VALUES (?, ?, ?, ?, ?)",
                     [
                         (lane, rank, id, failures, losses)
                         for _, id, failures, losses, lane, rank in rows
@@ -347,6 +347,10 @@ class Store:
         self._end(state, [(None, 0, id)])
 
     # ---- Forgetting
+
+    def forget_later(self, id: int) -> None:
+        """Forget one that has ended, when its time has come."""
+        self.db.execute("INSERT INTO forget VALUES (?, ?)", (self.time.now() + self._result_ttl, id))
 
     def has_forgettable(self) -> bool:
         """Whether the time of one has come."""

@@ -98,6 +98,7 @@ class Writer:
         self._filled_by: dict[str, frozenset[str]] = {}  # of each task, whose slots those are
         self._kept = _Batch()  # what could not be written yet
         self._is_stuck = False
+        self._why_stuck: Exception = QueueError("the queue's file can't be written")
         self._ticked_at = 0.0
         self._has_company = False
         self._forgets = False  # there may be more to forget
@@ -355,17 +356,19 @@ class Writer:
             logger.error("the queue's file can't be written, and is tried again: %s", error)
         self._is_stuck = True
         self._kept.settled += batch.settled
-        refused = _explained(error)
+        self._why_stuck = _explained(error)
+        self._refuse(batch)
+
+    def _refuse(self, batch: _Batch) -> None:
+        """What is to be changed and enqueued is not."""
         for _, future in (*batch.changes, *batch.enqueued):
-            self._home.post(future.set_exception, refused)
+            self._home.post(future.set_exception, self._why_stuck)
 
     def _try_again(self, batch: _Batch, overdue: Sequence[tuple[int, int]]) -> None:
         """What has ended first: it may just fit."""
         rest = _Batch(changes=batch.changes, enqueued=batch.enqueued)
         if not self._write(_Batch(settled=batch.settled), overdue, takes=False):
-            refused = QueueFull("the queue's file can't be written at the moment: is its disk full?")
-            for _, future in (*rest.changes, *rest.enqueued):
-                self._home.post(future.set_exception, refused)
+            self._refuse(rest)
         elif self._write(rest, ()):
             self._is_stuck = False
             logger.warning("the queue's file can be written again")
@@ -400,5 +403,7 @@ def _is_the_files(error: Exception) -> bool:
 def _explained(error: Exception) -> Exception:
     said = str(error)
     if "full" in said or "disk I/O" in said:
-        return QueueFull(f"the queue can't take it: {said}")
+        return QueueFull(f"the queue can't take it ({said}): make room on its disk, and it goes on by itself")
+    if "malformed" in said or "not a database" in said:
+        return QueueError(f"the queue's file is damaged ({said}): stop its servers, and see greentask queue recover")
     return QueueError(f"the queue's file can't be used: {said}") if isinstance(error, sqlite3.Error) else error

@@ -292,3 +292,30 @@ def test_a_task_is_put_straight_into_a_file(file: Path, peer: LineClient) -> Non
     assert outcome(peer, done.stdout.strip())["result"] == 2, "the servers were told"
     gone = greentask("enqueue", "add", "a=1", "--queue", str(file) + ".gone")
     assert (gone.returncode, "there is no queue" in gone.stderr) == (7, True)
+
+
+# ---- Moving and copying
+
+
+def test_a_queue_moves_to_another_machine(queue: Run, peer: LineClient, tmp_path: Path) -> None:
+    later, failed = enqueue(peer, "add", 5, delay=3600), dead(peer)
+    exported = queue("export", "--task", "add", "--state", "scheduled").stdout
+    letters = queue("export", "--state", "failed").stdout
+    new = str(tmp_path / "new.db")
+    for text in (exported, letters, letters):
+        done = greentask("queue", "import", "--queue", new, "--json", input=text)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["new"] == 0
+    assert greentask("queue", "show", later, "--queue", new).returncode == 0
+    assert greentask("queue", "retry", failed, "--queue", new).returncode == 0
+    with serving("--queue", new, apps=APPS, processes=1) as server, server.connect() as other:
+        assert outcome(other, failed)["state"] == "failed", "it has run there"
+
+
+def test_a_backup_of_a_queue_that_is_served(queue: Run, peer: LineClient, tmp_path: Path) -> None:
+    task, copy = enqueue(peer, "add", 5, delay=3600), str(tmp_path / "copy.db")
+    assert "verified" in queue("backup", copy).stdout
+    assert "is there already" in queue("backup", copy, code=7).stderr
+    queue("backup", copy, "--force")
+    assert "as it should be" in queue("check").stdout
+    assert json.loads(greentask("queue", "show", task, "--queue", copy, "--json").stdout)["state"] == "scheduled"

@@ -104,4 +104,4 @@ def test_a_damaged_file_is_seen_at_the_start(path: Path) -> None:
         file.write(os.urandom(40 * 4096))
     said = refusal(path)
     assert "is damaged" in said
-    assert ".recover" in said, "and what to do"
+    assert "greentask queue recover" in said, "and what to do"

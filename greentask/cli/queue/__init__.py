@@ -19,6 +19,10 @@ command = LazyGroup(
         "revoke": ("changing:revoke_command", "Have tasks not begin that have not begun yet."),
         "pause": ("changing:pause_command", "Begin no more tasks, or none of one name."),
         "resume": ("changing:resume_command", "Go on with what was paused."),
+        "export": ("moving:export_command", "Write tasks as lines of JSON."),
+        "import": ("moving:import_command", "Keep the tasks of such lines."),
+        "backup": ("moving:backup_command", "Copy the queue's file while servers go on with it."),
+        "check": ("moving:check_command", "Look through the queue's file for damage."),
     },
     help="""See and change the durable tasks of a server, or of a queue's file.
 

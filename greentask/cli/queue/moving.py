@@ -1,0 +1,115 @@
+"""``greentask queue export`` and ``import``, ``backup`` and ``check``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import click
+
+from ...errors import InvalidArguments
+from ...queue.backup import back_up, check
+from ...queue.byhand import QueueFile
+from ...queue.managing import Filter
+from ...queue.transfer import export_tasks, import_tasks
+from .access import EXIT_CODES, Where, accessed, queue_options, told_of_files
+from .filters import filter_options
+
+__all__ = ["backup_command", "check_command", "export_command", "import_command"]
+
+
+@click.command("export", epilog=EXIT_CODES)
+@click.argument("output", metavar="[OUTPUT]", type=click.File("wb"), default="-")
+@filter_options
+@queue_options
+def export_command(output: BinaryIO, wanted: dict[str, Any], queue: Where) -> None:
+    """Write all tasks, or those that fit, to OUTPUT (or stdout) as lines of JSON.
+
+    It is the queue of one moment, and the servers go on meanwhile: to move a queue, stop them first, or what they run
+    after that moment runs once more elsewhere.
+    """
+    with accessed(queue) as access:
+        try:
+            fitting = Filter.decode(wanted)
+        except InvalidArguments as error:
+            raise click.UsageError(str(error)) from None
+        count = -1
+        with access.file.moment() as store:
+            for line in export_tasks(store, fitting):
+                output.write(line)
+                count += 1
+        output.flush()
+    click.echo(f"{_tasks(count)} written", err=True)
+
+
+@click.command("import", epilog=EXIT_CODES)
+@click.argument("input", metavar="[INPUT]", type=click.File("rb"), default="-")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@queue_options
+def import_command(input: BinaryIO, as_json: bool, queue: Where) -> None:
+    """Keep the tasks of INPUT (or stdin), which export has written, under their ids.
+
+    One that is known already is left as it is, so to do it again changes nothing. With --queue the file is made where
+    there is none.
+    """
+    with told_of_files(), _made(queue), accessed(queue) as access:
+        done = import_tasks(access.file, input)
+    if as_json:
+        click.echo(json.dumps(done._asdict()))
+    else:
+        keys = f", {_tasks(done.keys)} left out, for others have their keys" if done.keys else ""
+        click.echo(f"{_tasks(done.new)} imported, {done.known:,} known already{keys}")
+
+
+@contextmanager
+def _made(queue: Where) -> Iterator[None]:
+    """While inside, the file that was named is there."""
+    if queue.file is not None and not os.path.exists(queue.file):
+        QueueFile(queue.file, make=True).close()
+    yield
+
+
+@click.command("backup", epilog=EXIT_CODES)
+@click.argument("target", metavar="FILE", type=click.Path())
+@click.option("--force", is_flag=True, help="Replace FILE where it is there, once the copy is complete.")
+@queue_options
+def backup_command(target: str, force: bool, queue: Where) -> None:
+    """Copy the queue to FILE, as it is in one moment, while servers go on with it; and verify the copy.
+
+    The copy is a queue: `greentask serve --queue FILE` goes on from there.
+    """
+    with accessed(queue) as access, _progress() as report:
+        size = back_up(access.file.path, target, overwrite=force, report=report)
+    click.echo(f"{target}: {size:,} bytes, verified")
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar, for who sits in front of it."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("pages")
+        yield lambda done, total: bar.update(line, completed=done, total=total)
+
+
+@click.command("check", epilog=EXIT_CODES)
+@queue_options
+def check_command(queue: Where) -> None:
+    """Look through the queue's file for damage, all of it, while servers go on with it: a second for a gigabyte."""
+    with accessed(queue) as access:
+        check(access.file.path)
+        path = access.file.path
+    click.echo(f"{path} is as it should be")
+
+
+def _tasks(count: int) -> str:
+    return f"{count:,} task{'s' * (count != 1)}"

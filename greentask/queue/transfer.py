@@ -1,0 +1,244 @@
+"""A queue's tasks as lines of JSON, and back: for another machine, or another version.
+
+The first line says what it is; then comes a line for each task, in the order of their ids::
+
+    {"greentask": "queue", "version": 1, "exported": 1700000000.0}
+    {"task": "1M89JMZ1P2QDY", "name": "send_mail", "state": "waiting", "enqueued": 1700000000.0, …, "call": {"args": …}}
+
+Tasks keep their ids, so that their receipts stay good, and what is imported twice is there once. Both ways it is done a
+few tasks at a time, however many there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from ..errors import ConfigurationError, GreentaskError
+from ..wire.enqueue import MAX_KEY, MOST_PRIORITY, MOST_RETRIES
+from ..wire.json import dumps, loads
+from .byhand import QueueFile
+from .ids import parse_id
+from .managing import STATES, Filter, select
+from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
+
+__all__ = ["Imported", "export_tasks", "import_tasks"]
+
+_VERSION = 1
+_STATES = {"done": DONE, "failed": FAILED, "revoked": REVOKED, "expired": EXPIRED}  # the others are open
+_MOST, _MOST_BYTES = 500, 8 * 1024 * 1024  # of one transaction
+
+
+class Imported(NamedTuple):
+    """How many tasks are ``new``; how many were ``known`` by their ids, or not taken, for their ``keys`` are known."""
+
+    new: int = 0
+    known: int = 0
+    keys: int = 0
+
+
+# ---- Out
+
+
+def export_tasks(store: Store, wanted: Filter) -> Iterator[bytes]:
+    """The lines of all tasks that fit, within a transaction: as of one moment."""
+    yield dumps({"greentask": "queue", "version": _VERSION, "exported": store.clock.wall()}) + b"\n"
+    after: str | None = None
+    while True:
+        tasks, after = select(store, wanted, after, _MOST)
+        for task in tasks:
+            yield _line(store, task)
+        if after is None:
+            return
+
+
+def _line(store: Store, task: dict[str, Any]) -> bytes:
+    id = parse_id(task["task"])
+    task.pop("error", None)
+    state, expires, retries, body = store.db.execute(
+        "SELECT state, expires, retries, body FROM task WHERE id = ?", (id,)
+    ).fetchone()
+    task["retries"] = retries
+    to_wall = store.clock.wall() - store.time.now()
+    task["expires"] = None if expires is None else expires + to_wall
+    place = None
+    if state == OPEN:
+        place = store.db.execute(
+            "SELECT clock, due, failures, losses FROM later WHERE id = :id AND :scheduled "
+            "UNION ALL SELECT 0, NULL, failures, losses FROM running WHERE id = :id "
+            "UNION ALL SELECT 0, NULL, r.failures, r.losses FROM task t "
+            "JOIN ready r ON r.lane = t.lane AND r.rank = t.rank AND r.id = t.id WHERE t.id = :id",
+            {"id": id, "scheduled": task["state"] == "scheduled"},
+        ).fetchone()
+    if place is not None:
+        clock, due, task["failures"], task["losses"] = place
+        if due is not None:
+            task["due"], task["by_clock"] = due if clock else due + to_wall, bool(clock)
+    errors = store.db.execute("SELECT attempt, at, error FROM failure WHERE id = ? ORDER BY attempt", (id,))
+    task["errors"] = [{"attempt": attempt, "at": at, "error": loads(error)} for attempt, at, error in errors]
+    head = dumps(task)[:-1]
+    if body is None:
+        return head + b"}\n"
+    # A line break between a text's tokens means nothing, and within a string there is none.
+    member = b"result" if state == DONE else b"call"
+    return head + b',"%b":%b}\n' % (member, body.replace(b"\n", b" "))
+
+
+# ---- In
+
+
+def import_tasks(file: QueueFile, lines: Iterable[bytes]) -> Imported:
+    """Keep the tasks of these lines that are not known yet. What was running waits for its turn.
+
+    Raises ``ConfigurationError``, which names the line that is none; what came before it may have been kept, and when
+    it is mended, the whole can be imported again.
+    """
+    total, part, size, number = Imported(), [], 0, 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            read = loads(line)
+            if number == 1:
+                _check_head(read)
+                continue
+            part.append(_Task.decode(read))
+        except (GreentaskError, ValueError, TypeError, KeyError) as error:
+            told = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+            raise ConfigurationError(f"line {number} is no task of a queue: {told:.200}") from None
+        size += len(line)
+        if len(part) >= _MOST or size >= _MOST_BYTES:
+            total = _keep(file, part, total)
+            part, size = [], 0
+    if number == 0:
+        raise ConfigurationError("line 1 is missing: this is no export of a queue")
+    return _keep(file, part, total)
+
+
+def _keep(file: QueueFile, part: list[_Task], total: Imported) -> Imported:
+    if not part:
+        return total
+    outcomes = file.transact(lambda store: [_restore(store, task) for task in part])
+    return Imported(*(sum(column) for column in zip(total, *outcomes)))
+
+
+def _check_head(head: Any) -> None:
+    if not isinstance(head, dict) or head.get("greentask") != "queue":
+        raise ValueError('the first line of an export has "greentask": "queue"')
+    version = head.get("version")
+    if not isinstance(version, int) or version > _VERSION:
+        raise ValueError(f"it was written by a newer greentask (version {version!r:.20}): update this one")
+
+
+class _Task(NamedTuple):
+    id: int
+    name: str
+    state: str
+    enqueued: float
+    ended: float | None
+    priority: int
+    attempts: int
+    key: str | None
+    retries: int | None
+    expires: float | None
+    due: float | None
+    by_clock: bool
+    failures: int
+    losses: int
+    body: bytes | None
+    errors: list[tuple[int, float, bytes]]
+
+    @classmethod
+    def decode(cls, read: Any) -> _Task:
+        """Raises ``ValueError``, ``TypeError`` or ``KeyError``."""
+        if not isinstance(read, dict):
+            raise TypeError("it is no object")
+        id = parse_id(_text(read, "task"))
+        state = read["state"]
+        if id is None or id == 0 or state not in STATES:
+            raise ValueError(f"the id or the state is none: {read['task']!r}, {state!r}")
+        key = None if read.get("key") is None else _text(read, "key")
+        if key is not None and not 0 < len(key) <= MAX_KEY:
+            raise ValueError("key is too long")
+        body = None
+        if state == "done":
+            body = dumps(read["result"])
+        elif state not in ("revoked", "expired"):
+            if not isinstance(read["call"], dict) or "args" not in read["call"]:
+                raise ValueError("call is an object with args")
+            body = dumps(read["call"])
+        return cls(
+            id,
+            _text(read, "name"),
+            state,
+            _number(read, "enqueued", 0.0),
+            _maybe(read, "ended"),
+            _whole(read, "priority", -MOST_PRIORITY, MOST_PRIORITY),
+            _whole(read, "attempts", 0, 10**9),
+            key,
+            None if read.get("retries") is None else _whole(read, "retries", 0, MOST_RETRIES),
+            _maybe(read, "expires"),
+            _maybe(read, "due"),
+            bool(read.get("by_clock")),
+            _whole(read, "failures", 0, 10**9),
+            _whole(read, "losses", 0, 10**9),
+            body,
+            [
+                (_whole(one, "attempt", 0, 10**9), _number(one, "at", 0.0), dumps(one["error"]))
+                for one in read.get("errors", [])
+            ],
+        )
+
+
+def _text(read: dict[str, Any], name: str) -> str:
+    value = read[name]
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} is a string, not {value!r:.80}")
+    return value
+
+
+def _number(read: dict[str, Any], name: str, default: float) -> float:
+    value = read.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} is a number, not {value!r:.80}")
+    return float(value)
+
+
+def _maybe(read: dict[str, Any], name: str) -> float | None:
+    return None if read.get(name) is None else _number(read, name, 0.0)
+
+
+def _whole(read: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = read.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is a whole number from {least} to {most}, not {value!r:.80}")
+    return value
+
+
+def _restore(store: Store, task: _Task) -> Imported:
+    """Keep a task as it was, within a transaction, unless it is known."""
+    db = store.db
+    if db.execute("SELECT 1 FROM task WHERE id = ?", (task.id,)).fetchone() is not None:
+        return Imported(known=1)
+    if task.key is not None and not db.execute("INSERT OR IGNORE INTO key VALUES (?, ?)", (task.key, task.id)).rowcount:
+        return Imported(keys=1)
+    now, wall = store.time.now(), store.clock.wall()
+    state, lane, rank = _STATES.get(task.state, OPEN), store.lane(task.name), -task.priority
+    attempts = None if state == OPEN else task.attempts
+    expires = None if task.expires is None else task.expires - wall + now
+    db.execute(
+        "INSERT INTO task (id, lane, rank, state, enqueued, ended, expires, retries, attempts, key, body) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (task.id, lane, rank, state, task.enqueued, task.ended, expires, task.retries, attempts, task.key, task.body),
+    )
+    if state == OPEN and task.due is not None:
+        due = task.due if task.by_clock else task.due - wall + now
+        row = (int(task.by_clock), due, task.id, task.failures, task.losses)
+        db.execute("INSERT INTO later VALUES (?, ?, ?, ?, ?)", row)
+    elif state == OPEN:
+        db.execute("INSERT INTO ready VALUES (?, ?, ?, ?, ?)", (lane, rank, task.id, task.failures, task.losses))
+    elif state != FAILED:
+        store.forget_later(task.id)
+    db.executemany("INSERT INTO failure VALUES (?, ?, ?, ?)", [(task.id, *error) for error in task.errors])
+    return Imported(new=1)

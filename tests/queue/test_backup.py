@@ -1,0 +1,119 @@
+"""Copies of a queue that goes on meanwhile."""
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from greentask.errors import ConfigurationError
+from greentask.queue.backup import back_up, check
+from greentask.queue.byhand import QueueFile
+from greentask.queue.schema import check_file, open_file
+from greentask.queue.sqlite import SQLiteQueue
+from support.queues import message
+
+WITHIN = 10.0
+
+
+def waiting(path: Path) -> int:
+    with QueueFile(path) as file:
+        return int(file.look("stats")["waiting"])
+
+
+def test_a_copy_is_of_one_moment_while_the_queue_goes_on(queue: SQLiteQueue, path: Path, tmp_path: Path) -> None:
+    many = [message(args='["' + "x" * 2000 + '"]') for _ in range(100)]
+    for _ in range(100):  # 20 MB: several steps
+        queue.enqueue(many).result(WITHIN)
+    ends = threading.Event()
+
+    def go_on() -> None:
+        while not ends.is_set():
+            queue.enqueue(many).result(WITHIN)
+
+    writer, steps = threading.Thread(target=go_on), []
+    writer.start()
+    try:
+        size = back_up(str(path), str(tmp_path / "copy.db"), report=lambda done, total: steps.append((done, total)))
+    finally:
+        ends.set()
+        writer.join()
+    assert len(steps) > 1
+    assert {total for _, total in steps} == {steps[0][1]}, "it didn't begin anew"
+    assert size == (tmp_path / "copy.db").stat().st_size > 20_000_000
+    kept = waiting(tmp_path / "copy.db")
+    assert kept % 100 == 0, "whole transactions"
+    assert 10_000 <= kept <= waiting(path)
+    assert sorted(name for name in os.listdir(tmp_path) if "copy" in name) == ["copy.db", "copy.db-servers"]
+
+
+def test_a_copy_is_as_private_as_the_queue(queue: SQLiteQueue, path: Path, tmp_path: Path) -> None:
+    path.chmod(0o640)
+    back_up(str(path), str(tmp_path / "copy.db"))
+    assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o640
+
+
+def test_nothing_is_overwritten_by_mistake(queue: SQLiteQueue, path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    target.write_text("mine")
+    with pytest.raises(ConfigurationError, match="is there already"):
+        back_up(str(path), str(target))
+    with pytest.raises(ConfigurationError, match="is the queue itself"):
+        back_up(str(path), str(path), overwrite=True)
+    with pytest.raises(ConfigurationError, match="no folder"):
+        back_up(str(path), str(tmp_path / "none" / "copy.db"))
+    with pytest.raises(ConfigurationError, match="there is no queue"):
+        back_up(str(path) + "x", str(target))
+    assert target.read_text() == "mine"
+    back_up(str(path), str(target), overwrite=True)
+    assert waiting(target) == 0
+
+
+def fill(path: Path) -> None:
+    """Five thousand tasks in a closed file."""
+    queue = SQLiteQueue(path)
+    queue.open()
+    queue.enqueue([message(args=f"[{number}]") for number in range(5000)]).result(WITHIN)
+    queue.close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+
+
+def pages_of(path: Path, table: str) -> list[int]:
+    """The pages that begin as those of a table's leaves do."""
+    kind = {"task": b"\x0d", "ready": b"\x0a"}[table]
+    data = path.read_bytes()
+    return [number for number in range(1, len(data) // 4096) if data[number * 4096 : number * 4096 + 1] == kind]
+
+
+def damage(path: Path, page: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(page * 4096)
+        file.write(os.urandom(4096))
+
+
+def test_a_copy_of_a_damaged_queue_is_none(path: Path, tmp_path: Path) -> None:
+    fill(path)
+    damage(path, pages_of(path, "task")[10])
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        check(str(path))
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        back_up(str(path), str(tmp_path / "copy.db"))
+    assert not [name for name in os.listdir(tmp_path) if "copy" in name]
+
+
+def test_of_a_large_file_what_all_work_needs_is_looked_through(path: Path) -> None:
+    fill(path)
+    damage(path, pages_of(path, "task")[10])
+    db = open_file(str(path))
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        check_file(db, str(path))
+    check_file(db, str(path), most=1000)
+    db.close()
+    damage(path, pages_of(path, "ready")[-1])
+    db = open_file(str(path))
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        check_file(db, str(path), most=1000)
+    db.close()

@@ -1,0 +1,149 @@
+"""A queue as lines of JSON, and back."""
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greentask.errors import ConfigurationError
+from greentask.queue.byhand import QueueFile
+from greentask.queue.interface import Ending
+from greentask.queue.managing import STATES, Filter
+from greentask.queue.transfer import Imported, export_tasks, import_tasks
+from support.queues import message
+
+HEAD = b'{"greentask":"queue","version":1}\n'
+
+
+@pytest.fixture
+def file(path: Path) -> Iterator[QueueFile]:
+    with QueueFile(path, make=True) as file:
+        yield file
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[QueueFile]:
+    with QueueFile(tmp_path / "other.db", make=True) as file:
+        yield file
+
+
+def lines(file: QueueFile, wanted: Filter | None = None) -> list[bytes]:
+    with file.moment() as store:
+        return list(export_tasks(store, wanted or Filter()))
+
+
+def one_of_each(file: QueueFile) -> None:
+    """A task in each state."""
+    store = file.store
+
+    def make(_: object) -> None:
+        store.enqueue([message(f"b{number}", priority=number) for number in range(6)])
+        store.enqueue([message("later", delay=1000.0, ttl=5000.0), message("at", at=store.clock.wall() + 500, key="k")])
+        names = frozenset({"b0", "b1", "b2", "b3", "b4"})
+        from greentask.queue.interface import Want
+
+        taken = {one.task: one for one in store.take([Want(names, 5)], 7)}
+        store.settle(
+            [
+                (taken["b0"], Ending("done", b'{"text":"a\\nb", "n":1.5}')),
+                (taken["b1"], Ending("failed", b'{"type":"ValueError","message":"no","traceback":"T"}')),
+                (taken["b2"], Ending("retry", b'{"type":"OSError","message":"no"}', 50.0)),
+                (taken["b3"], Ending("lost", b'{"type":"WorkerLost","message":"no"}')),
+            ]
+        )
+
+    file.transact(make)
+    revoked = next(task["task"] for task in file.look("list")["tasks"] if task["name"] == "b5")
+    file.change("revoke", [revoked])
+
+
+def seen(file: QueueFile) -> list[dict[str, Any]]:
+    """What is known of all tasks, without what depends on the moment."""
+    told = []
+    for task in file.look("list")["tasks"]:
+        found = file.look("show", task=task["task"])
+        for name in ("due_in", "expires_in"):
+            if name in found:
+                found[name] = round(found[name] / 20)
+        told.append(found)
+    return told
+
+
+def test_a_queue_goes_there_with_all_that_is_known(file: QueueFile, other: QueueFile) -> None:
+    one_of_each(file)
+    assert {task["state"] for task in seen(file)} == set(STATES) - {"expired"}
+    assert import_tasks(other, lines(file)) == Imported(new=8)
+    before, after = seen(file), seen(other)
+    running = next(task for task in before if task["state"] == "running")
+    assert running["name"] == "b4"
+    running |= {"state": "waiting", "attempts": 0}  # it is tried again, and not by whoever has it here
+    assert after == before
+    # The rest of what a file knows: the attempts that count, keys, and what is forgotten when.
+    for query in ("SELECT id, failures, losses FROM later ORDER BY id", "SELECT * FROM key", "SELECT id FROM forget"):
+        there = other.store.db.execute(query).fetchall()
+        assert there == file.store.db.execute(query).fetchall()
+        assert there
+
+
+def test_what_is_imported_twice_is_there_once(file: QueueFile, other: QueueFile) -> None:
+    one_of_each(file)
+    exported = lines(file)
+    assert import_tasks(other, exported[:5]) == Imported(new=4)
+    assert import_tasks(other, exported) == Imported(new=4, known=4)
+    before = seen(other)
+    assert import_tasks(other, exported) == Imported(known=8)
+    assert import_tasks(file, exported) == Imported(known=8)
+    assert [task["task"] for task in before] == [task["task"] for task in seen(other)]
+
+
+def test_a_key_that_another_task_has_keeps_one_out(file: QueueFile, other: QueueFile) -> None:
+    file.enqueue(message(key="order 5"))
+    other.enqueue(message(key="order 5"))
+    assert import_tasks(other, lines(file)) == Imported(keys=1)
+
+
+def test_only_what_fits_is_exported(file: QueueFile) -> None:
+    one_of_each(file)
+    assert len(lines(file, Filter(frozenset({"failed"})))) == 2
+    (line,) = lines(file, Filter(name="b0"))[1:]
+    assert json.loads(line)["result"] == {"text": "a\nb", "n": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "line 1 is missing"),
+        (b"hello\n", "line 1 is no task of a queue"),
+        (b'{"greentask":"queue","version":99}\n', "newer greentask"),
+        (HEAD + b"\n[1]\n", "line 3 is no task of a queue: it is no object"),
+        (HEAD + b'{"task":"x","name":"add","state":"waiting","call":{"args":[]}}\n', "the id or the state is none"),
+        (HEAD + b'{"task":"1M89JMZ1P2QDY","name":"add","state":"waiting"}\n', "'call' is missing"),
+        (HEAD + b'{"task":"1M89JMZ1P2QDY","name":"add","state":"waiting","call":[]}\n', "call is an object"),
+        (
+            HEAD + b'{"task":"1M89JMZ1P2QDY","name":"a","state":"waiting","call":{"args":[]},"priority":"x"}\n',
+            "priority",
+        ),
+    ],
+)
+def test_what_is_no_export_is_refused_with_its_line(file: QueueFile, text: bytes, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        import_tasks(file, text.splitlines(keepends=True))
+    assert said in str(caught.value)
+    assert file.look("list")["tasks"] == []
+
+
+def test_it_takes_no_more_memory_however_many_there_are(file: QueueFile, other: QueueFile) -> None:
+    large = [message(args='["' + "x" * 50_000 + '"]') for _ in range(100)]
+    for _ in range(12):  # 60 MB
+        file.transact(lambda store: store.enqueue(large))
+    tracemalloc.start()
+    try:
+        with file.moment() as store:
+            assert import_tasks(other, export_tasks(store, Filter())) == Imported(new=1200)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 25_000_000
