@@ -96,11 +96,15 @@ class Holders:
         """Whether another server has the file."""
         return is_anybody_here(self._store, self._beside)
 
-    def overdue(self) -> list[tuple[int, int]]:
-        """Those that are dead or silent, with the beat that was seen last. To be asked about once a tick."""
+    def overdue(self, *, is_stuck: bool = False) -> list[tuple[int, int]]:
+        """Those that are dead or silent, with the beat that was seen last. To be asked about once a tick.
+
+        ``is_stuck``: the file can't be written at the moment, so that nobody can be heard.
+        """
         now = self._now()
-        # Not more than two ticks: if it took longer, we were stopped, and so may they have been.
-        passed = 0.0 if self._looked_at is None else min(now - self._looked_at, 2 * TICK)
+        passed = 0.0 if self._looked_at is None else now - self._looked_at
+        # If we were stopped, or waited for one who was while it wrote, so may they have been: they begin anew.
+        counts = passed <= 2 * TICK and not is_stuck
         self._looked_at = now
         over: list[tuple[int, int]] = []
         seen: dict[int, tuple[int, float]] = {}
@@ -110,7 +114,7 @@ class Holders:
             if id == self._mine:
                 continue
             known, silence = self._silence.get(id, (None, 0.0))
-            seen[id] = beat, silence + passed if known == beat and has_tasks else 0.0
+            seen[id] = beat, silence + passed if known == beat and has_tasks and counts else 0.0
             if seen[id][1] >= self._lease or not self._beside.is_held(id):
                 over.append((id, beat))
         self._silence = seen

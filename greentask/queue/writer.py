@@ -198,7 +198,7 @@ class Writer:
         is_tick = time.monotonic() - self._ticked_at >= TICK
         if is_tick or (knocked and not self._has_company):
             self._ticked_at = time.monotonic()
-            overdue = self._holders.overdue()
+            overdue = self._holders.overdue(is_stuck=self._is_stuck)
             self._has_company = self._holders.has_company
         if self._is_stuck:
             self._try_again(batch, overdue)

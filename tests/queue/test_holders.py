@@ -19,10 +19,10 @@ WANTS = [Want(frozenset({"add"}), 10)]
 class Server:
     """A server's part of the queue, in this thread."""
 
-    def __init__(self, path: Path, clock: FakeClock) -> None:
+    def __init__(self, path: Path, clock: FakeClock, lease: float = LEASE) -> None:
         self.store: Store = open_store(path, clock.as_clock())
         self.beside = Beside(str(path))
-        self.holders = Holders(self.store, self.beside, LEASE, lambda: clock.steady)
+        self.holders = Holders(self.store, self.beside, lease, lambda: clock.steady)
         self.do(self.holders.me)
 
     def do(self, work: object) -> None:
@@ -32,9 +32,9 @@ class Server:
     def take(self) -> list[Delivery]:
         return transact(self.store, lambda: (self.store.ripen() and []) or self.store.take(WANTS, self.holders.me()))
 
-    def look(self) -> int:
+    def look(self, *, is_stuck: bool = False) -> int:
         """Look at the others once; how many deliveries were taken back."""
-        overdue = self.holders.overdue()
+        overdue = self.holders.overdue(is_stuck=is_stuck)
         return transact(self.store, lambda: sum(self.holders.take_back(*one) for one in overdue))
 
     def settle(self, delivery: Delivery) -> bool:
@@ -117,6 +117,42 @@ def test_nobody_was_silent_where_everybody_was_stopped(servers: tuple[Server, Se
     one.do(one.holders.beat)
     clock.pass_by(3600)
     assert other.look() == 0
+
+
+def test_nobody_was_silent_where_all_waited_for_one_who_was_stopped(path: Path, clock: FakeClock) -> None:
+    """He holds the lock; the others come to write after him, one before the other."""
+    one, other = Server(path, clock, 2 * TICK), Server(path, clock, 2 * TICK)
+    one.do(lambda: one.store.enqueue([message()]))
+    one.take()
+    other.look()
+    clock.pass_by(TICK)
+    assert other.look() == 0
+    clock.pass_by(20.0)
+    assert other.look() == 0
+    clock.pass_by(TICK)
+    one.do(one.holders.beat)
+    assert other.look() == 0
+    one.die()
+    other.die()
+
+
+def test_nobody_is_silent_while_nobody_can_write(servers: tuple[Server, Server], clock: FakeClock) -> None:
+    one, other = servers
+    one.take()
+    other.look()
+    for _ in range(int(LEASE) - 1):
+        clock.pass_by(TICK)
+        assert other.look() == 0
+    for _ in range(20):  # the disk is full
+        clock.pass_by(TICK)
+        assert other.look(is_stuck=True) == 0
+    clock.pass_by(TICK)
+    assert other.look() == 0, "now there is room, and it may be heard"
+    one.do(one.holders.beat)
+    clock.pass_by(TICK)
+    assert other.look() == 0
+    one.die()
+    assert other.look(is_stuck=True) == 2, "who is dead is dead"
 
 
 def test_the_wall_clock_does_not_matter(servers: tuple[Server, Server], clock: FakeClock) -> None:
