@@ -29,6 +29,17 @@ SOON = 1.0
 MB = 1024 * 1024
 
 
+_others: list[gevent.Greenlet] = []
+
+
+@pytest.fixture(autouse=True)
+def others() -> Iterator[None]:
+    """Greenlets that other tests of this process have left, whose end is not waited for here."""
+    _others[:] = _alive()
+    yield
+    _others.clear()
+
+
 class Started(Listener):
     running: Running
 
@@ -201,6 +212,10 @@ def count_objects() -> dict[str, int]:
 
 
 def greenlets() -> list[Any]:
-    """Those that have not ended, but for what waits for the next call to run."""
-    alive = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
+    """Those of this test that have not ended, but for what waits for the next call to run."""
+    alive = [each for each in _alive() if not any(each is other for other in _others)]
     return [each for each in alive if each.gr_frame is None or each.gr_frame.f_globals is not vars(spawner)]
+
+
+def _alive() -> list[gevent.Greenlet]:
+    return [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
