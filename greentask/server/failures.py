@@ -12,16 +12,22 @@ __all__ = ["CallLog", "FailureLog"]
 logger = logging.getLogger(__name__)
 
 _MOST = 1000  # characters of one line
+_MOST_LINES = 100  # of a traceback: the last ones
 
 
 class FailureLog(Middleware):
-    """Logs the error of a task that failed, in one line that can't forge another or command a terminal."""
+    """Logs the error of a task that failed, in one line that can't forge another or command a terminal.
+
+    Where there is a traceback, it follows, indented as no other line is.
+    """
 
     def call_failed(self, call: CallInfo) -> None:
         if call.outcome != "failed" or not logger.isEnabledFor(logging.INFO):
             return
-        text = _plain(dumps(call.error).decode("utf-8", "replace"))
-        logger.info("task %s failed: %s", _plain(call.task), text, extra=_extra(call))
+        error = dict(call.error or {})
+        stack = str(error.pop("traceback", "")).splitlines()[-_MOST_LINES:]
+        told = [dumps(error).decode("utf-8", "replace"), *(f"    {line}" for line in stack)]
+        logger.info("task %s failed: %s", _plain(call.task), "\n".join(map(_plain, told)), extra=_extra(call))
 
 
 class CallLog(Middleware):

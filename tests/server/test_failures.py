@@ -10,8 +10,8 @@ from support.programs import greentask, program
 SERVE = ("-m", "greentask", "serve", "support.shop", "--listen", "127.0.0.1:0", "--processes", "1")
 
 
-def log_of(*calls: tuple[str, ...]) -> str:
-    with program(*SERVE) as (line, server):
+def log_of(*calls: tuple[str, ...], options: tuple[str, ...] = ()) -> str:
+    with program(*SERVE, *options) as (line, server):
         address = next(word for word in line.split() if word.startswith("tcp://"))
         for call in calls:
             greentask("call", *call, "--server", address)
@@ -24,6 +24,17 @@ def test_a_task_that_fails_is_logged_on_one_line() -> None:
     log = log_of(("fail", "text=no\nstock \x1b[31m"))
     assert log.count("\n") == 1
     assert 'task fail failed: {"type":"ValueError","message":"no\\nstock \\u001b[31m"}' in log
+
+
+def test_a_traceback_follows_with_debug_and_forges_no_line() -> None:
+    log = log_of(("fail", "text=no\n2026-01-01 stock \x1b[31m"), options=("--debug",))
+    begun = log.index("task fail failed: ")
+    first, *stack = log[begun:].splitlines()
+    assert first == 'task fail failed: {"type":"ValueError","message":"no\\n2026-01-01 stock \\u001b[31m"}'
+    end = next((number for number, line in enumerate(stack) if not line.startswith("    ")), len(stack))
+    assert stack[0] == "    Traceback (most recent call last):"
+    assert any(line.endswith(", in fail") for line in stack[:end])
+    assert stack[end - 2 : end] == ["    ValueError: no", "    2026-01-01 stock \\x1b[31m"]
 
 
 def test_a_process_that_dies_is_logged() -> None:
