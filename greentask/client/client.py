@@ -476,7 +476,12 @@ def _forget(carrier: Carrier, call: Call) -> None:
 
 
 def _name(function: Target) -> str:
-    return function if isinstance(function, str) else function.name
+    if isinstance(function, str):
+        return function
+    name = getattr(function, "name", None)
+    if not isinstance(name, str):
+        raise TypeError(f"what is called is a @task or the name of one, not {function!r:.200}")
+    return name
 
 
 def _arguments(function: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Args:

@@ -51,7 +51,10 @@ def main() -> None:
     """Serve until standard input ends."""
     if len(sys.argv) != 3 or not sys.argv[2].isdigit():
         sys.exit("usage: python -m greentask.demo.smtp HOST PORT")
-    asyncio.run(_serve(sys.argv[1], int(sys.argv[2])))
+    try:
+        asyncio.run(_serve(sys.argv[1], int(sys.argv[2])))
+    except OSError as error:
+        sys.exit(f"can't listen on {sys.argv[1]}:{sys.argv[2]}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,7 @@ from ..pool.linux import die_with_parent, outlive_parent, raise_descriptors, set
 from ..queue.service import TaskQueue
 from ..server.dumping import dump
 from ..server.server import Server
-from ..tasks.loading import load_apps
+from ..tasks.loading import load_apps, trace_of
 from ..tasks.registry import Tasks
 from .channel import Channel, ChannelError
 from .config import ServeConfig
@@ -88,8 +87,8 @@ class _Front:
             server.start()
         except GreentaskError as error:
             self._fail(str(error))
-        except Exception:
-            self._fail(f"{' '.join(config.apps)} can't be imported", traceback.format_exc())
+        except Exception as error:
+            self._fail(f"{' '.join(config.apps)} can't be imported", trace_of(error))
         outlive_parent()
         set_title(f"front, {' '.join(config.apps)}")
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -224,13 +224,13 @@ def _remove_stale(path: str) -> None:
 
 def _remedy(error: OSError, address: Address) -> str:
     remedies = {
-        errno.EADDRINUSE: "another program listens there; stop it, or choose another port with --listen",
-        errno.EACCES: "permission denied; ports below 1024 need privileges, choose a higher one with --listen",
+        errno.EADDRINUSE: "another program listens there; stop it, or choose another port (--listen)",
+        errno.EACCES: "permission denied; ports below 1024 need privileges, choose a higher one (--listen)",
         errno.EADDRNOTAVAIL: f"this machine has no address {address.host}",
         errno.ENOENT: f"there is no directory {os.path.dirname(address.path)}",
     }
     if address.scheme == "unix":
-        remedies[errno.EADDRINUSE] = "a server answers there already; stop it, or choose another path with --listen"
-        remedies[errno.EACCES] = "permission denied; choose another path with --listen"
+        remedies[errno.EADDRINUSE] = "a server answers there already; stop it, or choose another path (--listen)"
+        remedies[errno.EACCES] = "permission denied; choose another path (--listen)"
         remedies[errno.EPERM] = "only root can give a file to somebody else; leave --socket-owner out"
     return remedies.get(error.errno or 0, error.strerror or str(error))

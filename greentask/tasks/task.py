@@ -61,6 +61,8 @@ class Task(Generic[P, R]):
             raise ConfigurationError(f"a task is a function, not {function!r}")
         self.function = function
         self.name: str = name or str(getattr(function, "__name__", ""))
+        if self.name == "<lambda>":
+            raise ConfigurationError("a lambda has no name that a caller could say: give name=…, or write it with def")
         if not self.name or self.name.startswith("greentask."):
             raise ConfigurationError(
                 f"{self.name!r} can't be a task's name: give name=…, not beginning with greentask."

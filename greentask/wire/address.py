@@ -79,6 +79,8 @@ def _is_ipv6(host: str) -> bool:
 
 def parse_addresses(text: str | Iterable[str]) -> tuple[Address, ...]:
     """Several addresses, comma separated or as a list: "any of these"."""
+    if not isinstance(text, Iterable):
+        raise ConfigurationError(f"{text!r} is not an address: write {_FORMS}")
     parts = text.split(",") if isinstance(text, str) else list(text)
     found = tuple(parse_address(part) for part in parts if part.strip())
     if not found:

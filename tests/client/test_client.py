@@ -181,6 +181,11 @@ def test_mixed_arguments_of_a_task_that_is_only_named_are_refused(client: Client
         client.call(client_tasks.total, 1, 2, 3, extra=4)  # 2 and 3 have no names
 
 
+def test_a_function_that_is_no_task_is_refused_with_what_would_do(client: Client) -> None:
+    with pytest.raises(TypeError, match="what is called is a @task or the name of one, not <function lines_of"):
+        client.call(lines_of, 1)  # type: ignore[call-overload]
+
+
 def test_an_argument_that_is_given_twice_is_refused(client: Client) -> None:
     with pytest.raises(TypeError, match="'a' is given by position and by name"):
         client_tasks.subtract.using(client).call(5, a=1)  # type: ignore[misc]

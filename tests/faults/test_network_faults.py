@@ -585,12 +585,12 @@ def test_o4_what_can_not_be_listened_on_is_one_line_with_the_remedy_and_exit_cod
 ) -> None:
     code, said = serve_in_vain("--listen", server.address)
     assert (code, said.count("\n")) == (1, 1)
-    assert "stop it, or choose another port with --listen" in said
+    assert "stop it, or choose another port (--listen)" in said
     address = f"unix://{tmp_path}/socket"
     with serving(listen=[address]) as other:
         code, said = serve_in_vain("--listen", address)
         assert (code, said.count("\n")) == (1, 1)
-        assert "stop it, or choose another path with --listen" in said
+        assert "stop it, or choose another path (--listen)" in said
         assert other.call("add", 1, 2) == 3
         other.signal_all(signal.SIGKILL)
         other.wait()

@@ -74,7 +74,7 @@ def test_a_port_that_is_taken_names_the_remedy() -> None:
         address = str(bound_address(sock))
         said = refusal(address)
         assert said == (
-            f"can't listen on {address}: another program listens there; stop it, or choose another port with --listen"
+            f"can't listen on {address}: another program listens there; stop it, or choose another port (--listen)"
         )
 
 
@@ -210,7 +210,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path: Path) -> None:
     )
     address = f"unix://{tmp_path}/socket"
     done = subprocess.run([sys.executable, "-c", program, address], capture_output=True, text=True, env=environment())
-    assert done.stdout == f"can't listen on {address}: permission denied; choose another path with --listen\n", done
+    assert done.stdout == f"can't listen on {address}: permission denied; choose another path (--listen)\n", done
 
 
 # ---- The file of a unix socket

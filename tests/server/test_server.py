@@ -404,7 +404,7 @@ def test_an_address_that_can_not_be_had_is_told(listen: str, told: str) -> None:
     ("app", "told"),
     [
         ("no_such_module", "there is no module 'no_such_module'"),
-        ("support.programs", "has no tasks: decorate some"),
+        ("support.programs", "has no tasks: decorate functions"),
     ],
 )
 def test_an_app_that_is_none_is_told(app: str, told: str) -> None:
@@ -427,8 +427,27 @@ def test_an_app_that_fails_to_import_shows_its_traceback_and_one_line(tmp_path: 
     (tmp_path / "mine.py").write_text("import no_such_module\n")
     done = greentask("serve", "mine", "--listen", "127.0.0.1:0", cwd=tmp_path)
     assert done.returncode == 1
-    assert "mine.py" in done.stderr
-    assert done.stderr.splitlines()[-1] == "greentask serve: mine can't be imported: see the traceback above"
+    assert done.stderr.splitlines() == [
+        "Traceback (most recent call last):",
+        f'  File "{tmp_path}/mine.py", line 1, in <module>',
+        "    import no_such_module",
+        "ModuleNotFoundError: No module named 'no_such_module'",
+        "greentask serve: mine can't be imported: see the traceback above",
+    ]
+
+
+def test_an_app_with_a_wrong_option_of_a_task_shows_where_that_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from greentask import task\n@task(proces=True)\ndef add(a): return a\n")
+    said = greentask("serve", "mine", "--listen", "127.0.0.1:0", cwd=tmp_path).stderr
+    assert said.splitlines()[1] == f'  File "{tmp_path}/mine.py", line 2, in <module>'
+    assert "unexpected keyword argument 'proces'" in said
+
+
+def test_an_app_that_is_no_python_shows_where(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def add(:\n")
+    said = greentask("serve", "mine", "--listen", "127.0.0.1:0", cwd=tmp_path).stderr.splitlines()
+    assert said[0] == f'  File "{tmp_path}/mine.py", line 1'
+    assert said[-2] == "SyntaxError: invalid syntax"
 
 
 def test_an_app_that_fails_only_in_the_task_processes_is_told(tmp_path: Path) -> None:

@@ -142,10 +142,16 @@ def test_what_is_to_run_in_processes_has_to_be_served(write: Write) -> None:
 
 
 def test_what_cannot_run_in_processes_is_refused(write: Write) -> None:
-    module = write("double = lambda a: 2 * a\n")
-    assert load_apps([f"{module}:double"]).get("<lambda>")(2) == 4
+    module = write("def make():\n    def double(a): return 2 * a\n    return double\nmade = make()\n")
+    assert load_apps([f"{module}:made"]).get("double")(2) == 4
     with pytest.raises(ConfigurationError, match="can't run in a process"):
-        load_apps([f"{module}:double"], in_processes=["<lambda>"])
+        load_apps([f"{module}:made"], in_processes=["double"])
+
+
+def test_a_lambda_has_no_name_to_be_served_by(write: Write) -> None:
+    module = write("double = lambda a: 2 * a\n")
+    with pytest.raises(ConfigurationError, match="a lambda has no name"):
+        load_apps([f"{module}:double"])
 
 
 # ---- What is not found
@@ -196,7 +202,7 @@ def test_a_module_without_tasks_is_refused_with_what_would_do(write: Write) -> N
     with pytest.raises(ConfigurationError) as caught:
         load_apps([module])
     assert str(caught.value) == (
-        f"APP '{module}' has no tasks: decorate some with @task, or name functions as {module}:function"
+        f"APP '{module}' has no tasks: decorate functions at its top with @task, or name them as {module}:function"
     )
 
 

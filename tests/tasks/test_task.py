@@ -176,6 +176,12 @@ def test_other_names_are_free(name: str) -> None:
     assert Task(plain, name=name).name == name
 
 
+def test_a_lambda_needs_a_name() -> None:
+    with pytest.raises(ConfigurationError, match="a lambda has no name that a caller could say: give name="):
+        Task(lambda: 1)
+    assert Task(lambda: 1, name="one").name == "one"
+
+
 @pytest.mark.parametrize("function", [functools.partial(plain, 1), Greeter()])
 def test_a_name_is_needed_where_the_function_has_none(function: Callable[..., Any]) -> None:
     with pytest.raises(ConfigurationError, match="'' can't be a task's name: give name="):

@@ -124,6 +124,11 @@ def test_no_address_at_all_is_refused(text: str | list[str]) -> None:
         parse_addresses(text)
 
 
+def test_a_port_alone_is_no_address() -> None:
+    with pytest.raises(ConfigurationError, match="12345 is not an address: write host:port"):
+        parse_addresses(12345)  # type: ignore[arg-type]
+
+
 def test_one_bad_address_among_good_ones_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'b' is not an address"):
         parse_addresses("a:1,b")
