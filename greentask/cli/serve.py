@@ -17,7 +17,14 @@ from ..master.inherited import inherited_sockets
 from ..master.logs import FORMATS, configure_logging
 from ..master.master import Master
 from ..pool.processes import DEFAULT_GRACE
-from ..queue.limits import DEFAULT_GREENLETS, DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
+from ..queue.limits import (
+    DEFAULT_DEAD_LIMIT,
+    DEFAULT_GREENLETS,
+    DEFAULT_KEY_TTL,
+    DEFAULT_LEASE,
+    DEFAULT_RESULT_TTL,
+    LEAST_LEASE,
+)
 from ..server.groups import parse_bytes, parse_group
 from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, MAY_BE_0, Limits
 from ..server.listening import parse_mode
@@ -181,6 +188,20 @@ def _name_and_number(text: str) -> tuple[str, int]:
     default=DEFAULT_RESULT_TTL,
     show_default=True,
     help="Seconds for which the result of a durable task is kept.",
+)
+@click.option(
+    "--key-ttl",
+    type=click.FloatRange(0),
+    default=DEFAULT_KEY_TTL,
+    show_default=True,
+    help="Seconds for which the key of a durable task holds when its result is forgotten.",
+)
+@click.option(
+    "--dead-limit",
+    type=click.IntRange(0),
+    default=DEFAULT_DEAD_LIMIT,
+    show_default=True,
+    help="Dead letters that are kept; of more, the oldest are forgotten.",
 )
 @click.option(
     "--middleware",

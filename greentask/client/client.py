@@ -153,8 +153,9 @@ class Client:
         ``submit`` in the thread of the I/O, where it must be quick and must not block.
 
         What is to be enqueued has further options: ``delay`` in seconds or ``at`` as a Unix time, ``priority`` from -10
-        to 10, a ``key`` under which it is enqueued once, ``retries`` in place of what the task says, and ``ttl``, the
-        seconds within which it must have begun.
+        to 10, a ``key`` under which it is enqueued once, and ``key_ttl``, the seconds for which that holds when it is
+        forgotten, a ``singleton`` of which one waits or runs, ``retries`` in place of what the task says, and ``ttl``,
+        the seconds within which it must have begun.
 
         >>> client.using(timeout=5).call("add", 1, 2)         # doctest: +SKIP
         >>> client.using(delay=60, key="order 5").enqueue("send_mail", to="b@example.org")    # doctest: +SKIP
@@ -394,7 +395,9 @@ class Client:
 
     def _start(self, carrier: Carrier, call: Call, receiver: Receiver, *, idempotent: bool = False) -> None:
         if self._durable is not None and call.enqueue is None:
-            raise TypeError("delay, at, priority, key, retries and ttl are for what is enqueued: use enqueue")
+            raise TypeError(
+                "delay, at, priority, key, singleton, retries and ttl are for what is enqueued: use enqueue"
+            )
         data = encode_call(call)
         if len(data) > self._core.max_line:
             raise LineTooLong(

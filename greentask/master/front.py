@@ -190,5 +190,10 @@ def _queue(config: ServeConfig) -> TaskQueue | None:
     if config.queue is None:
         return None
     return TaskQueue(
-        config.queue, greenlets=config.queue_greenlets, lease=config.queue_lease, result_ttl=config.result_ttl
+        config.queue,
+        greenlets=config.queue_greenlets,
+        lease=config.queue_lease,
+        result_ttl=config.result_ttl,
+        key_ttl=config.key_ttl,
+        dead_limit=config.dead_limit,
     )

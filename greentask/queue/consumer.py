@@ -1,9 +1,10 @@
 """Runs what a queue hands out: asks for as many deliveries as can be run soon, and says how each ended.
 
 Tasks that share something that is scarce share its slots: those of one group of task processes, those that run in
-greenlets; and one that says ``max_running`` has its own. There are as many slots as can run at once, and as many more
-as were done in the last tenth of a second: tiny tasks come hundreds in one commit, and a long one is not taken before
-it can begin. What was taken ahead and does not begin within a second is given back, for others may be idle.
+greenlets; and one that says ``max_running`` or ``rate`` has its own. There are as many slots as can run at once, and as
+many more as were done in the last tenth of a second: tiny tasks come hundreds in one commit, and a long one is not
+taken before it can begin. What was taken ahead and does not begin within a second is given back, for others may be
+idle.
 
 Everything here happens in the hub.
 """
@@ -35,7 +36,7 @@ from ..tasks.task import Task
 from ..wire.json import dumps, loads, loads_checked
 from ..wire.message import Args, Call
 from .holders import pause_after_loss
-from .interface import Delivery, Ending, Source, Want
+from .interface import Delivery, Ending, Limit, Source, Want
 from .limits import DEFAULT_GREENLETS
 
 __all__ = ["Consumer"]
@@ -108,7 +109,7 @@ class Consumer:
 
     def start(self) -> None:
         """Begin to take."""
-        self.source.consume(self._deliver, self._lost)
+        self.source.consume(self._deliver, self._lost, _limits(self.runner))
         self._timer = self._loop.timer(_PATIENCE, _PATIENCE, ref=False)
         self._timer.start(self._give_back)
         self._refill()
@@ -328,18 +329,38 @@ def _short(text: Any) -> Any:
     return f"{text[: _MOST_TEXT // 4]}\n…\n{text[-_MOST_TEXT * 3 // 4 :]}"
 
 
+def _limits(runner: Runner) -> dict[str, Limit]:
+    limits = {task.name: Limit(task.rate, _max_running(runner, task)) for task in runner.tasks}
+    return {name: limit for name, limit in limits.items() if limit != Limit()}
+
+
+def _max_running(runner: Runner, task: Task[..., Any]) -> int | None:
+    return runner.max_running.get(task.name, task.max_running)
+
+
 def _places(runner: Runner, greenlets: int) -> list[Place]:
     places: list[Place] = []
     shared: dict[str | None, set[str]] = {}
     for task in runner.tasks:
-        most = runner.max_running.get(task.name, task.max_running)
+        most, size = _max_running(runner, task), _size(runner, task.group, greenlets)
+        if size is None:
+            continue
         if most is not None:
             places.append(Place(frozenset({task.name}), lambda most=most: most, takes_ahead=False))  # type: ignore[misc]
+        elif task.rate is not None:  # what counts is when it begins
+            places.append(Place(frozenset({task.name}), size, takes_ahead=False))
         else:
             shared.setdefault(task.group, set()).add(task.name)
     for group, names in shared.items():
-        if group is None:
-            places.append(Place(frozenset(names), lambda: greenlets, takes_ahead=True))
-        elif (pool := runner.groups.get(group)) is not None:
-            places.append(Place(frozenset(names), lambda pool=pool: pool.size, takes_ahead=True))  # type: ignore[misc]
+        size = _size(runner, group, greenlets)
+        assert size is not None
+        places.append(Place(frozenset(names), size, takes_ahead=True))
     return places
+
+
+def _size(runner: Runner, group: str | None, greenlets: int) -> Callable[[], int] | None:
+    """How many tasks run at once in that group of task processes, or in greenlets; None where there is no group."""
+    if group is None:
+        return lambda: greenlets
+    pool = runner.groups.get(group)
+    return None if pool is None else lambda: pool.size

@@ -1,11 +1,12 @@
 """What a durable queue is to the rest of greentask: one kind of it keeps a file, another could speak to a broker.
 
-Everything here is called in the hub of the queue's owner, and tells him there; nothing blocks. A queue is asked for two
-things that have nothing to do with each other, and one that only carries tasks to workers of its own has the first
-only:
+Everything here is called in the hub of the queue's owner, and tells him there; nothing blocks. A queue is asked for
+three things that have nothing to do with each other, and one that only carries tasks to workers of its own has the
+first only:
 
 - ``Queue``: take messages, know what became of them;
-- ``Source``: hand out deliveries, as many as there are free slots for, and be told how each ended.
+- ``Source``: hand out deliveries, as many as there are free slots for, and be told how each ended;
+- ``Timetable``: enqueue by itself what runs at certain times.
 
 A *message* is enqueued once. A *delivery* is one attempt at running it; it is this server's until it is settled, or
 until the queue takes it back from a server that is silent.
@@ -13,12 +14,29 @@ until the queue takes it back from a server that is silent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-__all__ = ["FINAL", "Delivery", "Ending", "Found", "How", "Message", "Queue", "Source", "State", "Want"]
+from ..tasks.rates import Rate
+from ..tasks.schedules import Schedule
+
+__all__ = [
+    "FINAL",
+    "Delivery",
+    "Ending",
+    "Found",
+    "How",
+    "Limit",
+    "Message",
+    "Queue",
+    "Repeat",
+    "Source",
+    "State",
+    "Timetable",
+    "Want",
+]
 
 State = Literal["waiting", "scheduled", "running", "done", "failed", "revoked", "expired"]
 #: The states in which a task stays.
@@ -45,6 +63,10 @@ class Message:
         In place of what the task says.
     ttl
         Seconds within which it must have begun.
+    key_ttl
+        Seconds for which the key holds after its task is forgotten; None: as the queue says.
+    singleton
+        While a task of this name with this singleton waits or runs, a second one is not enqueued.
     """
 
     task: str
@@ -55,6 +77,8 @@ class Message:
     key: str | None = None
     retries: int | None = None
     ttl: float | None = None
+    key_ttl: float | None = None
+    singleton: str | None = None
 
 
 class Delivery(NamedTuple):
@@ -80,6 +104,21 @@ class Ending(NamedTuple):
     how: How
     body: bytes = b""
     delay: float = 0.0
+
+
+class Limit(NamedTuple):
+    """How often a task may begin, and how many of it run at once, on all servers together; None: as it comes."""
+
+    rate: Rate | None = None
+    max_running: int | None = None
+
+
+class Repeat(NamedTuple):
+    """A message that is enqueued at each tick of a schedule; ``catch_up``: once for those that were missed, too."""
+
+    message: Message
+    schedule: Schedule
+    catch_up: bool = True
 
 
 class Want(NamedTuple):
@@ -122,8 +161,16 @@ class Queue(Protocol):
 class Source(Protocol):
     """Where deliveries come from."""
 
-    def consume(self, deliver: Callable[[list[Delivery]], None], lost: Callable[[], None]) -> None:
-        """Hand out deliveries to ``deliver``; call ``lost`` when all that were handed out have been taken back."""
+    def consume(
+        self,
+        deliver: Callable[[list[Delivery]], None],
+        lost: Callable[[], None],
+        limits: Mapping[str, Limit],
+    ) -> None:
+        """Hand out deliveries to ``deliver``; call ``lost`` when all that were handed out have been taken back.
+
+        ``limits``, by names of tasks, hold for what all servers are handed.
+        """
 
     def want(self, wants: Iterable[Want]) -> None:
         """Say that there is room for so many more deliveries, or so many fewer, where ``slots`` is below 0."""
@@ -133,3 +180,13 @@ class Source(Protocol):
 
     def settle(self, delivery: Delivery, ending: Ending) -> None:
         """Say how an attempt ended. Kept until it is on disk; of no effect where the delivery was taken back."""
+
+
+class Timetable(Protocol):
+    """Where messages come from by themselves."""
+
+    def repeat(self, repeats: Sequence[Repeat]) -> None:
+        """Enqueue these at their ticks from now on, one of each task, instead of those that were named before.
+
+        However many servers name the same, each tick comes once.
+        """

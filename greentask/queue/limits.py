@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["DEFAULT_GREENLETS", "DEFAULT_LEASE", "DEFAULT_RESULT_TTL", "LEAST_LEASE", "MOST_IN_BATCH"]
+__all__ = [
+    "DEFAULT_DEAD_LIMIT",
+    "DEFAULT_GREENLETS",
+    "DEFAULT_KEY_TTL",
+    "DEFAULT_LEASE",
+    "DEFAULT_RESULT_TTL",
+    "LEAST_LEASE",
+    "MOST_IN_BATCH",
+]
 
 #: How many durable tasks of a server run in greenlets at once.
 DEFAULT_GREENLETS = 100
@@ -11,5 +19,9 @@ DEFAULT_LEASE = 5.0
 LEAST_LEASE = 2.0
 #: Seconds for which a task that has ended is known.
 DEFAULT_RESULT_TTL = 86400.0
+#: Seconds for which a key holds when its task is no longer known.
+DEFAULT_KEY_TTL = 0.0
+#: Dead letters that are kept; of more, the oldest are forgotten.
+DEFAULT_DEAD_LIMIT = 100_000
 #: How many tasks may be in one batch, which is one transaction: others wait for its end.
 MOST_IN_BATCH = 100_000

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from .ids import id_text, parse_id
 from .interface import Found, State
+from .keys import Keyed
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
 __all__ = ["dead", "find", "find_ended", "purge", "retry", "revoke", "state_of"]
@@ -81,14 +83,18 @@ def revoke(store: Store, text: str) -> bool:
 
 
 def retry(store: Store, text: str) -> bool:
-    """Have a dead letter wait for its turn again, as if it had never been tried, within a transaction."""
+    """Have a dead letter wait for its turn again, as if it had never been tried, within a transaction.
+
+    False also where it is a singleton, and another one waits or runs in its place.
+    """
     id = parse_id(text)
-    done = store.db.execute(
-        "UPDATE task SET state = 0, ended = NULL, attempts = NULL, expires = NULL WHERE id = ? AND state = ?",
-        (id, FAILED),
-    ).rowcount
-    if not done or id is None:
+    row = store.db.execute("SELECT lane, single FROM task WHERE id = ? AND state = ?", (id, FAILED)).fetchone()
+    if id is None or row is None:
         return False
+    lane, single = row
+    if single is not None and store.keys.claim_single(lane, single, id, sys.maxsize) is not None:
+        return False
+    store.db.execute("UPDATE task SET state = 0, ended = NULL, attempts = NULL, expires = NULL WHERE id = ?", (id,))
     store.db.execute("DELETE FROM failure WHERE id = ?", (id,))
     store.put_back(id, 0, 0, 0.0)
     return True
@@ -97,10 +103,10 @@ def retry(store: Store, text: str) -> bool:
 def purge(store: Store, text: str) -> bool:
     """Forget a task that has ended, within a transaction."""
     id = parse_id(text)
-    row = store.db.execute("SELECT key FROM task WHERE id = ? AND state <> ?", (id, OPEN)).fetchone()
-    if row is None or id is None:
+    row = store.db.execute("SELECT id, lane, key, single FROM task WHERE id = ? AND state <> ?", (id, OPEN)).fetchone()
+    if row is None:
         return False
-    store.erase([(id, row[0])])
+    store.cleaner.erase([Keyed(*row)])
     return True
 
 

@@ -196,7 +196,7 @@ def stats(store: Store) -> dict[str, Any]:
     tasks: dict[str, dict[str, int]] = {}
     for state, grouped in (
         ("waiting", "SELECT lane, count(*) FROM ready GROUP BY lane"),
-        ("running", "SELECT lane, count(*) FROM running r JOIN task t ON t.id = r.id GROUP BY lane"),
+        ("running", "SELECT lane, count(*) FROM running GROUP BY lane"),
         ("failed", "SELECT lane, count(*) FROM task WHERE state = 2 GROUP BY lane"),
     ):
         for lane, count in db.execute(grouped):

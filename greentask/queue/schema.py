@@ -11,8 +11,12 @@ running    handed out, to that ``holder``
 holder     who has deliveries; ``beat`` changes while he lives
 failure    what came of each attempt that failed
 forget     when a task that has ended is forgotten, by queue time
-key        the idempotency keys of the tasks that are known
+key        the idempotency keys of the tasks that are known, or were until lately
+lapse      when a key is forgotten whose task is, by queue time
+single     the task that was enqueued last with a singleton's key
 lane       the names of tasks, as numbers
+started    when tasks with a rate were handed out lately, and how many
+schedule   the next tick of each task that runs by itself, and when that was said
 meta       how queue time goes on
 =========  ====================================================================================================
 """
@@ -24,7 +28,6 @@ import os
 import shlex
 import sqlite3
 import stat
-from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -34,7 +37,6 @@ __all__ = ["APPLICATION_ID", "VERSION", "check_file", "open_file", "open_to_read
 logger = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x67745131
-VERSION = 1
 
 _HEADER = b"SQLite format 3\x00"
 _PAGE = 4096
@@ -43,9 +45,11 @@ _BUSY = 10.0  # seconds, for those who hold the file and don't take turns: a bac
 _CHECKPOINT = 4000  # pages of the log (16 MB) that are written back at once
 
 _CHECKED = 2 * 1024**3  # bytes of a file that is looked through for damage at each start
-_SMALL = ("meta", "lane", "ready", "later", "running", "holder", "key")
+_SMALL = ("meta", "lane", "ready", "later", "running", "started", "schedule", "single", "holder", "key", "lapse")
 
-_TABLES = """
+# What makes a file of each version one of the next, from an empty one on.
+_STEPS = (
+    """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE lane (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE task (
@@ -70,10 +74,21 @@ CREATE TABLE failure (
 ) WITHOUT ROWID;
 CREATE TABLE forget (at REAL, id INTEGER, PRIMARY KEY (at, id)) WITHOUT ROWID;
 CREATE TABLE key (key TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
-"""
-
-# What makes a file of version N one of N + 1, in one transaction each.
-_MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
+""",
+    """
+ALTER TABLE running ADD COLUMN lane INTEGER;
+UPDATE running SET lane = (SELECT lane FROM task WHERE task.id = running.id);
+CREATE TABLE started (lane INTEGER, at REAL, count INTEGER NOT NULL, PRIMARY KEY (lane, at)) WITHOUT ROWID;
+CREATE TABLE schedule (lane INTEGER PRIMARY KEY, spec TEXT NOT NULL, next REAL NOT NULL, seen REAL NOT NULL);
+CREATE TABLE single (
+    lane INTEGER, key TEXT, id INTEGER NOT NULL, PRIMARY KEY (lane, key)
+) WITHOUT ROWID;
+CREATE TABLE lapse (at REAL, key TEXT, PRIMARY KEY (at, key)) WITHOUT ROWID;
+ALTER TABLE task ADD COLUMN single TEXT;
+ALTER TABLE key ADD COLUMN ttl REAL NOT NULL DEFAULT 0;
+""",
+)
+VERSION = len(_STEPS)
 
 
 def open_file(path: str) -> sqlite3.Connection:
@@ -174,15 +189,11 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     db.execute(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT * _PAGE}")
     db.execute("BEGIN IMMEDIATE")  # of several that open it at once, one makes the tables
     try:
-        if _value(db, "schema_version") == 0:
-            for statement in filter(str.strip, _TABLES.split(";")):
+        for step in _STEPS[_value(db, "user_version") :]:
+            for statement in filter(str.strip, step.split(";")):
                 db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
-        else:
-            for older in range(_value(db, "user_version"), VERSION):
-                _MIGRATIONS[older](db)
-                db.execute(f"PRAGMA user_version = {older + 1}")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")

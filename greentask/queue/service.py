@@ -23,14 +23,24 @@ from ..hub.home import Home
 from ..hub.steps import run_in_turns
 from ..pool.calls import Listener
 from ..tasks.binding import Binder
+from ..tasks.schedules import Schedule
+from ..tasks.singletons import singleton_key
+from ..tasks.task import Task
 from ..wire.enqueue import Enqueue
 from ..wire.json import dumps, loads
 from ..wire.message import Args, Call
-from ..wire.steps import LARGE
+from ..wire.steps import LARGE, loads_in_steps
 from .asked import answer_with, as_call_error, manage
 from .consumer import Consumer
-from .interface import FINAL, Found, Message
-from .limits import DEFAULT_GREENLETS, DEFAULT_LEASE, DEFAULT_RESULT_TTL, MOST_IN_BATCH
+from .interface import FINAL, Found, Message, Repeat
+from .limits import (
+    DEFAULT_DEAD_LIMIT,
+    DEFAULT_GREENLETS,
+    DEFAULT_KEY_TTL,
+    DEFAULT_LEASE,
+    DEFAULT_RESULT_TTL,
+    MOST_IN_BATCH,
+)
 from .sqlite import SQLiteQueue
 
 if TYPE_CHECKING:
@@ -52,6 +62,10 @@ class TaskQueue:
         Seconds of silence after which others run what a server had. One that died is noticed within a second.
     result_ttl
         Seconds for which a task that has ended is known, with its result. Dead letters stay.
+    key_ttl
+        Seconds for which a key holds when its task is no longer known.
+    dead_limit
+        Dead letters that are kept; of more, the oldest are forgotten.
 
     >>> Server([send_mail], queue=TaskQueue("tasks.db"))      # doctest: +SKIP
     """
@@ -63,10 +77,12 @@ class TaskQueue:
         greenlets: int = DEFAULT_GREENLETS,
         lease: float = DEFAULT_LEASE,
         result_ttl: float = DEFAULT_RESULT_TTL,
+        key_ttl: float = DEFAULT_KEY_TTL,
+        dead_limit: int = DEFAULT_DEAD_LIMIT,
     ) -> None:
         if greenlets < 1:
             raise ConfigurationError(f"a queue runs at least one task at once in greenlets, not {greenlets!r}")
-        self._queue = SQLiteQueue(path, lease=lease, result_ttl=result_ttl)
+        self._queue = SQLiteQueue(path, lease=lease, result_ttl=result_ttl, key_ttl=key_ttl, dead_limit=dead_limit)
         self._greenlets = greenlets
         self._server: Server | None = None
         self._consumer: Consumer | None = None
@@ -86,6 +102,7 @@ class TaskQueue:
         self._queue.open(Home())
         self._consumer = Consumer(self._queue, server.runner, greenlets=self._greenlets, progress=self._report)
         self._consumer.start()
+        self._queue.repeat([_repeat(task, task.schedule) for task in server.tasks if task.schedule is not None])
 
     def enqueue(self, call: Call, text: bytes, answer: Listener) -> None:
         """Keep what a call asks for: for the server."""
@@ -98,11 +115,15 @@ class TaskQueue:
                 raise InvalidArguments(
                     f"{len(call.batch)} tasks in one batch to enqueue, and {MOST_IN_BATCH} are the most: send several"
                 )
-            messages = run_in_turns(_messages(task.binder, task.name, call.batch, options))
+            messages = run_in_turns(_messages(task, call.batch, options))
         else:
-            if not (task.process and len(text) > LARGE):  # of such a line the arguments were left out
-                task.binder.bind(call.args)
-            messages = [_message(task.name, text, options)]
+            args = call.args
+            if task.process and len(text) > LARGE:  # of such a line the arguments were left out
+                if task.singleton:
+                    args = run_in_turns(loads_in_steps(text)).get("args")
+            else:
+                task.binder.bind(args)
+            messages = [_message(task, text, args, options)]
 
         def kept(future: Future[list[str]]) -> None:
             error = future.exception()
@@ -273,21 +294,24 @@ class _Waiting:
 
 
 def _messages(
-    binder: Binder, task: str, batch: Sequence[Args | None], options: Enqueue
+    task: Task[..., Any], batch: Sequence[Args | None], options: Enqueue
 ) -> Generator[None, None, list[Message]]:
     """Those of a batch, in steps between which others may run."""
     messages = []
     for number, item in enumerate(batch):
-        binder.bind(item)
-        messages.append(_message(task, dumps({"args": item}), options))
+        task.binder.bind(item)
+        messages.append(_message(task, dumps({"args": item}), item, options))
         if number % _FEW == _FEW - 1:
             yield
     return messages
 
 
-def _message(task: str, payload: bytes, options: Enqueue) -> Message:
+def _message(task: Task[..., Any], payload: bytes, args: Args | None, options: Enqueue) -> Message:
+    singleton = options.singleton
+    if singleton is None and task.singleton is not None:
+        singleton = singleton_key(task.singleton, task.binder, args)
     return Message(
-        task,
+        task.name,
         payload,
         options.priority,
         options.delay or 0.0,
@@ -295,7 +319,13 @@ def _message(task: str, payload: bytes, options: Enqueue) -> Message:
         options.key,
         options.retries,
         options.ttl,
+        options.key_ttl,
+        singleton,
     )
+
+
+def _repeat(task: Task[..., Any], schedule: Schedule) -> Repeat:
+    return Repeat(_message(task, b'{"args":{}}', None, Enqueue()), schedule, task.catch_up)
 
 
 def _bind(function: Callable[..., Any], call: Call) -> Any:

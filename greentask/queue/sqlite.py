@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,8 +14,8 @@ from . import looking, managing
 from .beside import Beside
 from .clock import Clock
 from .holders import Holders
-from .interface import FINAL, Delivery, Ending, Found, Message, Want
-from .limits import DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
+from .interface import FINAL, Delivery, Ending, Found, Limit, Message, Repeat, Want
+from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
 from .reader import Reader
 from .schema import check_file, open_file
 from .store import Store
@@ -34,10 +34,14 @@ class SQLiteQueue:
         a second.
     result_ttl
         Seconds for which a task that has ended is known, with its result. Dead letters stay.
+    key_ttl
+        Seconds for which a key holds when its task is no longer known.
+    dead_limit
+        Dead letters that are kept; of more, the oldest are forgotten.
     clock
         For tests.
 
-    It is a ``Queue`` and a ``Source``, for the hub that opens it.
+    It is a ``Queue``, a ``Source`` and a ``Timetable``, for the hub that opens it.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class SQLiteQueue:
         *,
         lease: float = DEFAULT_LEASE,
         result_ttl: float = DEFAULT_RESULT_TTL,
+        key_ttl: float = DEFAULT_KEY_TTL,
+        dead_limit: int = DEFAULT_DEAD_LIMIT,
         clock: Clock | None = None,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
@@ -53,8 +59,14 @@ class SQLiteQueue:
             raise ConfigurationError(f"the lease of a queue is in seconds, {LEAST_LEASE:g} or more, not {lease!r}")
         if result_ttl <= 0:
             raise ConfigurationError(f"result_ttl of a queue is in seconds above 0, not {result_ttl!r}")
+        if key_ttl < 0:
+            raise ConfigurationError(f"key_ttl of a queue is in seconds, 0 or more, not {key_ttl!r}")
+        if dead_limit < 0:
+            raise ConfigurationError(
+                f"dead_limit of a queue is a number of dead letters, 0 or more, not {dead_limit!r}"
+            )
         self._lease = lease
-        self._result_ttl = result_ttl
+        self._kept = result_ttl, key_ttl, dead_limit
         self._clock = clock or Clock()
         self._open: tuple[Writer, Holders, Reader] | None = None
         self._counters: dict[str, int] = {}
@@ -74,7 +86,7 @@ class SQLiteQueue:
         try:
             beside = Beside(self.path)
             try:
-                store = Store(db, self._clock, self._result_ttl)
+                store = Store(db, self._clock, *self._kept)
                 holders = Holders(store, beside, self._lease, time.monotonic)
                 if not holders.is_anybody_here():
                     check_file(db, self.path)
@@ -148,8 +160,15 @@ class SQLiteQueue:
 
     # ---- As a Source
 
-    def consume(self, deliver: Callable[[list[Delivery]], None], lost: Callable[[], None]) -> None:
+    def consume(
+        self,
+        deliver: Callable[[list[Delivery]], None],
+        lost: Callable[[], None],
+        limits: Mapping[str, Limit],
+    ) -> None:
         self._deliver, self._lost = deliver, lost
+        if limits:
+            self._writer.set_limits(limits)
 
     def want(self, wants: Iterable[Want]) -> None:
         self._writer.want(wants)
@@ -159,6 +178,11 @@ class SQLiteQueue:
 
     def settle(self, delivery: Delivery, ending: Ending) -> None:
         self._writer.settle(delivery, ending)
+
+    # ---- As a Timetable
+
+    def repeat(self, repeats: Sequence[Repeat]) -> None:
+        self._writer.repeat(repeats)
 
     # ---- For people
 

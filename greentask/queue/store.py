@@ -11,11 +11,16 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .allowances import Allowances
+from .cleaning import Cleaner
 from .clock import Clock, QueueTime
 from .ids import id_text, next_id
 from .interface import Delivery, Ending, Message, Want
+from .keys import Keys
+from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL
 from .pausing import paused
 from .sharing import Group, Sharing
+from .timetable import Ticks
 
 __all__ = ["DONE", "EXPIRED", "FAILED", "OPEN", "REVOKED", "Store"]
 
@@ -26,9 +31,6 @@ OPEN, DONE, FAILED, REVOKED, EXPIRED = range(5)
 
 _MOST_BYTES = 32 * 1024 * 1024  # of payloads that are taken at once
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
-_MOST_FORGOTTEN = 200  # tasks that are forgotten in one transaction
-_MOST_PAGES = 500  # pages that are given back to the file system at once
-_SPARE = 4096  # free pages that are kept
 
 _GROUPS = """
 WITH RECURSIVE found (lane, rank) AS (
@@ -46,9 +48,20 @@ FROM found WHERE lane IS NOT NULL
 
 
 class Store:
-    """The tables of an open file. ``result_ttl``: seconds after its end at which a task is forgotten."""
+    """The tables of an open file.
 
-    def __init__(self, db: sqlite3.Connection, clock: Clock, result_ttl: float) -> None:
+    ``result_ttl``: seconds after its end at which a task is forgotten; ``key_ttl``: how much longer its key holds.
+    ``dead_limit``: dead letters that are kept.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        clock: Clock,
+        result_ttl: float,
+        key_ttl: float = DEFAULT_KEY_TTL,
+        dead_limit: int = DEFAULT_DEAD_LIMIT,
+    ) -> None:
         self.db = db
         self.clock = clock
         self.time = QueueTime(clock)
@@ -56,6 +69,12 @@ class Store:
         self._lanes: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._sharing = Sharing()
+        self.keys = Keys(db, key_ttl)
+        self.cleaner = Cleaner(db, self.keys, self.time.now, dead_limit)
+        #: How many of a task may be handed out.
+        self.allowances = Allowances(db, self.find_lane, self.name)
+        #: What is enqueued by itself.
+        self.ticks = Ticks(self)
         #: Whether tasks have ended in this transaction of which nobody is told.
         self.has_ended_some = False
 
@@ -69,11 +88,13 @@ class Store:
     def commit(self) -> None:
         """End it: it is on disk."""
         self.db.execute("COMMIT")
+        self.ticks.committed()
 
     def rollback(self) -> None:
         """End it as if it had not been."""
         self._lanes.clear()
         self._names.clear()
+        self.ticks.rolled_back()
         if self.db.in_transaction:  # some errors of SQLite have ended it already
             try:
                 self.db.execute("ROLLBACK")
@@ -133,20 +154,22 @@ class Store:
         """Keep them; their ids, in their order. Of those that have a key which is known, the one that has it."""
         (last,) = self.db.execute("SELECT max(id) FROM task").fetchone()
         wall, now = self.clock.wall(), self.time.now()
-        id = next_id(last or 0, wall)
+        id = first = next_id(last or 0, wall)
         ids: list[int] = []
         tasks: list[tuple[Any, ...]] = []
         ready: list[tuple[int, int, int]] = []
         later: list[tuple[int, float, int]] = []
         for message in messages:
-            if message.key is not None:
-                known = self._claim(message.key, id)
+            lane, rank = self.lane(message.task), -message.priority
+            if message.key is not None or message.singleton is not None:
+                known = self.keys.claim(message, lane, id, first)
                 if known is not None:
                     ids.append(known)
                     continue
-            lane, rank = self.lane(message.task), -message.priority
             expires = None if message.ttl is None else now + message.ttl
-            tasks.append((id, lane, rank, wall, expires, message.retries, message.key, message.payload))
+            tasks.append(
+                (id, lane, rank, wall, expires, message.retries, message.key, message.singleton, message.payload)
+            )
             if message.at is not None and message.at > wall:
                 later.append((1, message.at, id))
             elif message.delay > 0:
@@ -156,8 +179,8 @@ class Store:
             ids.append(id)
             id += 1
         self.db.executemany(
-            "INSERT INTO task (id, lane, rank, state, enqueued, expires, retries, key, body) "
-            "VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)",
+            "INSERT INTO task (id, lane, rank, state, enqueued, expires, retries, key, single, body) "
+            "VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
             tasks,
         )
         if ready:
@@ -166,22 +189,19 @@ class Store:
             self.db.executemany("INSERT INTO later VALUES (?, ?, ?, 0, 0)", later)
         return ids
 
-    def _claim(self, key: str, id: int) -> int | None:
-        """Let the key be that task's; the task whose it is already."""
-        if self.db.execute("INSERT OR IGNORE INTO key VALUES (?, ?)", (key, id)).rowcount:
-            return None
-        known: int = self.db.execute("SELECT id FROM key WHERE key = ?", (key,)).fetchone()[0]
-        return known
-
     # ---- What waits for its moment
 
     def next_moment(self) -> float | None:
         """Seconds until the next task's moment has come; None where none waits for one."""
         due = dict(self.db.execute("SELECT 0, min(due) FROM later WHERE clock = 0"))[0]
         at = dict(self.db.execute("SELECT 0, min(due) FROM later WHERE clock = 1"))[0]
-        waits = [] if due is None else [due - self.time.now()]
+        now = self.time.now()
+        waits = [] if due is None else [due - now]
         if at is not None:
             waits.append(at - self.clock.wall())
+        allowed = self.allowances.wait(now)
+        if allowed is not None:
+            waits.append(allowed)
         return max(0.0, min(waits)) if waits else None
 
     def ripen(self) -> int:
@@ -213,20 +233,21 @@ class Store:
     # ---- Taking
 
     def has_ready(self, wants: Iterable[Want]) -> bool:
-        """Whether a task waits for one of those slots."""
-        held = paused(self.db)
+        """Whether a task waits for one of those slots, and may have it."""
+        held, now = paused(self.db), self.time.now()
         return any(
             not held.holds(task)
             and (lane := self.find_lane(task)) is not None
             and self.db.execute("SELECT 1 FROM ready WHERE lane = ? LIMIT 1", (lane,)).fetchone() is not None
+            and self.allowances.room(lane, now) != 0
             for want in wants
             for task in want.tasks
         )
 
     def take(self, wants: Sequence[Want], holder: int) -> list[Delivery]:
         """Hand out tasks, as many as there are slots, in their order; they are that holder's from now on."""
-        held = paused(self.db)
-        groups = [Group(*row) for row in self.db.execute(_GROUPS)]
+        held, allowed = paused(self.db), self.allowances.rooms(self.time.now())
+        groups = [group for row in self.db.execute(_GROUPS) if allowed.get((group := Group(*row)).lane) != 0]
         taken: list[tuple[int, list[Delivery]]] = []
         room = _MOST_BYTES
         for want in wants:
@@ -235,8 +256,11 @@ class Store:
             slots = want.slots
             while mine and slots > 0 and room > 0:
                 for group, share in self._sharing.divide(mine, slots):
-                    found, deliveries = self._take_of(group, share, room, holder)
+                    most = min(share, allowed.get(group.lane, share))
+                    found, deliveries = self._take_of(group, most, room, holder) if most else (0, [])
                     taken.append((group.rank, deliveries))
+                    if group.lane in allowed:
+                        allowed[group.lane] -= len(deliveries)
                     slots -= len(deliveries)
                     room -= sum(len(delivery.payload) for delivery in deliveries)
                     if found < share and room > 0:
@@ -265,12 +289,15 @@ class Store:
                 if room <= 0:
                     break
         cursor.close()
+        moment = self.allowances.use(group.lane, len(deliveries), now)
+        if moment is not None:
+            deliveries = [one._replace(handle=(*one.handle[:2], group.lane, moment)) for one in deliveries]
         if found:
             group.head = last + 1
             self.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id <= ?", (group.lane, group.rank, last))
             self.db.executemany(
-                "INSERT INTO running VALUES (?, ?, ?, ?)",
-                [(one.handle[0], holder, one.failures, one.losses) for one in deliveries],
+                "INSERT INTO running (id, holder, failures, losses, lane) VALUES (?, ?, ?, ?, ?)",
+                [(one.handle[0], holder, one.failures, one.losses, group.lane) for one in deliveries],
             )
         if expired:
             self._end(EXPIRED, [(None, 0, id) for id in expired])
@@ -281,7 +308,7 @@ class Store:
 
     def settle(self, settled: Sequence[tuple[Delivery, Ending]]) -> list[bool]:
         """Write down how these attempts ended; whether each was still its holder's to end."""
-        handles = [delivery.handle for delivery, _ in settled]
+        handles = [delivery.handle[:2] for delivery, _ in settled]
         self.db.execute("SAVEPOINT settling")
         gone = self.db.executemany("DELETE FROM running WHERE id = ? AND holder = ?", handles).rowcount
         counts = [True] * len(settled)
@@ -306,6 +333,8 @@ class Store:
         id, failures, losses = delivery.handle[0], delivery.failures, delivery.losses
         if ending.how != "released":
             self.note_failure(id, delivery.attempt, ending.body)
+        elif len(delivery.handle) > 2:
+            self.allowances.give_back(*delivery.handle[2:])
         if ending.how == "failed":
             self.bury(id, delivery.attempt)
             return
@@ -351,37 +380,3 @@ class Store:
     def forget_later(self, id: int) -> None:
         """Forget one that has ended, when its time has come."""
         self.db.execute("INSERT INTO forget VALUES (?, ?)", (self.time.now() + self._result_ttl, id))
-
-    def has_forgettable(self) -> bool:
-        """Whether the time of one has come."""
-        row = self.db.execute("SELECT at FROM forget ORDER BY at LIMIT 1").fetchone()
-        return row is not None and row[0] <= self.time.now()
-
-    def forget(self) -> int:
-        """Forget tasks that ended long enough ago, some at a time; how many they were."""
-        rows = self.db.execute(
-            "SELECT f.at, f.id, t.key FROM forget f LEFT JOIN task t ON t.id = f.id "
-            "WHERE f.at <= ? ORDER BY f.at, f.id LIMIT ?",
-            (self.time.now(), _MOST_FORGOTTEN),
-        ).fetchall()
-        if rows:
-            self.erase([(id, key) for _, id, key in rows])
-            self.db.executemany("DELETE FROM forget WHERE at = ? AND id = ?", [(at, id) for at, id, _ in rows])
-        return len(rows)
-
-    def can_shrink(self) -> bool:
-        """Whether more than half of the file is free."""
-        (free,) = self.db.execute("PRAGMA freelist_count").fetchone()
-        return bool(free > _SPARE and free * 2 > self.db.execute("PRAGMA page_count").fetchone()[0])
-
-    def shrink(self) -> None:
-        """Give some free pages back to the file system; not within a transaction."""
-        # Not execute, which takes one step of it, and that is one page.
-        self.db.executescript(f"PRAGMA incremental_vacuum({_MOST_PAGES})")
-
-    def erase(self, tasks: Sequence[tuple[int, str | None]]) -> None:
-        """Know nothing more of these tasks, which have ended, and of their keys."""
-        ids = [(id,) for id, _ in tasks]
-        self.db.executemany("DELETE FROM task WHERE id = ?", ids)
-        self.db.executemany("DELETE FROM failure WHERE id = ?", ids)
-        self.db.executemany("DELETE FROM key WHERE key = ? AND id = ?", [(key, id) for id, key in tasks if key])

@@ -221,7 +221,10 @@ def _restore(store: Store, task: _Task) -> Imported:
     db = store.db
     if db.execute("SELECT 1 FROM task WHERE id = ?", (task.id,)).fetchone() is not None:
         return Imported(known=1)
-    if task.key is not None and not db.execute("INSERT OR IGNORE INTO key VALUES (?, ?)", (task.key, task.id)).rowcount:
+    if (
+        task.key is not None
+        and not db.execute("INSERT OR IGNORE INTO key (key, id) VALUES (?, ?)", (task.key, task.id)).rowcount
+    ):
         return Imported(keys=1)
     now, wall = store.time.now(), store.clock.wall()
     state, lane, rank = _STATES.get(task.state, OPEN), store.lane(task.name), -task.priority

@@ -4,8 +4,8 @@ The hub posts operations, and is told what became of them; it never waits for th
 arrived, does all of it in one transaction, and then tells the hub, at once, of everything that is on disk now. Where
 nothing arrives it sleeps, until a task's moment has come, another server knocks, or it is time to look at the others.
 
-One transaction is: a sign of life; what has ended, what is to be changed, what is enqueued; those whose moment has
-come; and then tasks for the free slots. So a task that comes while a slot is free costs no second commit.
+One transaction is: a sign of life; what has ended, what is to be changed, what is enqueued, also by itself; those whose
+moment has come; and then tasks for the free slots. So a task that comes while a slot is free costs no second commit.
 
 Where the file can't be written (its disk is full, say), what is to be enqueued is refused. What has ended stays here
 until it can be written, and its slots are not filled meanwhile, so there is no end to it.
@@ -18,7 +18,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,9 +30,10 @@ from ..hub.future import HomeFuture
 from ..hub.home import Home, allocate_lock
 from ..wire.json import dumps
 from .beside import Beside
+from .cleaning import STEP
 from .holders import TICK, Holders
 from .ids import id_text
-from .interface import Delivery, Ending, Message, Want
+from .interface import Delivery, Ending, Limit, Message, Repeat, Want
 from .store import Store
 
 __all__ = ["Listener", "Writer"]
@@ -136,6 +137,14 @@ class Writer:
         """There is no free slot any more."""
         self._post("want", None, None)
 
+    def set_limits(self, limits: Mapping[str, Limit]) -> None:
+        """What holds for the tasks that are handed out from now on."""
+        self._post("limits", limits, None)
+
+    def repeat(self, repeats: Sequence[Repeat]) -> None:
+        """What is enqueued by itself from now on."""
+        self._post("repeat", repeats, None)
+
     def close(self, within: float) -> bool:
         """Write down what has ended, leave the rest to others, and end; False where that takes longer. Blocks."""
         self._is_closing = True
@@ -180,16 +189,23 @@ class Writer:
             poll.register(self._beside.knocks, _POLLIN)
         else:
             self._is_asleep = True
-            moment = self._store.next_moment() if self._slots else None
-            if self._forgets:
-                moment = _PAUSE_TO_FORGET
+            moment = min(TICK, self._next_moment())
             if not (self._arrived or self._is_closing):  # else it came before we were known to be asleep
-                poll.poll(1000 * (TICK if moment is None else min(TICK, moment)) + 0.5)
+                poll.poll(1000 * moment + 0.5)
             self._is_asleep = False
         try:
             os.eventfd_read(self._wake)
         except BlockingIOError:
             pass
+
+    def _next_moment(self) -> float:
+        """Seconds until there may be something to do."""
+        moments = [
+            _PAUSE_TO_FORGET if self._forgets else None,
+            self._store.ticks.moment(),
+            self._store.next_moment() if self._slots else None,
+        ]
+        return min((moment for moment in moments if moment is not None), default=TICK)
 
     def _turn(self) -> None:
         batch, looks = self._collect()
@@ -200,15 +216,18 @@ class Writer:
             self._ticked_at = time.monotonic()
             overdue = self._holders.overdue(is_stuck=self._is_stuck)
             self._has_company = self._holders.has_company
+        if is_tick:
+            self._store.ticks.look()
+            self._store.cleaner.look()
         if self._is_stuck:
             self._try_again(batch, overdue)
         elif len(batch) or overdue or self._has_own_work(is_tick):
             self._write(batch, overdue)
         for look, future in looks:
             self._answer_look(look, future)
-        if is_tick and not self._is_stuck and self._store.can_shrink():
+        if is_tick and not self._is_stuck and self._store.cleaner.can_shrink():
             with self._beside.turn():
-                self._store.shrink()
+                self._store.cleaner.shrink()
         if knocked:
             self._home.post(self._listener.knocked)
 
@@ -226,6 +245,10 @@ class Writer:
                     break
             elif kind == "want":
                 self._hear_wants(what)
+            elif kind == "limits":
+                self._store.allowances.limits = what
+            elif kind == "repeat":
+                self._store.ticks.set(what)
             elif kind == "change":
                 batch.changes.append((what, more))
             else:
@@ -247,9 +270,11 @@ class Writer:
         if self._held and self._holders.is_due():
             return True
         if is_tick or self._forgets:
-            self._forgets = self._store.has_forgettable()
+            self._forgets = self._store.cleaner.has_work()
             if self._forgets:
                 return True
+        if self._store.ticks.is_due():
+            return True
         if not self._slots:
             return False
         moment = self._store.next_moment()
@@ -307,10 +332,12 @@ class Writer:
                 ids = iter(store.enqueue([message for messages, _ in batch.enqueued for message in messages]))
                 for messages, future in batch.enqueued:
                     batch.outcomes.append((future, [id_text(next(ids)) for _ in messages]))
+            if store.ticks.is_due():
+                store.ticks.turn()
             for holder, beat in overdue:
                 holders.take_back(holder, beat)
             store.ripen()
-            store.forget()
+            store.cleaner.step(STEP + len(batch.settled))
             if takes and not batch.is_lost and (wants := self._wants()):
                 batch.deliveries = store.take(wants, holders.me())
             store.commit()

@@ -72,6 +72,23 @@ class Binder:
                 raise InvalidArguments(f"{self.text}: {error}") from None
         return positional, named
 
+    def fits_none(self) -> bool:
+        """Whether it can be called with no arguments."""
+        return not self._required
+
+    def has(self, parameter: str) -> bool:
+        """Whether there is a parameter of that name."""
+        return self._signature is not None and parameter in self._signature.parameters
+
+    def values(self, args: dict[str, Any] | list[Any] | None) -> dict[str, Any]:
+        """What each parameter is, its default included. Raises ``InvalidArguments``."""
+        positional, named = self.bind(args)
+        if self._signature is None:
+            return named
+        bound = self._signature.bind(*positional, **named)
+        bound.apply_defaults()
+        return bound.arguments
+
     def _fits(self, named: dict[str, Any]) -> bool:
         """Whether it surely does; if not, ``Signature.bind`` looks closer, and slower."""
         if self._nameless or not (self._variadic or self._named.issuperset(named)):

@@ -7,6 +7,8 @@ from typing import Any, TypedDict
 
 from .resources import Resource
 from .retries import Backoff, Exceptions
+from .schedules import Every
+from .singletons import Singleton
 
 __all__ = ["TaskOptions"]
 
@@ -24,3 +26,8 @@ class TaskOptions(TypedDict, total=False):
     backoff: Backoff | None
     retry_on: Exceptions | None
     give_up_on: Exceptions | None
+    every: Every | None
+    timezone: str | None
+    catch_up: bool
+    rate: str | None
+    singleton: Singleton

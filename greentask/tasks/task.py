@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from ..errors import ConfigurationError
 from .binding import Binder
 from .importing import find_target, is_importable, target_of
+from .rates import make_rate
 from .remote import Caller, ProgressCallback, Receipt, TaskFuture, default_caller
 from .resources import Resource
 from .retries import Backoff, Exceptions, RetryPolicy, make_policy
+from .schedules import Every, make_schedule
+from .singletons import Singleton, make_singleton
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -54,6 +57,11 @@ class Task(Generic[P, R]):
         backoff: Backoff | None = None,
         retry_on: Exceptions | None = None,
         give_up_on: Exceptions | None = None,
+        every: Every | None = None,
+        timezone: str | None = None,
+        catch_up: bool = True,
+        rate: str | None = None,
+        singleton: Singleton = False,
     ) -> None:
         if isinstance(function, Task):
             raise ConfigurationError(f"{function.name!r} is a task already")
@@ -87,6 +95,12 @@ class Task(Generic[P, R]):
             if not isinstance(need, Resource):
                 raise ConfigurationError(f"task {self.name!r} needs {need!r:.200}, which is no @resource")
         self.binder = Binder(function, self.name)
+        self.schedule = make_schedule(self.name, every, timezone)
+        if self.schedule is not None and not self.binder.fits_none():
+            raise ConfigurationError(f"task {self.name!r} runs by itself (every=…): each parameter needs a default")
+        self.catch_up = catch_up
+        self.rate = make_rate(self.name, rate)
+        self.singleton = make_singleton(self.name, singleton, self.binder)
         self.streams = inspect.isgeneratorfunction(function)
         if inspect.isasyncgenfunction(function):
             raise ConfigurationError(f"task {self.name!r} is an async generator; a plain generator can stream")
@@ -191,7 +205,8 @@ class Task(Generic[P, R]):
         """The same calls on another client, with a timeout in seconds, or with progress reports.
 
         ``idempotent`` ones do no harm when they run twice, and may be sent again (see ``Client.using``). What is to be
-        enqueued has further options: ``delay``, ``at``, ``priority``, ``key``, ``retries`` and ``ttl``.
+        enqueued has further options: ``delay``, ``at``, ``priority``, ``key``, ``key_ttl``, ``singleton``,
+        ``retries`` and ``ttl``.
 
         >>> send_mail.using(timeout=5).call(to="b@example.org")   # doctest: +SKIP
         """
@@ -353,7 +368,11 @@ def task(function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOp
     ``max_running``: how many of its calls a server runs at once; others wait in order, or are ``Overloaded`` where
     ``max_waiting`` wait already. ``needs``: the resources that are to be loaded before its first call.
     Of durable ones, ``retries``: how often it is tried again after an error that is one of ``retry_on`` (any
-    ``Exception``) and none of ``give_up_on``, after a pause that ``backoff`` says.
+    ``Exception``) and none of ``give_up_on``, after a pause that ``backoff`` says. ``every``: it is enqueued by itself,
+    every so many seconds, or as a cron expression says, in that ``timezone`` (UTC); ticks that were missed come to one
+    run, or to none without ``catch_up``. ``rate``: how many may begin in any stretch of time (``"100/m"``), and
+    ``max_running`` how many run at once, on all servers of a queue. ``singleton``: of its calls, or of those with the
+    same values of the arguments that it names, at most one waits or runs.
 
     >>> @task(process=True, timeout=60)                       # doctest: +SKIP
     ... def report(year): ...

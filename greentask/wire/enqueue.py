@@ -21,7 +21,9 @@ class Enqueue:
 
     ``delay``: seconds from now, ``at``: a Unix time, before which it doesn't; ``priority``: from -10 to 10, higher ones
     go first; ``key``: while a task with it is known, it is not enqueued again; ``retries``: in place of what the task
-    says; ``ttl``: seconds within which it must have begun.
+    says; ``ttl``: seconds within which it must have begun; ``key_ttl``: seconds for which the key holds after its task
+    is forgotten, in place of what the queue says; ``singleton``: while a task of this name with it waits or runs, it is
+    not enqueued again.
     """
 
     delay: float | None = None
@@ -30,6 +32,8 @@ class Enqueue:
     key: str | None = None
     retries: int | None = None
     ttl: float | None = None
+    key_ttl: float | None = None
+    singleton: str | None = None
 
     def __post_init__(self) -> None:
         if self.delay is not None and self.at is not None:
@@ -42,12 +46,15 @@ class Enqueue:
         _check_whole("priority", self.priority, -MOST_PRIORITY, MOST_PRIORITY)
         if self.retries is not None:
             _check_whole("retries", self.retries, 0, MOST_RETRIES)
-        if self.key is not None and not (isinstance(self.key, str) and 0 < len(self.key) <= MAX_KEY):
-            raise ValueError(f"key is a string of 1 to {MAX_KEY} characters")
+        _check_number("key_ttl", self.key_ttl, 0, _LONGEST, "seconds from 0 on")
+        for name, value in (("key", self.key), ("singleton", self.singleton)):
+            if value is not None and not (isinstance(value, str) and 0 < len(value) <= MAX_KEY):
+                raise ValueError(f"{name} is a string of 1 to {MAX_KEY} characters")
 
     def to_json(self) -> dict[str, Any] | bool:
         """The member's value."""
-        return {name: value for name, value in asdict(self).items() if value is not None and value != 0} or True
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in given.items() if value != 0 or name in _ZERO_IS_SAID} or True
 
 
 class EnqueueOptions(TypedDict, total=False):
@@ -59,8 +66,11 @@ class EnqueueOptions(TypedDict, total=False):
     key: str | None
     retries: int | None
     ttl: float | None
+    key_ttl: float | None
+    singleton: str | None
 
 
+_ZERO_IS_SAID = ("retries", "key_ttl")
 _NAMES = frozenset(Enqueue.__dataclass_fields__)
 
 

@@ -150,7 +150,8 @@ def test_the_queues_document_runs(tmp_path: Path) -> None:
     (serve,) = blocks("docs/queue.md", "sh")
     package = tmp_path / "app"
     package.mkdir()
-    (package / "tasks.py").write_text(blocks("docs/queue.md", "python")[0], encoding="utf-8")
+    tasks = "".join(blocks("docs/queue.md", "python")[number] for number in (0, 2))
+    (package / "tasks.py").write_text(tasks, encoding="utf-8")
     with program("-m", *serve.split(), "-l", "127.0.0.1:0", cwd=tmp_path) as (line, _):
         server = next(word for word in line.split() if word.startswith("tcp://"))
         peer = connect(server)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from greentask.errors import ConfigurationError
-from greentask.queue.schema import VERSION, check_file, open_file
+from greentask.queue.schema import _STEPS, APPLICATION_ID, VERSION, check_file, open_file
 from greentask.queue.sqlite import SQLiteQueue
 from support.queues import message
 
@@ -50,6 +50,29 @@ def test_another_programs_database_is_left_as_it_is(path: Path) -> None:
     before = path.read_bytes()
     assert "another program's database" in refusal(path)
     assert path.read_bytes() == before
+
+
+def tables(db: sqlite3.Connection) -> dict[str, list[str]]:
+    names = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    return {name: [column[1] for column in db.execute(f"PRAGMA table_info({name})")] for name in names}
+
+
+def test_a_file_of_the_first_version_is_brought_to_this_one(path: Path) -> None:
+    old = sqlite3.connect(path)
+    old.executescript(_STEPS[0])
+    old.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    old.execute("PRAGMA user_version = 1")
+    old.execute("INSERT INTO lane VALUES (4, 'add')")
+    old.execute("INSERT INTO task (id, lane, rank, state, enqueued) VALUES (9, 4, 0, 0, 1.0)")
+    old.execute("INSERT INTO running VALUES (9, 77, 0, 1)")
+    old.commit()
+    old.close()
+    db, new = open_file(str(path)), open_file(str(path.with_name("new.db")))
+    assert tables(db) == tables(new)
+    assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    assert db.execute("SELECT id, lane, losses FROM running").fetchall() == [(9, 4, 1)]
+    db.close()
+    new.close()
 
 
 def test_a_file_of_a_newer_version_is_left_as_it_is(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,34 @@ def test_a_reload_keeps_everything(tmp_path: Path) -> None:
         with server.connect() as peer:
             assert [outcome(peer, task)["state"] for task in (long, later)] == ["done", "done"]
     assert sorted(marks(file)) == ["began", "ended", "later"]
+
+
+# ---- When
+
+
+def test_a_rate_holds(peer: LineClient) -> None:
+    reply = peer.ask({"function": "now", "id": 7, "batch": [[]] * 8, "enqueue": True})
+    began = sorted(outcome(peer, task)["result"] for task in reply["result"]["tasks"])
+    assert all(later - one > 0.9 for one, later in zip(began, began[5:])), began
+    assert began[-1] - began[0] < 3
+
+
+def test_of_calls_that_are_the_same_to_a_singleton_one_waits_or_runs(peer: LineClient) -> None:
+    large = "x" * 100_000  # of such a line a server keeps no arguments
+    tasks = [enqueue(peer, "one_of", what, delay=3600) for what in ("a", large, "a", large, "b")]
+    assert (tasks[2], tasks[3], len(set(tasks))) == (tasks[0], tasks[1], 3)
+    assert peer.call("greentask.revoke", task=tasks[0])
+    (again,) = peer.ask({"function": "one_of", "id": 7, "batch": [["a"]], "enqueue": True})["result"]["tasks"]
+    assert again not in tasks
+    assert outcome(peer, again)["result"] == "a"
+    assert enqueue(peer, "add", 1, singleton="mine", delay=3600) == enqueue(peer, "add", 2, singleton="mine")
+
+
+def test_what_runs_by_itself_runs_once_a_tick_with_two_fronts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "ticks", tmp_path / "ticks-process"
+    monkeypatch.setenv("TICKS", str(path))
+    with serving("--queue", str(tmp_path / "tasks.db"), "--fronts", "2", apps=("support.ticking_tasks",)):
+        wait_until(lambda: len(marks(path)) >= 4 and len(marks(other)) >= 2, 20)
+    for ticks, every in ((marks(path), 1), (marks(other), 2)):
+        moments = [float(moment) for moment in ticks]
+        assert all(later - one > every * 0.5 for one, later in pairwise(moments)), moments

@@ -1,5 +1,7 @@
 """Who goes first."""
 
+from collections import defaultdict, deque
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,3 +38,24 @@ def test_who_has_waited_longest_is_not_forgotten() -> None:
     given = [sharing.divide([old, urgent], 1)[0][0] for _ in range(FAIR * 10)]
     assert given.count(old) == 10
     assert sharing.divide([old, urgent], FAIR * 10) == [(old, 10), (urgent, (FAIR - 1) * 10)]
+
+
+places = st.tuples(st.integers(1, 4), st.integers(-10, 10))
+
+
+@given(st.lists(places, min_size=1, max_size=12), st.data())
+def test_nobody_waits_for_ever_whatever_comes_meanwhile(waiting: list[tuple[int, int]], data: st.DataObject) -> None:
+    sharing, ids = Sharing(), iter(range(10_000))
+    queues: dict[tuple[int, int], deque[int]] = defaultdict(deque)
+    for place in waiting:
+        queues[place].append(next(ids))
+    last = len(waiting) - 1
+    newcomers = data.draw(st.lists(places, min_size=1, max_size=5))
+    for _ in range(FAIR * len(waiting)):
+        for place in newcomers:
+            queues[place].append(next(ids))
+        groups = [Group(lane, rank, queue[0]) for (lane, rank), queue in queues.items() if queue]
+        ((group, _),) = sharing.divide(groups, 1)
+        if queues[group.lane, group.rank].popleft() == last:
+            return
+    raise AssertionError("it was not taken in time")

@@ -167,7 +167,7 @@ def test_a_key_is_free_again_when_its_task_is_forgotten(store: Store, clock: Fak
     settle(store, take(store)[0])
     assert put(store, message(key="order 5")) == [first]
     clock.pass_by(101)
-    transact(store, store.forget)
+    transact(store, store.cleaner.step)
     assert put(store, message(key="order 5")) != [first]
 
 
@@ -217,7 +217,7 @@ def test_a_dead_letter_can_be_tried_again_or_purged(store: Store, clock: FakeClo
     for delivery in take(store):
         settle(store, delivery, "failed", b"{}")
     clock.pass_by(1_000_000)
-    transact(store, store.forget)
+    transact(store, store.cleaner.step)
     assert state(store, one) == "failed", "dead letters stay"
     assert transact(store, lambda: looking.retry(store, one))
     assert not transact(store, lambda: looking.retry(store, one))
@@ -232,11 +232,11 @@ def test_what_ended_is_forgotten_in_its_time(store: Store, clock: FakeClock) -> 
     ids = put(store, *(message() for _ in range(2500)))
     taken = take(store, 2400)
     assert all(transact(store, lambda: store.settle([(delivery, Ending("done", b"3")) for delivery in taken])))
-    assert not store.has_forgettable()
+    assert not store.cleaner.has_work()
     clock.pass_by(101)
     forgotten = []
-    while store.has_forgettable():
-        forgotten.append(transact(store, store.forget))
+    while store.cleaner.has_work():
+        forgotten.append(transact(store, store.cleaner.step))
     assert forgotten == [200] * 12
     assert [state(store, id) for id in (ids[0], ids[-1])] == [None, "waiting"]
     assert store.db.execute("SELECT count(*) FROM task").fetchone() == (100,)
@@ -318,10 +318,10 @@ def test_a_file_that_is_half_empty_shrinks(store: Store, clock: FakeClock) -> No
     transact(store, lambda: store.settle([(delivery, Ending("done", b"3")) for delivery in taken]))
     (before,) = store.db.execute("PRAGMA page_count").fetchone()
     clock.pass_by(101)
-    while store.has_forgettable():
-        transact(store, store.forget)
-    assert store.can_shrink()
+    while store.cleaner.has_work():
+        transact(store, store.cleaner.step)
+    assert store.cleaner.can_shrink()
     for _ in range(10):
-        store.shrink()
+        store.cleaner.shrink()
     (after,) = store.db.execute("PRAGMA page_count").fetchone()
     assert after <= before - 5000

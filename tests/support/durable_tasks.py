@@ -121,3 +121,13 @@ def steps(count: int) -> int:
 @task(timeout=0.2, process=True)
 def too_long() -> None:
     time.sleep(30)
+
+
+@task(rate="5/s")
+def now() -> float:
+    return time.monotonic()
+
+
+@task(process=True, singleton="what")
+def one_of(what: object) -> object:
+    return what

@@ -1,11 +1,11 @@
 """What tests of durable queues share: a clock to be set, and somebody who takes deliveries."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from greentask.queue.clock import Clock
-from greentask.queue.interface import Delivery, Ending, Message, Want
+from greentask.queue.interface import Delivery, Ending, Limit, Message, Want
 from greentask.queue.schema import open_file
 from greentask.queue.sqlite import SQLiteQueue
 from greentask.queue.store import Store
@@ -38,8 +38,8 @@ def message(task: str = "add", args: str = "[1, 2]", **options: object) -> Messa
     return Message(task, b'{"args":%b}' % args.encode(), **options)  # type: ignore[arg-type]
 
 
-def open_store(path: Path, clock: Clock, result_ttl: float = 100.0) -> Store:
-    store = Store(open_file(str(path)), clock, result_ttl)
+def open_store(path: Path, clock: Clock, result_ttl: float = 100.0, **options: Any) -> Store:
+    store = Store(open_file(str(path)), clock, result_ttl, **options)
     store.db.execute("PRAGMA synchronous = OFF")  # it is not the disk that is tried
     transact(store, store.keep_time)
     return store
@@ -56,12 +56,14 @@ def transact(store: Store, work: Callable[[], T]) -> T:
 class Taker:
     """Takes a queue's deliveries, and keeps them."""
 
-    def __init__(self, queue: SQLiteQueue, tasks: Iterable[str] = ("add",)) -> None:
+    def __init__(
+        self, queue: SQLiteQueue, tasks: Iterable[str] = ("add",), limits: Mapping[str, Limit] | None = None
+    ) -> None:
         self.queue = queue
         self.tasks = frozenset(tasks)
         self.got: list[Delivery] = []
         self.lost = 0
-        queue.consume(self.got.extend, self._hear_lost)
+        queue.consume(self.got.extend, self._hear_lost, limits or {})
 
     def _hear_lost(self) -> None:
         self.lost += 1

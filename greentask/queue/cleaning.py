@@ -1,0 +1,97 @@
+"""Forgetting: tasks that ended long enough ago, keys that have lapsed, and dead letters that are too many.
+
+It is done in steps, a few rows in each transaction, so that it holds nothing up, and in transactions of its own only
+where there is nothing else to do. SQLite uses the pages that become free again; where they are most of the file, they
+are given back.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from .keys import Keyed, Keys
+
+__all__ = ["Cleaner"]
+
+logger = logging.getLogger(__name__)
+
+#: Tasks that are forgotten in one transaction, besides as many as there are other things to do in it.
+STEP = 200
+
+_MOST_PAGES = 500  # that are given back to the file system at once
+_SPARE = 4096  # free pages that are kept
+
+
+class Cleaner:
+    """What is forgotten of a file. ``dead_limit``: dead letters that are kept. ``now`` is queue time."""
+
+    def __init__(self, db: sqlite3.Connection, keys: Keys, now: Callable[[], float], dead_limit: int) -> None:
+        self._db = db
+        self._keys = keys
+        self._now = now
+        self._dead_limit = dead_limit
+        self._too_old: int | None = None  # the newest dead letter that is one too many
+
+    def look(self) -> None:
+        """See whether there are too many dead letters; to be done now and then, for it counts them."""
+        row = self._db.execute(
+            "SELECT id FROM task WHERE state = 2 ORDER BY id DESC LIMIT 1 OFFSET ?", (self._dead_limit,)
+        ).fetchone()
+        self._too_old = None if row is None else row[0]
+
+    def has_work(self) -> bool:
+        """Whether there is something to forget."""
+        row = self._db.execute("SELECT at FROM forget ORDER BY at LIMIT 1").fetchone()
+        now = self._now()
+        return (row is not None and row[0] <= now) or self._too_old is not None or self._keys.has_lapsed(now)
+
+    def step(self, most: int = STEP) -> int:
+        """Forget some, within a transaction; how many they were."""
+        now = self._now()
+        rows = self._db.execute(
+            "SELECT f.at, f.id, t.lane, t.key, t.single FROM forget f LEFT JOIN task t ON t.id = f.id "
+            "WHERE f.at <= ? ORDER BY f.at, f.id LIMIT ?",
+            (now, most),
+        ).fetchall()
+        if rows:
+            self.erase([Keyed(*row[1:]) for row in rows])
+            self._db.executemany("DELETE FROM forget WHERE at = ? AND id = ?", [row[:2] for row in rows])
+        return len(rows) + self._forget_dead(most) + self._keys.lapse(now, most)
+
+    def _forget_dead(self, most: int) -> int:
+        if self._too_old is None:
+            return 0
+        rows = self._db.execute(
+            "SELECT id, lane, key, single FROM task WHERE state = 2 AND id <= ? ORDER BY id LIMIT ?",
+            (self._too_old, most),
+        ).fetchall()
+        if len(rows) < most:
+            self._too_old = None
+        if rows:
+            logger.warning(
+                "the queue keeps %d dead letters: the oldest %d are forgotten, up to %d",
+                self._dead_limit,
+                len(rows),
+                rows[-1][0],
+            )
+            self.erase([Keyed(*row) for row in rows])
+        return len(rows)
+
+    def erase(self, tasks: Sequence[Keyed]) -> None:
+        """Know nothing more of these tasks, which have ended."""
+        ids = [(task.id,) for task in tasks]
+        self._db.executemany("DELETE FROM task WHERE id = ?", ids)
+        self._db.executemany("DELETE FROM failure WHERE id = ?", ids)
+        self._keys.let_go(tasks, self._now())
+
+    def can_shrink(self) -> bool:
+        """Whether more than half of the file is free."""
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return bool(free > _SPARE and free * 2 > self._db.execute("PRAGMA page_count").fetchone()[0])
+
+    def shrink(self) -> None:
+        """Give some free pages back to the file system; not within a transaction."""
+        # Not execute, which takes one step of it, and that is one page.
+        self._db.executescript(f"PRAGMA incremental_vacuum({_MOST_PAGES})")
