@@ -24,21 +24,25 @@ from ..tasks.schedules import Schedule
 
 __all__ = [
     "FINAL",
+    "Chain",
     "Delivery",
     "Ending",
+    "Fan",
     "Found",
     "How",
     "Limit",
     "Message",
+    "Placed",
     "Queue",
     "Repeat",
     "Source",
     "State",
+    "Step",
     "Timetable",
     "Want",
 ]
 
-State = Literal["waiting", "scheduled", "running", "done", "failed", "revoked", "expired"]
+State = Literal["blocked", "waiting", "scheduled", "running", "done", "failed", "revoked", "expired"]
 #: The states in which a task stays.
 FINAL: frozenset[State] = frozenset({"done", "failed", "revoked", "expired"})
 
@@ -79,6 +83,34 @@ class Message:
     ttl: float | None = None
     key_ttl: float | None = None
     singleton: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A message that is enqueued when what comes before it has ended well.
+
+    takes
+        Where what came of that goes, in place of the ``null`` that the payload has there: as the first argument (True,
+        and ``args`` is an array), as the argument of that name (which is the first in ``args``, an object), or nowhere.
+    errors
+        It is enqueued also where that has failed. It takes ``{"result": …}`` or ``{"error": …}`` then.
+    """
+
+    message: Message
+    takes: bool | str = True
+    errors: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fan:
+    """Chains beside one another. What comes behind them waits for all, and takes an array of what came of each."""
+
+    chains: Sequence[Sequence[Step | Fan]]
+
+
+#: Steps one after another. Of each the id, in the same shape: of a fan its own, and those of its chains.
+Chain = Sequence[Step | Fan]
+Placed = list[Any]
 
 
 class Delivery(NamedTuple):
@@ -140,6 +172,7 @@ class Found:
     attempts: int = 0
     result: bytes | None = None
     error: bytes | None = None
+    progress: bytes | None = None  # of a group
 
 
 class Queue(Protocol):
@@ -148,14 +181,34 @@ class Queue(Protocol):
     def enqueue(self, messages: Sequence[Message]) -> Future[list[str]]:
         """Keep them, all or none; their ids, once they are on disk. Fails with ``QueueFull`` or ``QueueError``."""
 
+    def compose(self, chain: Chain, after: str | None = None) -> Future[Placed]:
+        """Keep tasks that wait for one another, all or none; ``after`` a task or group that is known, if any.
+
+        Who waits for one that fails fails as well, with its error, unless he takes errors.
+        """
+
+    def enqueue_group(
+        self, messages: Sequence[Message], then: Chain, group: str | None = None, *, is_open: bool = False
+    ) -> Future[tuple[list[str], str, Placed]]:
+        """Keep messages as a group of tasks, or of that group, to which more may come while it is open.
+
+        It ends when it is closed and the last of them has ended; its result is ``{"total", "done", "failed"}``.
+        ``then`` waits for it.
+        """
+
     def find(self, id: str) -> Future[Found | None]:
         """What is known of a task; None: nothing (any more)."""
 
     def revoke(self, id: str) -> Future[bool]:
         """Have a task that has not begun not begin; False where it has, or is not known."""
 
-    def follow(self, id: str, hear: Callable[[Found], None]) -> Callable[[], None]:
-        """Have ``hear`` called once, when the task is in a final state; the function that is returned ends that."""
+    def follow(
+        self, id: str, hear: Callable[[Found], None], progress: Callable[[bytes], None] = lambda _: None
+    ) -> Callable[[], None]:
+        """Have ``hear`` called once, when the task is in a final state; the function that is returned ends that.
+
+        ``progress`` hears meanwhile how far it is, if it is a group.
+        """
 
 
 class Source(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from .composing import GROUP
 from .ids import id_text, parse_id
 from .interface import Found, State
 from .keys import Keyed
@@ -30,7 +31,8 @@ def find(store: Store, text: str) -> Found | None:
     now, attempts = state_of(store, id, lane, rank, state, attempts)
     result = body if state == DONE else None
     error = _last_error(store, id) if state == FAILED else None
-    return Found(text, name, now, enqueued, ended, attempts, result, error)
+    progress = store.composer.progress(id) if name == GROUP else None
+    return Found(text, name, now, enqueued, ended, attempts, result, error, progress)
 
 
 def state_of(store: Store, id: int, lane: int, rank: int, state: int, attempts: int | None) -> tuple[State, int]:
@@ -41,13 +43,17 @@ def state_of(store: Store, id: int, lane: int, rank: int, state: int, attempts: 
 
 
 def find_ended(store: Store, ids: list[str]) -> list[Found]:
-    """What is known of those of these tasks that have ended."""
+    """What is known of those of these tasks that have ended, and of groups."""
     found = []
     for text in ids:
         (state,) = store.db.execute("SELECT state FROM task WHERE id = ?", (parse_id(text),)).fetchone() or (OPEN,)
-        if state != OPEN and (one := find(store, text)) is not None:
+        if (state != OPEN or _is_group(store, text)) and (one := find(store, text)) is not None:
             found.append(one)
     return found
+
+
+def _is_group(store: Store, text: str) -> bool:
+    return store.composer.progress(parse_id(text) or 0) is not None
 
 
 def _open_state(store: Store, id: int, lane: int, rank: int) -> tuple[State, int]:
@@ -60,6 +66,9 @@ def _open_state(store: Store, id: int, lane: int, rank: int) -> tuple[State, int
     ).fetchone()
     if row is not None:
         return "waiting", row[0]
+    row = store.db.execute("SELECT is_group FROM blocked WHERE id = ?", (id,)).fetchone()
+    if row is not None:
+        return ("running" if row[0] else "blocked"), 0
     (attempts,) = store.db.execute("SELECT count(*) FROM failure WHERE id = ?", (id,)).fetchone()
     return "scheduled", attempts
 
@@ -77,19 +86,36 @@ def revoke(store: Store, text: str) -> bool:
         return False
     if store.db.execute("SELECT 1 FROM running WHERE id = ?", (id,)).fetchone() is not None:
         return False
+    members = store.composer.members(id)
+    if members is not None:
+        return _revoke_members(store, members)
+    store.composer.unblock(id)
     store.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id = ?", (row[0], row[1], id))
     store.end_without(REVOKED, id)  # what is in `later` is dropped when its moment comes
     return True
 
 
+def _revoke_members(store: Store, members: list[int]) -> bool:
+    """Have those of a group not begin that have not; whether there were any."""
+    revoked = False
+    for member in members:
+        one: int | None = member
+        while one is not None:  # with those before it that it waits for
+            before = store.composer.before(one)
+            revoked |= revoke(store, id_text(one))
+            one = before
+    return revoked
+
+
 def retry(store: Store, text: str) -> bool:
     """Have a dead letter wait for its turn again, as if it had never been tried, within a transaction.
 
-    False also where it is a singleton, and another one waits or runs in its place.
+    False where it has failed with one that it waits for: then it is that one's turn. False also where it is a
+    singleton, and another one waits or runs in its place.
     """
     id = parse_id(text)
     row = store.db.execute("SELECT lane, single FROM task WHERE id = ? AND state = ?", (id, FAILED)).fetchone()
-    if id is None or row is None:
+    if id is None or row is None or store.composer.is_blocked(id):
         return False
     lane, single = row
     if single is not None and store.keys.claim_single(lane, single, id, sys.maxsize) is not None:
@@ -97,6 +123,7 @@ def retry(store: Store, text: str) -> bool:
     store.db.execute("UPDATE task SET state = 0, ended = NULL, attempts = NULL, expires = NULL WHERE id = ?", (id,))
     store.db.execute("DELETE FROM failure WHERE id = ?", (id,))
     store.put_back(id, 0, 0, 0.0)
+    store.composer.reopened(id)
     return True
 
 
@@ -104,7 +131,7 @@ def purge(store: Store, text: str) -> bool:
     """Forget a task that has ended, within a transaction."""
     id = parse_id(text)
     row = store.db.execute("SELECT id, lane, key, single FROM task WHERE id = ? AND state <> ?", (id, OPEN)).fetchone()
-    if row is None:
+    if row is None or store.composer.kept([row[0]]):
         return False
     store.cleaner.erase([Keyed(*row)])
     return True

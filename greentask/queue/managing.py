@@ -29,7 +29,7 @@ _CHANGED = 500  # tasks that are changed in one step
 CHANGES: dict[str, tuple[Callable[[Store, str], bool], frozenset[State]]] = {
     "retry": (retry, frozenset({"failed"})),
     "purge": (purge, frozenset({"done", "failed", "revoked", "expired"})),
-    "revoke": (revoke, frozenset({"waiting", "scheduled"})),
+    "revoke": (revoke, frozenset({"blocked", "waiting", "scheduled"})),
 }
 
 

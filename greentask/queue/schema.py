@@ -9,6 +9,11 @@ ready      waits for its turn. Its key is the order in which tasks are taken, so
 later      waits for a moment, by queue time (``clock`` 0) or by the wall clock (1)
 running    handed out, to that ``holder``
 holder     who has deliveries; ``beat`` changes while he lives
+blocked    waits for another task (``source``), or is a group, which waits for its members and runs nothing. ``missing``
+           have not ended, ``failed`` have ended otherwise than well
+link       which tasks wait for a task; kept until that one is forgotten
+member     the tasks of a group, by their ids: from ``first`` to ``last``
+plan       what follows a task that has a key, for who enqueues it again
 failure    what came of each attempt that failed
 forget     when a task that has ended is forgotten, by queue time
 key        the idempotency keys of the tasks that are known, or were until lately
@@ -86,6 +91,21 @@ CREATE TABLE single (
 CREATE TABLE lapse (at REAL, key TEXT, PRIMARY KEY (at, key)) WITHOUT ROWID;
 ALTER TABLE task ADD COLUMN single TEXT;
 ALTER TABLE key ADD COLUMN ttl REAL NOT NULL DEFAULT 0;
+""",
+    """
+CREATE TABLE blocked (
+    id INTEGER PRIMARY KEY, is_group INTEGER NOT NULL, total INTEGER NOT NULL, missing INTEGER NOT NULL,
+    failed INTEGER NOT NULL, is_open INTEGER NOT NULL, keeps INTEGER NOT NULL, errors INTEGER NOT NULL,
+    source INTEGER, hole INTEGER, delay REAL NOT NULL, ttl REAL
+);
+CREATE TABLE link (id INTEGER, waiter INTEGER, PRIMARY KEY (id, waiter)) WITHOUT ROWID;
+CREATE TABLE member (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, waiter INTEGER NOT NULL);
+CREATE INDEX of_group ON member (waiter);
+CREATE TABLE plan (id INTEGER PRIMARY KEY, placed BLOB NOT NULL);
+CREATE TRIGGER forget_link AFTER DELETE ON task BEGIN DELETE FROM link WHERE id = OLD.id; END;
+CREATE TRIGGER forget_blocked AFTER DELETE ON task BEGIN DELETE FROM blocked WHERE id = OLD.id; END;
+CREATE TRIGGER forget_member AFTER DELETE ON task BEGIN DELETE FROM member WHERE waiter = OLD.id; END;
+CREATE TRIGGER forget_plan AFTER DELETE ON task BEGIN DELETE FROM plan WHERE id = OLD.id; END;
 """,
 )
 VERSION = len(_STEPS)
@@ -190,7 +210,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     db.execute("BEGIN IMMEDIATE")  # of several that open it at once, one makes the tables
     try:
         for step in _STEPS[_value(db, "user_version") :]:
-            for statement in filter(str.strip, step.split(";")):
+            for statement in filter(str.strip, step.split(";\n")):
                 db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {VERSION}")

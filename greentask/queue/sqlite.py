@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError, QueueError
 from ..hub.home import Home, find_home
@@ -14,7 +14,8 @@ from . import looking, managing
 from .beside import Beside
 from .clock import Clock
 from .holders import Holders
-from .interface import FINAL, Delivery, Ending, Found, Limit, Message, Repeat, Want
+from .ids import id_text
+from .interface import FINAL, Chain, Delivery, Ending, Found, Limit, Message, Placed, Repeat, Want
 from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
 from .reader import Reader
 from .schema import check_file, open_file
@@ -72,7 +73,7 @@ class SQLiteQueue:
         self._counters: dict[str, int] = {}
         self._deliver: Callable[[list[Delivery]], object] = lambda _: None
         self._lost: Callable[[], object] = lambda: None
-        self._followers: dict[str, list[Callable[[Found], None]]] = {}
+        self._followers: dict[str, list[_Follower]] = {}
         self._is_looking = self._look_again = False
         #: Attempts whose end did not count, for they had been taken back.
         self.refused = 0
@@ -103,7 +104,9 @@ class SQLiteQueue:
         except BaseException:
             db.close()
             raise
-        listener = Listener(self._hear_deliveries, self._hear_settled, self._hear_lost, self._hear_knock)
+        listener = Listener(
+            self._hear_deliveries, self._hear_settled, self._hear_lost, self._hear_knock, self._hear_changed
+        )
         home = home or find_home()
         writer = Writer(home, store, beside, holders, listener)
         self._open = writer, holders, Reader(home, self.path, self._clock)
@@ -135,19 +138,30 @@ class SQLiteQueue:
     def enqueue(self, messages: Sequence[Message]) -> Future[list[str]]:
         return self._writer.enqueue(messages)
 
+    def compose(self, chain: Chain, after: str | None = None) -> Future[Placed]:
+        return self._writer.change(lambda store: store.composer.compose(chain, after))
+
+    def enqueue_group(
+        self, messages: Sequence[Message], then: Chain, group: str | None = None, *, is_open: bool = False
+    ) -> Future[tuple[list[str], str, Placed]]:
+        return self._writer.change(lambda store: store.composer.enqueue_group(messages, then, group, is_open=is_open))
+
     def find(self, id: str) -> Future[Found | None]:
         return self._writer.look(lambda store: looking.find(store, id))
 
     def revoke(self, id: str) -> Future[bool]:
         return self._writer.change(lambda store: looking.revoke(store, id))
 
-    def follow(self, id: str, hear: Callable[[Found], None]) -> Callable[[], None]:
+    def follow(
+        self, id: str, hear: Callable[[Found], None], progress: Callable[[bytes], None] = lambda _: None
+    ) -> Callable[[], None]:
         followers = self._followers.setdefault(id, [])
-        followers.append(hear)
+        follower = _Follower(hear, progress)
+        followers.append(follower)
 
         def forget() -> None:
-            if hear in followers:
-                followers.remove(hear)
+            if follower in followers:
+                followers.remove(follower)
             if not followers and self._followers.get(id) is followers:
                 del self._followers[id]
 
@@ -248,15 +262,34 @@ class SQLiteQueue:
         ids = list(self._followers)
         self._writer.look(lambda store: looking.find_ended(store, ids)).add_done_callback(self._looked)
 
+    def _hear_changed(self, changed: list[int]) -> None:
+        """The counts of these have changed, or they have ended."""
+        if not self._followers or self._open is None:
+            return
+        ids = [text for id in changed if (text := id_text(id)) in self._followers]
+        if ids:
+            self._writer.look(lambda store: looking.find_ended(store, ids)).add_done_callback(self._looked_at_changed)
+
     def _looked(self, future: Future[list[Found]]) -> None:
         self._is_looking = False
-        if future.exception() is None:
-            for found in future.result():
-                self._tell(found)
+        self._looked_at_changed(future)
         if self._look_again:
             self._look_again = False
             self._hear_knock()
 
+    def _looked_at_changed(self, future: Future[list[Found]]) -> None:
+        for found in () if future.exception() else future.result():
+            if found.state in FINAL:
+                self._tell(found)
+            elif found.progress is not None:
+                for follower in list(self._followers.get(found.id, ())):
+                    follower.progress(found.progress)
+
     def _tell(self, found: Found) -> None:
-        for hear in list(self._followers.pop(found.id, ())):
-            hear(found)
+        for follower in list(self._followers.pop(found.id, ())):
+            follower.hear(found)
+
+
+class _Follower(NamedTuple):
+    hear: Callable[[Found], None]
+    progress: Callable[[bytes], None]

@@ -14,6 +14,7 @@ from typing import Any
 from .allowances import Allowances
 from .cleaning import Cleaner
 from .clock import Clock, QueueTime
+from .composing import Composer
 from .ids import id_text, next_id
 from .interface import Delivery, Ending, Message, Want
 from .keys import Keys
@@ -75,6 +76,8 @@ class Store:
         self.allowances = Allowances(db, self.find_lane, self.name)
         #: What is enqueued by itself.
         self.ticks = Ticks(self)
+        #: Who waits for whom.
+        self.composer = Composer(self)
         #: Whether tasks have ended in this transaction of which nobody is told.
         self.has_ended_some = False
 
@@ -83,6 +86,7 @@ class Store:
     def begin(self) -> None:
         """Begin one; nobody else writes until its end."""
         self.has_ended_some = False
+        self.composer.changed.clear()
         self.db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
@@ -150,8 +154,11 @@ class Store:
 
     # ---- Enqueueing
 
-    def enqueue(self, messages: Iterable[Message]) -> list[int]:
-        """Keep them; their ids, in their order. Of those that have a key which is known, the one that has it."""
+    def enqueue(self, messages: Iterable[Message], *, blocked: bool = False) -> list[int]:
+        """Keep them; their ids, in their order. Of those that have a key which is known, the one that has it.
+
+        ``blocked`` ones do not wait for their turn yet.
+        """
         (last,) = self.db.execute("SELECT max(id) FROM task").fetchone()
         wall, now = self.clock.wall(), self.time.now()
         id = first = next_id(last or 0, wall)
@@ -174,7 +181,7 @@ class Store:
                 later.append((1, message.at, id))
             elif message.delay > 0:
                 later.append((0, now + message.delay, id))
-            else:
+            elif not blocked:
                 ready.append((lane, rank, id))
             ids.append(id)
             id += 1
@@ -361,14 +368,29 @@ class Store:
         self.db.execute(
             "UPDATE task SET state = 2, ended = ?, attempts = ? WHERE id = ?", (self.clock.wall(), attempts, id)
         )
+        self.composer.ended([id], well=False)
 
     def _end(self, state: int, bodies: Sequence[tuple[bytes | None, int, int]]) -> None:
         """End tasks for good: what came of each takes the place of its payload."""
+        self.write_end(state, bodies)
+        self.composer.ended([id for *_, id in bodies], well=state == DONE)
+
+    def write_end(self, state: int, bodies: Sequence[tuple[bytes | None, int, int]]) -> None:
+        """As above, and nobody who waits for them hears of it."""
         wall, forget = self.clock.wall(), self.time.now() + self._result_ttl
         self.db.executemany(
             f"UPDATE task SET state = {state}, ended = {wall!r}, body = ?, attempts = ? WHERE id = ?", bodies
         )
-        self.db.executemany("INSERT INTO forget VALUES (?, ?)", [(forget, id) for *_, id in bodies])
+        kept = self.composer.kept([id for *_, id in bodies])
+        self.db.executemany("INSERT INTO forget VALUES (?, ?)", [(forget, id) for *_, id in bodies if id not in kept])
+
+    def forget_members(self, group: int) -> None:
+        """Forget in a while those of a group that were kept for who waits for it."""
+        self.db.execute(
+            "INSERT OR IGNORE INTO forget SELECT ?, t.id FROM member m "
+            "JOIN task t ON t.id BETWEEN m.first AND m.last AND t.state IN (1, 3, 4) WHERE m.waiter = ?",
+            (self.time.now() + self._result_ttl, group),
+        )
 
     def end_without(self, state: int, id: int) -> None:
         """End one that has no result."""

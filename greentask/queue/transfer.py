@@ -19,6 +19,7 @@ from ..errors import ConfigurationError, GreentaskError
 from ..wire.enqueue import MAX_KEY, MOST_PRIORITY, MOST_RETRIES
 from ..wire.json import dumps, loads
 from .byhand import QueueFile
+from .composing import COLUMNS
 from .ids import parse_id
 from .managing import STATES, Filter, select
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
@@ -55,6 +56,7 @@ def export_tasks(store: Store, wanted: Filter) -> Iterator[bytes]:
 
 def _line(store: Store, task: dict[str, Any]) -> bytes:
     id = parse_id(task["task"])
+    assert id is not None
     task.pop("error", None)
     state, expires, retries, body = store.db.execute(
         "SELECT state, expires, retries, body FROM task WHERE id = ?", (id,)
@@ -77,6 +79,9 @@ def _line(store: Store, task: dict[str, Any]) -> bytes:
             task["due"], task["by_clock"] = due if clock else due + to_wall, bool(clock)
     errors = store.db.execute("SELECT attempt, at, error FROM failure WHERE id = ? ORDER BY attempt", (id,))
     task["errors"] = [{"attempt": attempt, "at": at, "error": loads(error)} for attempt, at, error in errors]
+    composed = store.composer.export(id)
+    if composed:
+        task["composed"] = composed
     head = dumps(task)[:-1]
     if body is None:
         return head + b"}\n"
@@ -148,6 +153,7 @@ class _Task(NamedTuple):
     losses: int
     body: bytes | None
     errors: list[tuple[int, float, bytes]]
+    composed: dict[str, Any]
 
     @classmethod
     def decode(cls, read: Any) -> _Task:
@@ -188,7 +194,23 @@ class _Task(NamedTuple):
                 (_whole(one, "attempt", 0, 10**9), _number(one, "at", 0.0), dumps(one["error"]))
                 for one in read.get("errors", [])
             ],
+            _check_composed(read.get("composed", {})),
         )
+
+
+def _check_composed(read: Any) -> dict[str, Any]:
+    if not isinstance(read, dict) or read.keys() - {"blocked", "waiters", "members"}:
+        raise ValueError("composed has blocked, waiters and members")
+    blocked, members = read.get("blocked", [0] * COLUMNS), read.get("members", [])
+    for row in (blocked, members, read.get("waiters", []), *members):
+        if not isinstance(row, list):
+            raise TypeError("composed has lists")
+    if len(blocked) != COLUMNS or any(len(both) != 2 for both in members):
+        raise ValueError(f"blocked has {COLUMNS} columns, and each of members two")
+    numbers = [value for row in (blocked, read.get("waiters", []), *members) for value in row]
+    if not all(value is None or isinstance(value, (int, float)) for value in numbers):
+        raise ValueError("composed has numbers")
+    return read
 
 
 def _text(read: dict[str, Any], name: str) -> str:
@@ -235,7 +257,10 @@ def _restore(store: Store, task: _Task) -> Imported:
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (task.id, lane, rank, state, task.enqueued, task.ended, expires, task.retries, attempts, task.key, task.body),
     )
-    if state == OPEN and task.due is not None:
+    store.composer.restore(task.id, task.composed)
+    if state == OPEN and "blocked" in task.composed:
+        pass
+    elif state == OPEN and task.due is not None:
         due = task.due if task.by_clock else task.due - wall + now
         row = (int(task.by_clock), due, task.id, task.failures, task.losses)
         db.execute("INSERT INTO later VALUES (?, ?, ?, ?, ?)", row)

@@ -53,13 +53,15 @@ _PAUSE = 0.25  # seconds between attempts at writing to a file that could not be
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Who is told in the hub: ``deliveries`` to be run, what was ``settled`` and whether that counted; that what was
-    delivered is ``lost``, for others have it; and that another server has written something (``knocked``).
+    delivered is ``lost``, for others have it; that another server has written something (``knocked``); and which groups
+    and steps have ``changed``.
     """
 
     deliveries: Callable[[list[Delivery]], object]
     settled: Callable[[Sequence[tuple[Delivery, Ending]], Sequence[bool]], object]
     lost: Callable[[], object]
     knocked: Callable[[], object]
+    changed: Callable[[list[int]], object]
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class _Batch:
     deliveries: list[Delivery] = field(default_factory=list)
     is_lost: bool = False
     has_ended_some: bool = False
+    changed: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.settled) + len(self.changes) + len(self.enqueued)
@@ -342,6 +345,7 @@ class Writer:
                 batch.deliveries = store.take(wants, holders.me())
             store.commit()
             batch.has_ended_some = store.has_ended_some
+            batch.changed = list(store.composer.changed)
 
     def _finish(self, batch: _Batch) -> None:
         """In the hub: tell everybody."""
@@ -351,6 +355,8 @@ class Writer:
             self._listener.settled(batch.settled, batch.counted)
         if batch.has_ended_some:
             self._listener.knocked()
+        if batch.changed:
+            self._listener.changed(batch.changed)
         if batch.is_lost:
             self._listener.lost()
         if batch.deliveries:

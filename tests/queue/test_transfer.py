@@ -10,8 +10,9 @@ import pytest
 
 from greentask.errors import ConfigurationError
 from greentask.queue.byhand import QueueFile
-from greentask.queue.interface import Ending
+from greentask.queue.interface import Ending, Fan, Step, Want
 from greentask.queue.managing import STATES, Filter
+from greentask.queue.store import Store
 from greentask.queue.transfer import Imported, export_tasks, import_tasks
 from support.queues import message
 
@@ -43,8 +44,6 @@ def one_of_each(file: QueueFile) -> None:
         store.enqueue([message(f"b{number}", priority=number) for number in range(6)])
         store.enqueue([message("later", delay=1000.0, ttl=5000.0), message("at", at=store.clock.wall() + 500, key="k")])
         names = frozenset({"b0", "b1", "b2", "b3", "b4"})
-        from greentask.queue.interface import Want
-
         taken = {one.task: one for one in store.take([Want(names, 5)], 7)}
         store.settle(
             [
@@ -74,7 +73,7 @@ def seen(file: QueueFile) -> list[dict[str, Any]]:
 
 def test_a_queue_goes_there_with_all_that_is_known(file: QueueFile, other: QueueFile) -> None:
     one_of_each(file)
-    assert {task["state"] for task in seen(file)} == set(STATES) - {"expired"}
+    assert {task["state"] for task in seen(file)} == set(STATES) - {"expired", "blocked"}
     assert import_tasks(other, lines(file)) == Imported(new=8)
     before, after = seen(file), seen(other)
     running = next(task for task in before if task["state"] == "running")
@@ -86,6 +85,21 @@ def test_a_queue_goes_there_with_all_that_is_known(file: QueueFile, other: Queue
         there = other.store.db.execute(query).fetchall()
         assert there == file.store.db.execute(query).fetchall()
         assert there
+
+
+def test_what_waits_for_others_goes_on_where_it_is_imported(file: QueueFile, other: QueueFile) -> None:
+    def run(store: Store) -> list[bytes]:
+        taken = store.take([Want(frozenset({"a", "b", "c"}), 9)], 7)
+        store.settle([(one, Ending("done", b"%d" % number)) for number, one in enumerate(taken)])
+        return [one.payload for one in taken]
+
+    fan = Fan([[Step(message("b", "[null]"))], [Step(message("b", "[null]"))]])
+    chain = [Step(message("a"), False), fan, Step(message("c", "[null]"))]
+    file.transact(lambda store: store.composer.compose(chain))
+    file.transact(run)
+    assert import_tasks(other, lines(file)) == Imported(new=5)
+    assert other.transact(run) == [b'{"args":[0]}'] * 2
+    assert other.transact(run) == [b'{"args":[[0,1]]}']
 
 
 def test_what_is_imported_twice_is_there_once(file: QueueFile, other: QueueFile) -> None:

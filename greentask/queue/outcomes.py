@@ -1,0 +1,89 @@
+"""What came of tasks, as JSON that another task takes."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..errors import Cancelled, DeadlineExceeded, refusal
+from ..wire.json import dumps, loads
+
+__all__ = ["MOST_TAKEN", "Outcomes", "Unknown"]
+
+#: Bytes that one task takes of others.
+MOST_TAKEN = 16 * 1024 * 1024
+
+_DONE, _REVOKED, _EXPIRED = 1, 3, 4  # as the store has them
+
+
+class Unknown(Exception):
+    """It can't be told any more, or is too long to be taken."""
+
+
+class Outcomes:
+    """Reads it from the file."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def of(self, id: int, *, with_errors: bool) -> bytes:
+        """The result of a task, or an array of a group's. Raises ``Unknown``.
+
+        ``with_errors``: of each an object that has a ``result`` or an ``error``.
+        """
+        parts: list[bytes] = []
+        self._add(id, with_errors, parts, MOST_TAKEN)
+        return b"".join(parts)
+
+    def error(self, id: int) -> bytes:
+        """Of one that has not ended well, its error; of a group the first one."""
+        group = self._db.execute("SELECT source FROM blocked WHERE id = ? AND is_group = 1", (id,)).fetchone()
+        while group is not None and group[0] is not None:
+            id = group[0]
+            group = self._db.execute("SELECT source FROM blocked WHERE id = ? AND is_group = 1", (id,)).fetchone()
+        row = self._db.execute("SELECT state FROM task WHERE id = ?", (id,)).fetchone()
+        if row is not None and row[0] == _REVOKED:
+            return dumps(refusal(Cancelled("it was revoked", started=False)))
+        if row is not None and row[0] == _EXPIRED:
+            return dumps(refusal(DeadlineExceeded("it had not begun when its ttl was over", started=False)))
+        row = self._db.execute("SELECT error FROM failure WHERE id = ? ORDER BY attempt DESC LIMIT 1", (id,)).fetchone()
+        return b'{"type":"QueueError","message":"nothing is known of its error"}' if row is None else bytes(row[0])
+
+    def _add(self, id: int, with_errors: bool, parts: list[bytes], room: int) -> int:
+        """Add what came of one to the parts; how much room is left."""
+        row = self._db.execute(
+            "SELECT t.state, t.body, coalesce(b.is_group, 0) FROM task t LEFT JOIN blocked b ON b.id = t.id "
+            "WHERE t.id = ?",
+            (id,),
+        ).fetchone()
+        if row is None:
+            raise Unknown("what came of a task before it is not known any more")
+        state, body, is_group = row
+        if is_group:
+            return self._add_group(id, with_errors, parts, room)
+        if state == _DONE:
+            told = b'{"result":%b}' % body if with_errors else bytes(body)
+        elif with_errors:
+            error = loads(self.error(id))
+            error.pop("traceback", None)
+            told = b'{"error":%b}' % dumps(error)
+        else:
+            raise Unknown("a task before it has not ended well")
+        room -= len(told) + 1
+        if room < 0:
+            raise Unknown(
+                f"what came of those before it is more than {MOST_TAKEN:,} bytes: let it take nothing, and ask for each"
+            )
+        parts.append(told)
+        return room
+
+    def _add_group(self, group: int, with_errors: bool, parts: list[bytes], room: int) -> int:
+        separator = b"["
+        for first, last in self._db.execute(
+            "SELECT first, last FROM member WHERE waiter = ? ORDER BY first", (group,)
+        ).fetchall():
+            for id in range(first, last + 1):
+                parts.append(separator)
+                separator = b","
+                room = self._add(id, with_errors, parts, room)
+        parts.append(b"[]" if separator == b"[" else b"]")
+        return room
