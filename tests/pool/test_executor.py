@@ -364,11 +364,14 @@ def test_too_much_memory_between_tasks_replaces_the_process() -> None:
     with Pool(1) as pool:
         usual = psutil.Process(pool.submit(work.me).result(10)).memory_info().rss
     with Pool(1, max_memory=usual + 5_000_000) as pool:
-        while isinstance((kept := pool.submit(work.keep, 10_000_000)).exception(10), WorkerLost):
-            pass  # the look at its memory fell into these few milliseconds
-        before = kept.result()
-        wait_until(lambda: pool.stats().recycled >= 1)
-        assert pool.submit(work.me).result(10) != before
+        while (
+            not pool.stats().recycled
+        ):  # the look at its memory may fall into the task's few milliseconds, and kill it
+            lost = pool.stats().lost
+            kept = pool.submit(work.keep, 10_000_000)
+            kept.exception(10)
+            wait_until(lambda lost=lost: pool.stats().recycled or pool.stats().lost > lost)  # type: ignore[misc]
+        assert pool.submit(work.me).result(10) != kept.result()
 
 
 def test_a_process_is_replaced_after_max_tasks() -> None:
