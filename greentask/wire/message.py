@@ -89,7 +89,7 @@ class More:
     items: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as a call isn't
 class Reply:
     """One line about a call. ``kind`` is ``result``, ``error``, ``progress`` or ``item``."""
 
@@ -297,6 +297,8 @@ def _decode_stream(stream: Any) -> int:
 def decode_reply(text: bytes) -> Reply:
     """What a server's line says. Raises ``InvalidMessage``, and ``Unauthenticated`` where it asks for a proof."""
     message = loads(text, DEEPEST + 1)  # a result may be that deep, and is one level down here
+    if type(message) is dict and len(message) == 2 and "result" in message and type(message.get("id")) is int:
+        return Reply(message["id"], "result", message["result"])  # as most are
     if not isinstance(message, dict):
         raise InvalidMessage(f"a reply is an object, not {kind_of(message)}")
     id, index = message.get("id"), message.get("index")
