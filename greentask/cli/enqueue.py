@@ -33,6 +33,10 @@ Exit codes:
 @click.option("--at", type=float, metavar="SECONDS", help="Not before that Unix time.")
 @click.option("--priority", type=click.IntRange(-MOST_PRIORITY, MOST_PRIORITY), default=0, help="Higher ones go first.")
 @click.option("--key", help="While a task with this key is known, print that one, and keep no second one.")
+@click.option(
+    "--key-ttl", type=Seconds(), metavar="TIME", help="For how long the key holds when its task is forgotten."
+)
+@click.option("--singleton", metavar="KEY", help="While one of that name with this KEY waits or runs, print that one.")
 @click.option("--retries", type=click.IntRange(0, MOST_RETRIES), help="In place of what the task says.")
 @click.option("--ttl", type=Seconds(), metavar="TIME", help="It must have begun within that time.")
 @click.option("--timeout", "-t", type=click.FloatRange(0, min_open=True), help="Seconds to wait at most, for the id.")
@@ -83,5 +87,7 @@ def _put(path: str, name: str, args: dict[str, Any] | list[Any], durable: Enqueu
                 durable.key,
                 durable.retries,
                 durable.ttl,
+                durable.key_ttl,
+                durable.singleton,
             )
         )

@@ -17,8 +17,10 @@ __all__ = ["Cleaner"]
 
 logger = logging.getLogger(__name__)
 
-#: Tasks that are forgotten in one transaction, besides as many as there are other things to do in it.
+#: Tasks that are forgotten in a transaction in which there is nothing else to do.
 STEP = 200
+#: And in one that is there for others, besides twice as many as end in it.
+FEW = 20
 
 _MOST_PAGES = 500  # that are given back to the file system at once
 _SPARE = 4096  # free pages that are kept

@@ -17,6 +17,7 @@ from .interface import State
 from .looking import purge, retry, revoke, state_of
 from .pausing import paused
 from .store import DONE, FAILED, OPEN, Store
+from .timetable import next_ticks
 
 __all__ = ["CHANGES", "STATES", "Filter", "change", "change_some", "list_tasks", "select", "show", "stats"]
 
@@ -210,6 +211,7 @@ def stats(store: Store) -> dict[str, Any]:
         **counts,
         "tasks": tasks,
         "oldest": None if oldest is None else max(0.0, store.clock.wall() - oldest[0]),
+        "next_ticks": next_ticks(store),
         "paused": now_paused.all,
         "paused_tasks": sorted(now_paused.tasks),
         "bytes": page * pages,

@@ -12,6 +12,7 @@ few tasks at a time, however many there are.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from ..wire.json import dumps, loads
 from .byhand import QueueFile
 from .composing import COLUMNS
 from .ids import parse_id
+from .interface import Message
 from .managing import STATES, Filter, select
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
@@ -58,10 +60,11 @@ def _line(store: Store, task: dict[str, Any]) -> bytes:
     id = parse_id(task["task"])
     assert id is not None
     task.pop("error", None)
-    state, expires, retries, body = store.db.execute(
-        "SELECT state, expires, retries, body FROM task WHERE id = ?", (id,)
+    state, expires, task["retries"], task["singleton"], task["key_ttl"], body = store.db.execute(
+        "SELECT t.state, t.expires, t.retries, t.single, k.ttl, t.body FROM task t "
+        "LEFT JOIN key k ON k.key = t.key AND k.id = t.id WHERE t.id = ?",
+        (id,),
     ).fetchone()
-    task["retries"] = retries
     to_wall = store.clock.wall() - store.time.now()
     task["expires"] = None if expires is None else expires + to_wall
     place = None
@@ -145,6 +148,8 @@ class _Task(NamedTuple):
     priority: int
     attempts: int
     key: str | None
+    key_ttl: float | None
+    singleton: str | None
     retries: int | None
     expires: float | None
     due: float | None
@@ -164,9 +169,10 @@ class _Task(NamedTuple):
         state = read["state"]
         if id is None or id == 0 or state not in STATES:
             raise ValueError(f"the id or the state is none: {read['task']!r}, {state!r}")
-        key = None if read.get("key") is None else _text(read, "key")
-        if key is not None and not 0 < len(key) <= MAX_KEY:
-            raise ValueError("key is too long")
+        key, singleton = read.get("key"), read.get("singleton")
+        for one in (key, singleton):
+            if one is not None and not (isinstance(one, str) and len(one) <= MAX_KEY):
+                raise ValueError(f"a key is a string of up to {MAX_KEY} characters, not {one!r:.80}")
         body = None
         if state == "done":
             body = dumps(read["result"])
@@ -183,6 +189,8 @@ class _Task(NamedTuple):
             _whole(read, "priority", -MOST_PRIORITY, MOST_PRIORITY),
             _whole(read, "attempts", 0, 10**9),
             key,
+            _maybe(read, "key_ttl"),
+            singleton,
             None if read.get("retries") is None else _whole(read, "retries", 0, MOST_RETRIES),
             _maybe(read, "expires"),
             _maybe(read, "due"),
@@ -243,19 +251,32 @@ def _restore(store: Store, task: _Task) -> Imported:
     db = store.db
     if db.execute("SELECT 1 FROM task WHERE id = ?", (task.id,)).fetchone() is not None:
         return Imported(known=1)
-    if (
-        task.key is not None
-        and not db.execute("INSERT OR IGNORE INTO key (key, id) VALUES (?, ?)", (task.key, task.id)).rowcount
-    ):
-        return Imported(keys=1)
     now, wall = store.time.now(), store.clock.wall()
     state, lane, rank = _STATES.get(task.state, OPEN), store.lane(task.name), -task.priority
+    keys = Message(
+        task.name, b"", key=task.key, key_ttl=task.key_ttl, singleton=task.singleton if state == OPEN else None
+    )
+    if store.keys.claim(keys, lane, task.id, sys.maxsize) is not None:
+        return Imported(keys=1)
     attempts = None if state == OPEN else task.attempts
     expires = None if task.expires is None else task.expires - wall + now
     db.execute(
-        "INSERT INTO task (id, lane, rank, state, enqueued, ended, expires, retries, attempts, key, body) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (task.id, lane, rank, state, task.enqueued, task.ended, expires, task.retries, attempts, task.key, task.body),
+        "INSERT INTO task (id, lane, rank, state, enqueued, ended, expires, retries, attempts, key, single, body) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            task.id,
+            lane,
+            rank,
+            state,
+            task.enqueued,
+            task.ended,
+            expires,
+            task.retries,
+            attempts,
+            task.key,
+            task.singleton,
+            task.body,
+        ),
     )
     store.composer.restore(task.id, task.composed)
     if state == OPEN and "blocked" in task.composed:

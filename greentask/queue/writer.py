@@ -30,7 +30,7 @@ from ..hub.future import HomeFuture
 from ..hub.home import Home, allocate_lock
 from ..wire.json import dumps
 from .beside import Beside
-from .cleaning import STEP
+from .cleaning import FEW, STEP
 from .holders import TICK, Holders
 from .ids import id_text
 from .interface import Delivery, Ending, Limit, Message, Repeat, Want
@@ -340,7 +340,7 @@ class Writer:
             for holder, beat in overdue:
                 holders.take_back(holder, beat)
             store.ripen()
-            store.cleaner.step(STEP + len(batch.settled))
+            store.cleaner.step(FEW + 2 * len(batch.settled) if len(batch) else STEP)
             if takes and not batch.is_lost and (wants := self._wants()):
                 batch.deliveries = store.take(wants, holders.me())
             store.commit()

@@ -280,7 +280,9 @@ def test_a_task_is_enqueued_and_its_id_printed(server: RunningServer, peer: Line
     assert outcome(peer, run("add", "--json", "[4]", "--priority", "3", "--ttl", "1m"))["result"] == 5
     later = run("add", "a=1", "--delay", "1h", "--key", "only once")
     assert outcome(peer, later, False)["state"] == "scheduled"
-    assert run("add", "a=2", "--key", "only once") == later
+    assert run("add", "a=2", "--key", "only once", "--key-ttl", "1d") == later
+    alone = run("add", "a=1", "--delay", "1h", "--singleton", "mine")
+    assert run("add", "a=2", "--singleton", "mine") == alone
     assert "no task is named" in run("ad", "a=1", code=4)
     assert "InvalidArguments" in run("add", "c=1", code=4)
     assert "don't go together" in run("add", "a=1", "--delay", "1h", "--at", "1", code=2)

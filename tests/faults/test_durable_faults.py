@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from greentask.queue.byhand import QueueFile
 from support.durable_tasks import marks
 from support.queue_calls import enqueue, outcome
 from support.servers import LineClient, RunningServer, connect, serving, wait_until
@@ -185,3 +186,22 @@ def test_d6_what_a_dead_server_had_is_taken_up_within_two_seconds(tmp_path: Path
         wait_until(lambda: marks(file) == ["began", "began"], "the other one runs it", 2.0)
         with other.connect() as peer:
             assert outcome(peer, task, False)["attempts"] == 2
+
+
+@pytest.mark.slow
+def test_each_tick_comes_once_whichever_fronts_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    monkeypatch.setenv("TICKS", str(tmp_path / "ticks"))
+    file, begun = tmp_path / "tasks.db", time.time()
+    with serving("--queue", str(file), "--fronts", "3", apps=("support.ticking_tasks",)) as server:
+        while time.time() < begun + 24:
+            time.sleep(chance.uniform(1.0, 4.0))
+            if fronts := [front for front in server.fronts() if front.is_running()]:
+                chance.choice(fronts).kill()
+    with QueueFile(file) as queue:
+        tasks = [task for task in queue.look("list", limit=1000)["tasks"] if task["name"] == "tick_in_process"]
+    ticks = Counter(int(task["enqueued"] // 2) for task in tasks)
+    assert set(ticks.values()) == {1}
+    assert len(ticks) >= 5, "it went on"

@@ -327,6 +327,9 @@ def test_what_runs_by_itself_runs_once_a_tick_with_two_fronts(tmp_path: Path, mo
     path, other = tmp_path / "ticks", tmp_path / "ticks-process"
     monkeypatch.setenv("TICKS", str(path))
     with serving("--queue", str(tmp_path / "tasks.db"), "--fronts", "2", apps=("support.ticking_tasks",)):
+        shown = greentask("queue", "stats", GREENTASK_QUEUE=str(tmp_path / "tasks.db")).stdout
+        assert "runs by itself" in shown
+        assert "tick_in_process" in shown
         wait_until(lambda: len(marks(path)) >= 4 and len(marks(other)) >= 2, 20)
     for ticks, every in ((marks(path), 1), (marks(other), 2)):
         moments = [float(moment) for moment in ticks]

@@ -40,9 +40,11 @@ def one_of_each(file: QueueFile) -> None:
     """A task in each state."""
     store = file.store
 
+    keys = {"key": "k", "key_ttl": 7.0, "singleton": "s"}
+
     def make(_: object) -> None:
         store.enqueue([message(f"b{number}", priority=number) for number in range(6)])
-        store.enqueue([message("later", delay=1000.0, ttl=5000.0), message("at", at=store.clock.wall() + 500, key="k")])
+        store.enqueue([message("later", delay=1000.0, ttl=5000.0), message("at", at=store.clock.wall() + 500, **keys)])
         names = frozenset({"b0", "b1", "b2", "b3", "b4"})
         taken = {one.task: one for one in store.take([Want(names, 5)], 7)}
         store.settle(
@@ -81,7 +83,13 @@ def test_a_queue_goes_there_with_all_that_is_known(file: QueueFile, other: Queue
     running |= {"state": "waiting", "attempts": 0}  # it is tried again, and not by whoever has it here
     assert after == before
     # The rest of what a file knows: the attempts that count, keys, and what is forgotten when.
-    for query in ("SELECT id, failures, losses FROM later ORDER BY id", "SELECT * FROM key", "SELECT id FROM forget"):
+    for query in (
+        "SELECT id, failures, losses FROM later ORDER BY id",
+        "SELECT * FROM key",
+        "SELECT id FROM forget",
+        "SELECT lane > 0, key, id FROM single",
+        "SELECT id, single FROM task WHERE single IS NOT NULL",
+    ):
         there = other.store.db.execute(query).fetchall()
         assert there == file.store.db.execute(query).fetchall()
         assert there
@@ -116,6 +124,12 @@ def test_what_is_imported_twice_is_there_once(file: QueueFile, other: QueueFile)
 def test_a_key_that_another_task_has_keeps_one_out(file: QueueFile, other: QueueFile) -> None:
     file.enqueue(message(key="order 5"))
     other.enqueue(message(key="order 5"))
+    assert import_tasks(other, lines(file)) == Imported(keys=1)
+
+
+def test_a_singleton_that_waits_keeps_another_one_out(file: QueueFile, other: QueueFile) -> None:
+    file.enqueue(message(singleton="a"))
+    other.enqueue(message(singleton="a"))
     assert import_tasks(other, lines(file)) == Imported(keys=1)
 
 

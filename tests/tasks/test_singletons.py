@@ -27,9 +27,9 @@ def test_calls_are_the_same_whose_named_arguments_are_however_they_are_passed() 
 
 
 def test_all_calls_are_the_same_to_a_task_that_is_one() -> None:
-    one = task(singleton=True)(lambda a=1: a)
+    one = task(name="one", singleton=True)(lambda a=1: a)
     assert key(one, None) == key(one, [5])
-    assert task(lambda a=1: a).singleton is None
+    assert task(name="one")(lambda a=1: a).singleton is None
 
 
 @pytest.mark.parametrize("singleton", ["years", ("shop", "years"), (1,)])
@@ -41,4 +41,4 @@ def test_a_parameter_that_is_not_there_is_refused(singleton: object) -> None:
 def test_what_runs_by_itself_needs_no_arguments() -> None:
     with pytest.raises(ConfigurationError, match="each parameter needs a default"):
         task(every=30)(report.function)
-    assert task(every=30)(lambda a=1, *b, **c: a).schedule is not None
+    assert task(name="one", every=30)(lambda a=1, *b, **c: a).schedule is not None

@@ -159,6 +159,14 @@ def _print_stats(stats: dict[str, Any]) -> None:
             table.add_row(clean(name), *(f"{counts.get(state, 0):,}" for state in ("waiting", "running", "failed")))
         console.print()
         console.print(table)
+    if stats["next_ticks"]:
+        table = Table("runs by itself", "next in", box=None, header_style="bold", pad_edge=False)
+        table.columns[0].overflow = "fold"
+        table.columns[1].justify, table.columns[1].no_wrap = "right", True
+        for name, seconds in sorted(stats["next_ticks"].items(), key=lambda one: one[1]):
+            table.add_row(clean(name), _age(seconds))
+        console.print()
+        console.print(table)
 
 
 def _moment(seconds: float) -> str:
