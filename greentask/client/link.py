@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
     from ..hub.tls import TLSSocket
 
-__all__ = ["Link", "LinkEvents", "LinkOptions"]
+__all__ = ["UNTRUSTED", "Link", "LinkEvents", "LinkOptions"]
+
+#: What is said at the end where a server's certificate is not taken.
+UNTRUSTED = "; tls_ca= (--tls-ca) names the authority whose certificates are trusted"
 
 _blocking_getaddrinfo: Any = monkey.get_original("socket", "getaddrinfo")
 
@@ -167,7 +170,8 @@ class Link:
                 sock.close()
             if isinstance(error, Unauthenticated):
                 return Unauthenticated(f"no call was sent to {address}: {error}")
-            return f"can't connect to {address}: {getattr(error, 'strerror', None) or error}"
+            told = f"can't connect to {address}: {getattr(error, 'strerror', None) or error}"
+            return told + UNTRUSTED if hasattr(error, "verify_code") else told  # an SSLCertVerificationError
         if self._greenlet is not getcurrent():  # it was closed meanwhile
             sock.close()
             return ""

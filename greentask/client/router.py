@@ -30,7 +30,7 @@ from ..hub.home import Home
 from ..wire.message import Call, Reply, encode_call
 from .balance import Balance, RetryBudget, Target
 from .carrier import Receiver
-from .link import Link, LinkOptions
+from .link import UNTRUSTED, Link, LinkOptions
 
 __all__ = ["Router"]
 
@@ -443,7 +443,7 @@ def _no_connection(before: Exception | None, why: str | Unauthenticated, may_hav
     told = f"{str(before).removesuffix(_REMEDY)}; {why}" if before is not None else str(why)
     if isinstance(before, Unauthenticated) or isinstance(why, Unauthenticated):
         return Unauthenticated(told)
-    return ConnectionLost(told + _REMEDY, sent=may_have_run)
+    return ConnectionLost(told if told.endswith(UNTRUSTED) else told + _REMEDY, sent=may_have_run)
 
 
 def _error(described: dict[str, Any], target: Target) -> Exception:
