@@ -25,6 +25,7 @@ _COMMANDS = {
     "call": "Run a task on a server and print its result.",
     "enqueue": "Have a server keep a task, and run it later.",
     "queue": "See and change durable tasks.",
+    "outbox": "Enqueue what was committed in a database of one's own.",
     "tasks": "List what a server offers.",
     "demo": "Send a thousand mails, and see that the service stays quick.",
 }

@@ -76,6 +76,8 @@ def test_a_failed_task_raises_what_its_last_attempt_raised(client: Client) -> No
     with pytest.raises(ValueError, match="attempt 3"):
         tasks.fail.using(client).enqueue().result()
     assert tasks.fail.using(client, retries=3).enqueue(until=4).result() == 4
+    with pytest.raises(ValueError, match="attempt 1"):  # none, where the task says two
+        tasks.fail.using(client, retries=0).enqueue().result()
 
 
 def test_it_begins_when_it_is_told_to(client: Client) -> None:

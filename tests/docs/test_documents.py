@@ -9,10 +9,12 @@ import pkgutil
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import closing
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -165,6 +167,34 @@ def test_the_queues_document_runs(tmp_path: Path) -> None:
             [sys.executable, "-c", enqueues], cwd=tmp_path, capture_output=True, text=True, timeout=60
         )
         assert (done.stdout.split(), done.stderr) == (["b@example.org", "done", "True", "1000", "paid"], "")
+
+
+def test_the_outbox_document_runs(tmp_path: Path) -> None:
+    package = tmp_path / "app"
+    package.mkdir()
+    (package / "tasks.py").write_text(blocks("docs/queue.md", "python")[0], encoding="utf-8")
+    enqueues, relays = blocks("docs/outbox.md", "python")[:2]
+    (command,) = blocks("docs/outbox.md", "sh")
+
+    def run(source: str) -> str:
+        done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    run(enqueues)
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        assert db.execute("SELECT count(*) FROM greentask_outbox").fetchone() == (102,)
+        for statement in blocks("docs/outbox.md", "sql")[0].split(";"):
+            db.execute(statement)
+    serve = ["-m", "greentask", "serve", "app.tasks", "--queue", "tasks.db", "-l", "127.0.0.1:0"]
+    with program(*serve, cwd=tmp_path) as (line, _):
+        server = next(word for word in line.split() if word.startswith("tcp://"))
+        assert run(relays.replace("127.0.0.1:12345", server)) == "102 tasks enqueued\n"
+        run(enqueues)
+        words = command.replace("127.0.0.1:12345", server).split()
+        done = greentask(*words[1:], "--once", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.endswith("102 tasks enqueued\n")
 
 
 def test_the_testing_document_runs(tmp_path: Path) -> None:

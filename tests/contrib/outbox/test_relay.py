@@ -1,0 +1,218 @@
+"""The relay, in a thread beside what tests do to its database and its server."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from greentask import Client, ConfigurationError, QueueError
+from greentask.contrib.outbox import Outbox, create_table, relay
+from support.durable_tasks import add, marks, note
+from support.postgres import running_postgres
+from support.servers import free_port, serving, wait_until
+
+from .conftest import APPS, Place, postgres_place, sqlite_place
+
+outbox = Outbox()
+in_sqlite = pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # the other one is no other case
+
+
+@contextmanager
+def relaying(place: Place, client: Client, **options: object) -> Iterator[threading.Thread]:
+    """A relay in a thread; it ends well."""
+    stop, failed = threading.Event(), list[BaseException]()
+
+    def run() -> None:
+        try:
+            relay(place.where, client, stop=stop, **options)  # type: ignore[arg-type]
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert failed == []
+
+
+def commit(place: Place, work: Callable[..., object]) -> None:
+    with closing(place.connect()) as db:
+        work(db)
+        db.commit()
+
+
+def test_it_wakes_at_a_commit(place: Place, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    with relaying(place, client):
+        for number in range(5):
+            time.sleep(0.15 * (number == 0))  # it is idle by then
+            began = time.monotonic()
+            commit(place, lambda db, number=number: outbox.enqueue(db, note, str(path), number))
+            wait_until(lambda number=number: len(marks(path)) > number)  # type: ignore[misc]
+            assert time.monotonic() - began < 2, "it looks by itself after five seconds only"
+    assert place.rows() == []
+
+
+def test_rows_are_sent_in_their_order_and_in_parts(place: Place, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    commit(place, lambda db: outbox.enqueue_many(db, note, [[str(path), number] for number in range(25)]))
+    assert relay(place.where, client, batch=10, drain=True) == 25
+    wait_until(lambda: len(marks(path)) == 25)
+    assert sorted(map(int, marks(path))) == list(range(25))
+
+
+def test_what_is_refused_is_set_aside_and_holds_nothing_up(place: Place, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+
+    def enqueue(db: object) -> None:
+        outbox.enqueue(db, "not_there", 1)
+        outbox.enqueue(db, "add", 1, 2, 3, 4)
+        outbox.enqueue(db, note, str(path), "good")
+
+    commit(place, enqueue)
+    assert relay(place.where, client, drain=True) == 1
+    wait_until(lambda: marks(path) == ["good"])
+    unknown, unfit = place.rows()
+    assert unknown[2].startswith("UnknownTask: ")
+    assert unfit[2].startswith("InvalidArguments: add(a: int, b: int = 1)")
+    assert [row[3] for row in (unknown, unfit)] == [1, 1]
+    assert all(0 < row[4] - time.time() <= 1 for row in (unknown, unfit)), "again within a second, then later and later"
+
+    commit(place, lambda db: db.cursor().execute("UPDATE greentask_outbox SET task = 'add', args = '[1]' WHERE id = 2"))
+    with relaying(place, client):
+        wait_until(lambda: len(place.rows()) == 1)  # the row that was mended is sent by itself
+        wait_until(lambda: place.rows()[0][3] >= 3)
+
+
+def test_what_is_refused_for_too_long_is_forgotten(
+    place: Place, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit(place, lambda db: outbox.enqueue(db, "not_there", "who is told"))
+    time.sleep(0.02)
+    assert relay(place.where, client, keep=0.01, drain=True) == 0
+    assert place.rows() == []
+    assert "is forgotten" in caplog.text
+    assert "who is told" in caplog.text
+
+
+def test_a_row_that_breaks_the_connection_is_found(place: Place, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+
+    def enqueue(db: object) -> None:
+        outbox.enqueue(db, note, str(path), "before")
+        outbox.enqueue(db, note, str(path), "x" * 2_000_000)  # the server's --max-line is a million
+        outbox.enqueue(db, note, str(path), "behind")
+
+    commit(place, enqueue)
+    with relaying(place, client):
+        wait_until(lambda: sorted(marks(path)) == ["before", "behind"])
+        wait_until(lambda: [row[2] is None for row in place.rows()] == [False])
+    ((_, _, error, *_),) = place.rows()
+    assert error.startswith("ConnectionLost: LineTooLong")
+
+
+@in_sqlite
+def test_a_server_that_is_away_is_waited_for(place: Place, tmp_path: Path) -> None:
+    path, port = tmp_path / "marks", free_port()
+    commit(place, lambda db: outbox.enqueue(db, note, str(path), 1))
+    with Client(f"127.0.0.1:{port}") as client:
+        with pytest.raises(ConnectionError):
+            relay(place.where, client, drain=True)
+        with relaying(place, client):
+            with serving("--queue", str(tmp_path / "tasks.db"), apps=APPS, listen=[f"127.0.0.1:{port}"]):
+                wait_until(lambda: marks(path) == ["1"])
+            commit(place, lambda db: outbox.enqueue(db, note, str(path), 2))
+            with serving("--queue", str(tmp_path / "tasks.db"), apps=APPS, listen=[f"127.0.0.1:{port}"]):
+                wait_until(lambda: marks(path) == ["1", "2"])
+    assert place.rows() == []
+
+
+@in_sqlite
+def test_a_server_without_a_queue_takes_nothing(place: Place) -> None:
+    commit(place, lambda db: outbox.enqueue(db, add, 1))
+    with (
+        serving(apps=APPS) as server,
+        Client(server.address) as client,
+        pytest.raises(QueueError, match="start it with --queue FILE"),
+    ):
+        relay(place.where, client, drain=True)
+    assert [row[2:4] for row in place.rows()] == [(None, 0)], "that is no fault of the row"
+
+
+def test_a_database_that_is_away_is_waited_for(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    with running_postgres() as postgres:
+        place = postgres_place(postgres)
+        commit(place, create_table)
+        with relaying(place, client):
+            commit(place, lambda db: outbox.enqueue(db, note, str(path), 1))
+            wait_until(lambda: marks(path) == ["1"])
+            postgres.stop()
+            postgres.start()
+            commit(place, lambda db: outbox.enqueue(db, note, str(path), 2))
+            wait_until(lambda: marks(path) == ["1", "2"])
+
+
+def test_a_file_that_was_replaced_is_noticed(client: Client, tmp_path: Path) -> None:
+    path, place = tmp_path / "marks", sqlite_place(tmp_path / "shop.db", "DELETE")
+    commit(place, create_table)
+    with relaying(place, client):
+        commit(place, lambda db: outbox.enqueue(db, note, str(path), 1))
+        wait_until(lambda: marks(path) == ["1"])
+        wait_until(lambda: place.rows() == [])
+        other = sqlite_place(tmp_path / "other.db", "DELETE")
+        commit(other, create_table)
+        commit(other, lambda db: outbox.enqueue(db, note, str(path), 2))
+        (tmp_path / "other.db").replace(tmp_path / "shop.db")
+        wait_until(lambda: marks(path) == ["1", "2"])
+
+
+def test_several_relays_send_each_row_once(place: Place, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    with relaying(place, client, batch=5), relaying(place, client, batch=7):
+        for start in range(0, 300, 30):
+            items = [[str(path), number] for number in range(start, start + 30)]
+            commit(place, lambda db, items=items: outbox.enqueue_many(db, note, items))
+        wait_until(lambda: place.rows() == [])
+    wait_until(lambda: len(marks(path)) >= 300)
+    assert sorted(map(int, marks(path))) == list(range(300))
+
+
+def test_a_program_s_writers_never_wait_for_the_server(place: Place, tmp_path: Path) -> None:
+    """The relay has sent a row to a server that doesn't answer: nobody's transaction is held up by that."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        commit(place, lambda db: outbox.enqueue(db, add, 1))
+        with Client(f"127.0.0.1:{deaf.getsockname()[1]}", dead_after=0.5) as client, relaying(place, client):
+            deaf.settimeout(20)
+            peer, _ = deaf.accept()
+            began = time.monotonic()
+            commit(place, lambda db: outbox.enqueue(db, add, 2))
+            assert time.monotonic() - began < 1
+            peer.close()
+    assert len(place.rows()) == 2
+
+
+def test_what_can_t_be_used_is_said(tmp_path: Path, client: Client) -> None:
+    with pytest.raises(ConfigurationError, match="there is no SQLite file"):
+        relay(str(tmp_path / "nothing.db"), client)
+    (tmp_path / "odd.db").write_text("no database" * 1000)
+    with pytest.raises(ConfigurationError, match="can't be used"):
+        relay(str(tmp_path / "odd.db"), client)
+    with pytest.raises(ConfigurationError, match="at least one row"):
+        relay(str(tmp_path / "odd.db"), client, batch=0)
+    with pytest.raises(ConfigurationError, match="no address of a PostgreSQL") as raised:
+        relay("password=secret host='", client)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_table_that_is_missing_is_said(place: Place, client: Client) -> None:
+    with pytest.raises(ConfigurationError, match="has no table other: make it with create_table"):
+        relay(place.where, client, table="other")
