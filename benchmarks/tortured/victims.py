@@ -53,6 +53,7 @@ class Victims:
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._limit: int | None = None  # bytes of a file, while the disk is full
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_at = 0  # where its log begins
         set_clock(self._clock, 0.0)
 
     # ---- Life
@@ -64,12 +65,14 @@ class Victims:
             self.undo()
             if self._process is None or self._process.poll() is not None:
                 self._start()
-            try:
-                with Line(self._address, 1.0) as line:  # it may be one who is stopped
-                    line.call("greentask.ping")
-                return
-            except OSError:
-                time.sleep(0.05)
+            if b" serves " in self.log.read_bytes()[self._log_at :]:  # all fronts do: where one fails, it ends them
+                try:
+                    with Line(self._address, 1.0) as line:  # it may be one who is stopped
+                        line.call("greentask.ping")
+                    return
+                except OSError:
+                    pass
+            time.sleep(0.05)
         raise TimeoutError(f"the server doesn't answer within {_READY:g} s; its log: {self.log}")
 
     def _start(self) -> None:
@@ -77,6 +80,7 @@ class Victims:
         command = [sys.executable, "-m", "greentask", "serve", "benchmarks.tortured.tasks", "-l", f"{host}:{port}"]
         command += ["-p", "2", "--fronts", "2", "--queue", str(self._queue), "--queue-lease", str(LEASE)]
         with self.log.open("ab") as log:
+            self._log_at = log.tell()
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,

@@ -6,6 +6,9 @@ import sys
 import pytest
 
 from benchmarks.common import ROOT
+from benchmarks.tortured.clients import Acknowledged
+from benchmarks.tortured.verdict import Run, judge
+from benchmarks.tortured.victims import Strike
 from support.namespaces import can_unshare
 from support.parts import require
 from support.programs import environment
@@ -35,3 +38,32 @@ def test_what_was_acknowledged_runs_whatever_dies() -> None:
 def test_what_was_acknowledged_runs_also_on_a_small_disk() -> None:
     require(can_unshare(), "nothing may be mounted here")
     torture("--small-disk")
+
+
+# ---- The judge
+
+KILLED = Strike("process", 10.0, 10.1, frozenset({7}))
+FIRST, SECOND = Run(1, "A", 9.0, 7, 70), Run(2, "A", 11.0, 8, 70)
+DONE = {"state": "done", "result": 5, "attempts": 2}
+
+
+@pytest.mark.parametrize(
+    ("runs", "told", "breach"),
+    [
+        ([FIRST], DONE, None),
+        ([FIRST, SECOND], DONE, None),
+        ([], DONE, "never ran"),
+        ([FIRST], {"state": "failed", "attempts": 2}, "is said to be"),
+        ([FIRST], {**DONE, "result": 6}, "is said to be"),
+        ([FIRST, SECOND], {**DONE, "attempts": 1}, "ran after it was acknowledged"),
+        ([FIRST, SECOND._replace(attempt=1)], DONE, "twice at one attempt"),
+        ([FIRST._replace(pid=9), SECOND], DONE, "nothing had cut it off"),
+        ([FIRST, SECOND._replace(at=9.5)], DONE, "nothing had cut it off"),
+        ([FIRST._replace(task="B")], DONE, "under one key"),
+        ([FIRST._replace(at=0.5)], DONE, "before its time"),
+    ],
+)
+def test_what_breaks_a_promise_is_seen(runs: list[Run], told: dict[str, object], breach: str | None) -> None:
+    verdict = judge({5: Acknowledged("A", 1.0)}, {5: runs} if runs else {}, {5: told}, [KILLED])
+    assert len(verdict.breaches) == (breach is not None), verdict.breaches
+    assert breach is None or breach in verdict.breaches[0]
