@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ..errors import ConfigurationError
 from .schema import check_file, open_file
 
-__all__ = ["back_up", "check"]
+__all__ = ["back_up", "check", "check_target", "sync_folder"]
 
 _STEP = 4096  # pages (16 MB) between two reports
 
@@ -36,7 +36,7 @@ def back_up(
     path, target = os.path.abspath(path), os.path.abspath(target)
     if not os.path.exists(path):
         raise ConfigurationError(f"there is no queue {path!r}")
-    _check_target(path, target, overwrite=overwrite)
+    check_target(path, target, overwrite=overwrite)
     fd, part = tempfile.mkstemp(prefix=f"{os.path.basename(target)}.part-", dir=os.path.dirname(target))
     try:
         os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
@@ -49,7 +49,7 @@ def back_up(
             db.close()
         os.fsync(fd)
         os.rename(part, target)
-        _sync_folder(os.path.dirname(target))
+        sync_folder(os.path.dirname(target))
         return os.stat(target).st_size
     except BaseException:
         for end in ("", "-wal", "-shm", "-journal"):
@@ -71,18 +71,19 @@ def check(path: str) -> None:
         db.close()
 
 
-def _check_target(path: str, target: str, *, overwrite: bool) -> None:
+def check_target(path: str, target: str, *, overwrite: bool) -> None:
+    """Raises ``ConfigurationError`` where a copy of ``path`` can't have that name."""
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
-        raise ConfigurationError(f"backup {target!r}: there is no folder {folder!r}; make it first")
+        raise ConfigurationError(f"{target!r}: there is no folder {folder!r}; make it first")
     if not os.path.lexists(target):
         return
     if not overwrite:
-        raise ConfigurationError(f"backup {target!r} is there already: name another file, or say --force")
+        raise ConfigurationError(f"{target!r} is there already: name another file, or say --force")
     if os.path.realpath(target) == os.path.realpath(path):
-        raise ConfigurationError(f"backup {target!r} is the queue itself: name another file")
+        raise ConfigurationError(f"{target!r} is the queue itself: name another file")
     if any(os.path.exists(target + end) for end in ("-wal", "-shm")):
-        raise ConfigurationError(f"backup {target!r} is a database that somebody has open: name another file")
+        raise ConfigurationError(f"{target!r} is a database that somebody has open: name another file")
 
 
 def _copy(db: sqlite3.Connection, part: str, report: Callable[[int, int], object]) -> None:
@@ -100,7 +101,8 @@ def _copy(db: sqlite3.Connection, part: str, report: Callable[[int, int], object
         db.execute("ROLLBACK")
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """See to it that a new name in it is on disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 
 from ..errors import ConfigurationError
 
-__all__ = ["Beside"]
+__all__ = ["Beside", "is_anybody_at"]
 
 _LOCK = struct.Struct("hhxxxxqqixxxx")  # struct flock of Linux, where offsets have 64 bits
 _TURN = 0  # the byte for which writers wait in line; the others are those of holders
@@ -93,6 +93,20 @@ class Beside:
 
     def _lock(self, command: int, kind: int, byte: int) -> None:
         fcntl.fcntl(self._fd, command, _LOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+
+
+def is_anybody_at(path: str) -> bool:
+    """Whether a server has the queue of that path, whatever is in its file."""
+    try:
+        fd = os.open(f"{path}-servers", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # from the first byte on
+        kind: int = _LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+        return kind != fcntl.F_UNLCK
+    finally:
+        os.close(fd)
 
 
 def _watch(path: str) -> int:

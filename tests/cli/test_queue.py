@@ -1,6 +1,7 @@
 """`greentask queue`, run as a script or a person would: beside a server, through one, and on a file alone."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from greentask.queue.byhand import QueueFile
 from support.durable_tasks import marks
 from support.namespaces import ALONE, can_unshare
 from support.parts import require
 from support.programs import environment, greentask
 from support.queue_calls import enqueue, outcome
+from support.queues import message
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 APPS = ("support.durable_tasks",)
@@ -321,3 +324,27 @@ def test_a_backup_of_a_queue_that_is_served(queue: Run, peer: LineClient, tmp_pa
     queue("backup", copy, "--force")
     assert "as it should be" in queue("check").stdout
     assert json.loads(greentask("queue", "show", task, "--queue", copy, "--json").stdout)["state"] == "scheduled"
+
+
+def test_a_damaged_file_is_refused_and_what_can_be_read_is_saved(tmp_path: Path) -> None:
+    """All the way that a message at the start points out."""
+    old, new = tmp_path / "tasks.db", str(tmp_path / "new.db")
+    with QueueFile(old, make=True) as file:
+        for number in range(100):
+            file.transact(lambda store: store.enqueue([message("add", f"[1, {number}]")]))  # noqa: B023
+        tasks = [task["task"] for task in file.look("list")["tasks"]]
+    with old.open("r+b") as data:
+        data.seek(-4096, os.SEEK_END)
+        data.write(os.urandom(4096))
+    options = ("--listen", "127.0.0.1:0", "--queue", str(old))
+    refused = greentask("serve", *APPS, *options)
+    assert refused.returncode == 1
+    assert "is damaged" in refused.stderr
+    assert f"greentask queue recover {old} NEWFILE" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    done = greentask("queue", "recover", str(old), new)
+    assert done.returncode == 0, done.stderr
+    assert "1 damaged page" in done.stdout
+    with serving("--queue", new, apps=APPS, processes=1) as server, server.connect() as peer:
+        saved = [task for task in tasks if "result" in peer.ask({"function": "greentask.result", "args": [task, True]})]
+    assert len(saved) >= 50

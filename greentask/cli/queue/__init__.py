@@ -23,6 +23,7 @@ command = LazyGroup(
         "import": ("moving:import_command", "Keep the tasks of such lines."),
         "backup": ("moving:backup_command", "Copy the queue's file while servers go on with it."),
         "check": ("moving:check_command", "Look through the queue's file for damage."),
+        "recover": ("moving:recover_command", "Save what can be read of a damaged file."),
     },
     help="""See and change the durable tasks of a server, or of a queue's file.
 

@@ -19,7 +19,7 @@ from ...queue.transfer import export_tasks, import_tasks
 from .access import EXIT_CODES, Where, accessed, queue_options, told_of_files
 from .filters import filter_options
 
-__all__ = ["backup_command", "check_command", "export_command", "import_command"]
+__all__ = ["backup_command", "check_command", "export_command", "import_command", "recover_command"]
 
 
 @click.command("export", epilog=EXIT_CODES)
@@ -109,6 +109,25 @@ def check_command(queue: Where) -> None:
         check(access.file.path)
         path = access.file.path
     click.echo(f"{path} is as it should be")
+
+
+@click.command("recover", epilog=EXIT_CODES)
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.argument("target", metavar="NEWFILE", type=click.Path())
+def recover_command(file: str, target: str) -> None:
+    """Make the queue NEWFILE of what can be read of FILE, which is damaged, and has no servers.
+
+    FILE is left as it is. A task of which it is not known where it stood waits for its turn: it may run once more, or
+    before its time. What has been forgotten stays so.
+    """
+    from ...queue.recover import recover
+
+    with told_of_files():
+        done = recover(file, target)
+    broken = f", {_tasks(done.broken)} broken" if done.broken else ""
+    click.echo(
+        f"{target}: {_tasks(done.tasks)} saved{broken}; {done.damaged:,} damaged page{'s' * (done.damaged != 1)}"
+    )
 
 
 def _tasks(count: int) -> str:
