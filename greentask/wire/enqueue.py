@@ -79,7 +79,7 @@ def decode_enqueue(value: Any) -> Enqueue | None:
     if value is False:
         return None
     if value is True:
-        return Enqueue()
+        return _AS_IT_IS
     if not isinstance(value, dict):
         raise ValueError("enqueue is true or an object")
     unknown = value.keys() - _NAMES
@@ -99,3 +99,6 @@ def _check_number(name: str, value: Any, least: float, most: float, what: str) -
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{name} is a whole number from {least} to {most}, not {value!r:.80}")
+
+
+_AS_IT_IS = Enqueue()  # the same for all that say no more than true

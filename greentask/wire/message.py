@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, Unauthenticated, refusal
 from .enqueue import Enqueue, decode_enqueue
@@ -191,8 +191,8 @@ def find_id(message: Any) -> Id | None:
 
 def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
     is_plain = _PLAIN_MEMBERS.issuperset(message)
-    if not is_plain:
-        _check_members(message)
+    if not (is_plain or _CALL_MEMBERS.issuperset(message)):
+        _refuse_members(message)
     function = message.get("function")
     if not isinstance(function, str) or not function:
         raise BadRequest("function must be a non-empty string" if "function" in message else "function is missing")
@@ -217,9 +217,11 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
         for name, wanted in (("progress", progress), ("batch", batch is not None), ("stream", bool(stream))):
             if wanted:
                 raise BadRequest(f"{name} needs an id")
-    enqueue = _decode_enqueue(message.get("enqueue", False))
-    if enqueue is not None and (progress or stream):
-        raise BadRequest("a durable task has neither progress nor a stream here: greentask.result tells of it")
+    enqueue = None
+    if "enqueue" in message:
+        enqueue = _decode_enqueue(message["enqueue"])
+        if enqueue is not None and (progress or stream):
+            raise BadRequest("a durable task has neither progress nor a stream here: greentask.result tells of it")
     return Call(function, _check_args(args, "args"), id, _decode_timeout(timeout), progress, batch, stream, enqueue)
 
 
@@ -236,9 +238,9 @@ def _check_items(request: Call | More | JsonRpc) -> Generator[None, None, None]:
             raise BadRequest(f"each item of batch {_must_be_args(wrong)}", request.id)
 
 
-def _check_members(message: dict[str, Any]) -> None:
-    for name in sorted(message.keys() - _CALL_MEMBERS):
-        raise BadRequest(_NOT_YET.get(name, f"unknown member {show(name)}"))
+def _refuse_members(message: dict[str, Any]) -> NoReturn:
+    name = min(message.keys() - _CALL_MEMBERS)
+    raise BadRequest(_NOT_YET.get(name, f"unknown member {show(name)}"))
 
 
 def _decode_enqueue(value: Any) -> Enqueue | None:

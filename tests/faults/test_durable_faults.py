@@ -205,3 +205,24 @@ def test_each_tick_comes_once_whichever_fronts_are_killed(tmp_path: Path, monkey
     ticks = Counter(int(task["enqueued"] // 2) for task in tasks)
     assert set(ticks.values()) == {1}
     assert len(ticks) >= 5, "it went on"
+
+
+# ---- D7
+
+
+@pytest.mark.load
+def test_d7_what_waits_takes_no_memory(tmp_path: Path) -> None:
+    batch = {"function": "add", "id": 1, "batch": [[number, 1] for number in range(10_000)]}
+    with serving("--queue", str(tmp_path / "tasks.db"), apps=APPS) as server, server.connect(60.0) as peer:
+
+        def fill(count: int) -> None:
+            for _ in range(count):
+                reply = peer.ask({**batch, "enqueue": {"delay": 3600}})
+                assert len(reply["result"]["tasks"]) == 10_000
+
+        fill(5)
+        before = server.memory()
+        fill(30)
+        assert server.memory() - before < 20_000_000, "for 300,000 tasks"
+        assert outcome(peer, enqueue(peer, "add", 1))["result"] == 2
+        assert peer.call("greentask.queue")["scheduled"] == 350_000
