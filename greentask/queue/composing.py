@@ -7,7 +7,6 @@ waits for a task that failed fails with it; when a person has that task tried ag
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArguments, QueueError
@@ -115,7 +114,7 @@ class Composer:
 
     def _block(self, step: Step, before: int) -> int:
         message = step.message
-        (id,) = self._store.enqueue([replace(message, delay=0.0, at=None, ttl=None)], blocked=True)
+        (id,) = self._store.enqueue([message._replace(delay=0.0, at=None, ttl=None)], blocked=True)
         self._db.execute(
             "INSERT INTO blocked VALUES (?, 0, 1, 1, 0, 0, 0, ?, ?, ?, ?, ?)",
             (id, step.errors, before, _hole(step), message.delay, message.ttl),

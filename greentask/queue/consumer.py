@@ -104,6 +104,7 @@ class Consumer:
         self._idle = Event()
         self._idle.set()
         self._timer: Any = None
+        self._here = 0  # deliveries that have not ended
         self.reports: dict[str, bytes] = {}  # the newest one of each attempt that has told any
         self.counts = {"done": 0, "failed": 0, "retried": 0, "lost": 0, "released": 0}
 
@@ -137,7 +138,7 @@ class Consumer:
     @property
     def running(self) -> int:
         """How many deliveries are here."""
-        return sum(len(place.attempts) for place in self.places)
+        return self._here
 
     # ---- Taking
 
@@ -166,7 +167,9 @@ class Consumer:
             if self._stopping:
                 self.source.settle(delivery, Ending("released"))
                 continue
-            self._idle.clear()
+            if not self._here:
+                self._idle.clear()
+            self._here += 1
             attempt = Attempt(self, place, delivery)
             try:
                 attempt.start()
@@ -202,7 +205,8 @@ class Consumer:
         self.reports.pop(attempt.delivery.id, None)
         self.counts[_COUNTED[ending.how]] += 1
         self.source.settle(attempt.delivery, ending)
-        if not any(place.attempts for place in self.places):
+        self._here -= 1
+        if not self._here:
             self._idle.set()
         self._schedule()
 

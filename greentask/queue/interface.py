@@ -51,8 +51,7 @@ FINAL: frozenset[State] = frozenset({"done", "failed", "revoked", "expired"})
 How = Literal["done", "failed", "retry", "lost", "released"]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A task to be run, once it is on disk.
 
     task, payload
@@ -175,11 +174,18 @@ class Found:
     progress: bytes | None = None  # of a group
 
 
+#: Called with the ids of what was enqueued, or with the error.
+Kept = Callable[[list[str] | None, BaseException | None], object]
+
+
 class Queue(Protocol):
     """Where messages go."""
 
     def enqueue(self, messages: Sequence[Message]) -> Future[list[str]]:
         """Keep them, all or none; their ids, once they are on disk. Fails with ``QueueFull`` or ``QueueError``."""
+
+    def keep(self, messages: Sequence[Message], then: Kept) -> None:
+        """As ``enqueue``, without a future, of which there may be thousands a second: ``then`` is called once."""
 
     def compose(self, chain: Chain, after: str | None = None) -> Future[Placed]:
         """Keep tasks that wait for one another, all or none; ``after`` a task or group that is known, if any.

@@ -125,16 +125,15 @@ class TaskQueue:
                 task.binder.bind(args)
             messages = [_message(task, text, args, options)]
 
-        def kept(future: Future[list[str]]) -> None:
-            error = future.exception()
-            if error is not None:
-                answer.refuse(as_call_error(error))
+        def kept(ids: list[str] | None, error: BaseException | None) -> None:
+            if ids is None:
+                answer.refuse(as_call_error(error or QueueError("nobody knows why")))
             elif call.batch is not None:
-                answer.done(dumps({"tasks": future.result()}))
+                answer.done(dumps({"tasks": ids}))
             else:
-                answer.done(b'{"task":"%b"}' % future.result()[0].encode())
+                answer.done(b'{"task":"%b"}' % ids[0].encode())
 
-        self._queue.enqueue(messages).add_done_callback(kept)
+        self._queue.keep(messages, kept)
 
     def call(self, call: Call, answer: Listener) -> _Waiting | None:
         """Run one of the queue's own functions: for the server."""

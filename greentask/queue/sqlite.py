@@ -15,7 +15,7 @@ from .beside import Beside
 from .clock import Clock
 from .holders import Holders
 from .ids import id_text
-from .interface import FINAL, Chain, Delivery, Ending, Found, Limit, Message, Placed, Repeat, Want
+from .interface import FINAL, Chain, Delivery, Ending, Found, Kept, Limit, Message, Placed, Repeat, Want
 from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
 from .reader import Reader
 from .schema import check_file, open_file
@@ -138,6 +138,9 @@ class SQLiteQueue:
     def enqueue(self, messages: Sequence[Message]) -> Future[list[str]]:
         return self._writer.enqueue(messages)
 
+    def keep(self, messages: Sequence[Message], then: Kept) -> None:
+        self._writer.keep(messages, then)
+
     def compose(self, chain: Chain, after: str | None = None) -> Future[Placed]:
         return self._writer.change(lambda store: store.composer.compose(chain, after))
 
@@ -191,7 +194,8 @@ class SQLiteQueue:
         self._writer.want_none()
 
     def settle(self, delivery: Delivery, ending: Ending) -> None:
-        self._writer.settle(delivery, ending)
+        if self._open is not None:  # else it has been left to others
+            self._writer.settle(delivery, ending)
 
     # ---- As a Timetable
 

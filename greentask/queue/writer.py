@@ -18,7 +18,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +33,7 @@ from .beside import Beside
 from .cleaning import FEW, STEP
 from .holders import TICK, Holders
 from .ids import id_text
-from .interface import Delivery, Ending, Limit, Message, Repeat, Want
+from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
 from .store import Store
 
 __all__ = ["Listener", "Writer"]
@@ -47,6 +47,8 @@ _POLLIN = 1
 _MOST = 2000  # operations in one transaction
 _MOST_BYTES = 32 * 1024 * 1024  # of what is enqueued in one transaction
 _PAUSE_TO_FORGET = 0.01  # seconds between two transactions in which tasks are forgotten, and nothing else is to do
+_SLICE = 0.002  # seconds for which the hub is told things in one go
+_FEW = 16  # things that it is told between two looks at the clock
 _PAUSE = 0.25  # seconds between attempts at writing to a file that could not be written
 
 
@@ -64,15 +66,33 @@ class Listener:
     changed: Callable[[list[int]], object]
 
 
+class _Told:
+    """What is told in place of a future, where nobody needs more than a callback."""
+
+    __slots__ = ("_then",)
+
+    def __init__(self, then: Kept) -> None:
+        self._then = then
+
+    def set_result(self, ids: list[str]) -> None:
+        try:
+            self._then(ids, None)
+        except Exception:
+            logger.exception("what was to be told of an enqueued task failed")
+
+    def set_exception(self, error: BaseException) -> None:
+        self._then(None, error)
+
+
 @dataclass(slots=True)
 class _Batch:
     """What is done in one transaction, and then what came of it."""
 
     settled: list[tuple[Delivery, Ending]] = field(default_factory=list)
     changes: list[tuple[Callable[[Store], Any], Future[Any]]] = field(default_factory=list)
-    enqueued: list[tuple[Sequence[Message], Future[list[str]]]] = field(default_factory=list)
+    enqueued: list[tuple[Sequence[Message], Future[list[str]] | _Told]] = field(default_factory=list)
     counted: list[bool] = field(default_factory=list)
-    outcomes: list[tuple[Future[Any], Any]] = field(default_factory=list)
+    outcomes: list[tuple[Future[Any] | _Told, Any]] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     is_lost: bool = False
     has_ended_some: bool = False
@@ -119,6 +139,10 @@ class Writer:
     def enqueue(self, messages: Sequence[Message]) -> Future[list[str]]:
         """Keep messages, all or none; their ids."""
         return self._ask("enqueue", messages)
+
+    def keep(self, messages: Sequence[Message], then: Kept) -> None:
+        """As ``enqueue``, with a callback."""
+        self._post("enqueue", messages, _Told(then))
 
     def change(self, change: Callable[[Store], Any]) -> Future[Any]:
         """What a function comes to that is called within a transaction."""
@@ -316,7 +340,7 @@ class Writer:
         self._held += len(batch.deliveries) - len(batch.settled)
         for delivery in batch.deliveries:
             self._slots[self._filled_by[delivery.task]] -= 1
-        self._home.post(self._finish, batch)
+        self._home.post(self._finish, self._tell(batch))
         if self._has_company and (batch.settled or batch.enqueued or batch.changes or overdue):
             self._beside.knock()
         return True
@@ -333,8 +357,8 @@ class Writer:
                 batch.outcomes.append((future, change(store)))
             if batch.enqueued:
                 ids = iter(store.enqueue([message for messages, _ in batch.enqueued for message in messages]))
-                for messages, future in batch.enqueued:
-                    batch.outcomes.append((future, [id_text(next(ids)) for _ in messages]))
+                for messages, told in batch.enqueued:
+                    batch.outcomes.append((told, [id_text(next(ids)) for _ in messages]))
             if store.ticks.is_due():
                 store.ticks.turn()
             for holder, beat in overdue:
@@ -347,10 +371,22 @@ class Writer:
             batch.has_ended_some = store.has_ended_some
             batch.changed = list(store.composer.changed)
 
-    def _finish(self, batch: _Batch) -> None:
-        """In the hub: tell everybody."""
-        for future, value in batch.outcomes:
+    # ---- In the hub again
+
+    def _finish(self, steps: Iterator[None]) -> None:
+        """Tell everybody, for a moment; the rest when others have had their turn."""
+        until = time.monotonic() + _SLICE
+        for _ in steps:
+            if time.monotonic() > until:
+                self._home.post(self._finish, steps)
+                return
+
+    def _tell(self, batch: _Batch) -> Iterator[None]:
+        """In steps."""
+        for number, (future, value) in enumerate(batch.outcomes):
             future.set_result(value)
+            if number % _FEW == _FEW - 1:
+                yield
         if batch.settled:
             self._listener.settled(batch.settled, batch.counted)
         if batch.has_ended_some:
@@ -359,8 +395,9 @@ class Writer:
             self._listener.changed(batch.changed)
         if batch.is_lost:
             self._listener.lost()
-        if batch.deliveries:
-            self._listener.deliveries(batch.deliveries)
+        for start in range(0, len(batch.deliveries), _FEW):
+            self._listener.deliveries(batch.deliveries[start : start + _FEW])
+            yield
 
     # ---- Where that fails
 
