@@ -145,6 +145,7 @@ class TaskQueue:
         """Begin nothing more: for the server."""
         self._is_draining = True
         if self._consumer is not None:
+            self._queue.repeat([])
             self._consumer.stop()
         for waiting in [one for waiters in self._waiting.values() for one in waiters]:
             waiting.refuse(Draining("this server is going away: ask another, or again in a moment"))
@@ -317,7 +318,7 @@ def _message(task: Task[..., Any], payload: bytes, args: Args | None, options: E
         options.at,
         options.key,
         options.retries,
-        options.ttl,
+        task.ttl if options.ttl is None else options.ttl,
         options.key_ttl,
         singleton,
     )

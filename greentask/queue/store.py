@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 OPEN, DONE, FAILED, REVOKED, EXPIRED = range(5)
 
 _MOST_BYTES = 32 * 1024 * 1024  # of payloads that are taken at once
+_MOST_PASSED = 1000  # tasks whose ttl is over that are passed by in one transaction
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
 
 _GROUPS = """
@@ -256,12 +257,12 @@ class Store:
         held, allowed = paused(self.db), self.allowances.rooms(self.time.now())
         groups = [group for row in self.db.execute(_GROUPS) if allowed.get((group := Group(*row)).lane) != 0]
         taken: list[tuple[int, list[Delivery]]] = []
-        room = _MOST_BYTES
+        room, passed = _MOST_BYTES, 0
         for want in wants:
             tasks = {task for task in want.tasks if not held.holds(task)}
             mine = [group for group in groups if self.name(group.lane) in tasks]
             slots = want.slots
-            while mine and slots > 0 and room > 0:
+            while mine and slots > 0 and room > 0 and passed < _MOST_PASSED:
                 for group, share in self._sharing.divide(mine, slots):
                     most = min(share, allowed.get(group.lane, share))
                     found, deliveries = self._take_of(group, most, room, holder) if most else (0, [])
@@ -269,6 +270,7 @@ class Store:
                     if group.lane in allowed:
                         allowed[group.lane] -= len(deliveries)
                     slots -= len(deliveries)
+                    passed += found - len(deliveries)
                     room -= sum(len(delivery.payload) for delivery in deliveries)
                     if found < share and room > 0:
                         mine.remove(group)
@@ -288,7 +290,7 @@ class Store:
         )
         for id, failures, losses, state, expires, retries, body in cursor:
             last, found = id, found + 1
-            if expires is not None and expires <= now and state == OPEN:
+            if expires is not None and expires <= now and state == OPEN and not failures + losses:
                 expired.append(id)
             elif state == OPEN:
                 deliveries.append(Delivery(id_text(id), name, body, failures, losses, retries, (id, holder)))

@@ -31,3 +31,4 @@ class TaskOptions(TypedDict, total=False):
     catch_up: bool
     rate: str | None
     singleton: Singleton
+    ttl: float | None

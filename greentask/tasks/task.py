@@ -62,6 +62,7 @@ class Task(Generic[P, R]):
         catch_up: bool = True,
         rate: str | None = None,
         singleton: Singleton = False,
+        ttl: float | None = None,
     ) -> None:
         if isinstance(function, Task):
             raise ConfigurationError(f"{function.name!r} is a task already")
@@ -85,8 +86,11 @@ class Task(Generic[P, R]):
             raise ConfigurationError(
                 f"task {self.name!r}: {process!r} can't be a group's name; letters and digits can, and - _ . in between"
             )
+        if ttl is not None and not 0 < ttl < math.inf:
+            raise ConfigurationError(f"task {self.name!r}: ttl is in seconds above 0, not {ttl!r}")
         self.process = process
         self.timeout = timeout
+        self.ttl = ttl
         self.max_running = max_running
         self.max_waiting = max_waiting
         self.policy: RetryPolicy = make_policy(self.name, retries, backoff, retry_on, give_up_on)
@@ -372,7 +376,8 @@ def task(function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOp
     every so many seconds, or as a cron expression says, in that ``timezone`` (UTC); ticks that were missed come to one
     run, or to none without ``catch_up``. ``rate``: how many may begin in any stretch of time (``"100/m"``), and
     ``max_running`` how many run at once, on all servers of a queue. ``singleton``: of its calls, or of those with the
-    same values of the arguments that it names, at most one waits or runs.
+    same values of the arguments that it names, at most one waits or runs. ``ttl``: seconds within which it must have
+    begun.
 
     >>> @task(process=True, timeout=60)                       # doctest: +SKIP
     ... def report(year): ...

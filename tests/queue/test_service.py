@@ -312,6 +312,11 @@ def test_a_rate_holds(peer: LineClient) -> None:
     assert began[-1] - began[0] < 3
 
 
+def test_a_ttl_is_the_tasks_unless_the_caller_says_one(peer: LineClient) -> None:
+    assert run(peer, "at_once", delay=0.2)["state"] == "expired"
+    assert run(peer, "at_once", delay=0.2, ttl=60)["state"] == "done"
+
+
 def test_of_calls_that_are_the_same_to_a_singleton_one_waits_or_runs(peer: LineClient) -> None:
     large = "x" * 100_000  # of such a line a server keeps no arguments
     tasks = [enqueue(peer, "one_of", what, delay=3600) for what in ("a", large, "a", large, "b")]

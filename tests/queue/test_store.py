@@ -150,6 +150,23 @@ def test_what_is_too_old_does_not_begin(store: Store, clock: FakeClock) -> None:
     assert state(store, id) == "expired"
 
 
+def test_what_has_begun_in_time_is_tried_again_however_late(store: Store, clock: FakeClock) -> None:
+    (id,) = put(store, message(ttl=10.0))
+    settle(store, take(store)[0], "retry", delay=20.0)
+    clock.pass_by(21)
+    assert [one.id for one in take(store)] == [id]
+
+
+def test_many_that_are_too_old_hold_nobody_up(store: Store, clock: FakeClock) -> None:
+    put(store, *(message(ttl=10.0) for _ in range(3500)), message())
+    clock.pass_by(11)
+    rounds = 1
+    while not (taken := take(store, 1)):
+        assert store.has_ready([Want(ADD, 1)])
+        rounds += 1
+    assert (len(taken), rounds) == (1, 4)
+
+
 # ---- Keys
 
 

@@ -128,6 +128,10 @@ def now() -> float:
     return time.monotonic()
 
 
+@task(ttl=0.05)
+def at_once() -> None: ...
+
+
 @task(process=True, singleton="what")
 def one_of(what: object) -> object:
     return what

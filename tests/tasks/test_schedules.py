@@ -1,5 +1,6 @@
 """When tasks run by themselves: the ticks, and what is done about them."""
 
+import sys
 from datetime import datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -203,6 +204,13 @@ def test_what_is_no_interval_is_refused(every: object) -> None:
 def test_what_is_no_cron_expression_is_refused(every: str) -> None:
     with pytest.raises(ConfigurationError, match="no cron expression such as"):
         make_schedule("t", every, None)
+
+
+def test_without_cronsim_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cronsim", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'greentask\[queue\]'"):
+        make_schedule("t", "* * * * *", None)
+    assert make_schedule("t", 30, None) is not None
 
 
 def test_zones_are_known_and_go_with_cron_only() -> None:

@@ -1,4 +1,4 @@
-"""Which calls are the same to a task of which one at a time may wait."""
+"""Which calls are the same to a task of which one at a time may wait, and for how long one may."""
 
 import pytest
 
@@ -42,3 +42,9 @@ def test_what_runs_by_itself_needs_no_arguments() -> None:
     with pytest.raises(ConfigurationError, match="each parameter needs a default"):
         task(every=30)(report.function)
     assert task(name="one", every=30)(lambda a=1, *b, **c: a).schedule is not None
+
+
+@pytest.mark.parametrize("ttl", [0, -1, float("inf")])
+def test_what_is_no_ttl_is_refused(ttl: float) -> None:
+    with pytest.raises(ConfigurationError, match="ttl is in seconds above 0"):
+        task(ttl=ttl)(report.function)
