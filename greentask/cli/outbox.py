@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 
 import click
 
 from ..contrib.outbox.database import Away, database_at
-from ..contrib.outbox.relay import DEFAULT_BATCH, DEFAULT_KEEP, Relay
+from ..contrib.outbox.relay import DEFAULT_BATCH, DEFAULT_KEEP, Relay, end_on_signals
 from ..contrib.outbox.table import TABLE
 from ..errors import ConfigurationError
 from ..master.logs import configure_logging
@@ -60,8 +59,7 @@ def command(database: str, table: str, create: bool, once: bool, batch: int, kee
             relay = Relay(source, client, table=table, batch=batch, keep=keep, stop=stop)
             if create:
                 source.create()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: stop.set())
+            end_on_signals(stop)
             click.echo(f"greentask outbox relays {table} of {source} to {where.server}")
             sys.stdout.flush()
             relay.run(drain=once)

@@ -173,7 +173,7 @@ def test_the_outbox_document_runs(tmp_path: Path) -> None:
     package = tmp_path / "app"
     package.mkdir()
     (package / "tasks.py").write_text(blocks("docs/queue.md", "python")[0], encoding="utf-8")
-    enqueues, relays = blocks("docs/outbox.md", "python")[:2]
+    enqueues, relays = (block for block in blocks("docs/outbox.md", "python") if "shop.db" in block)
     (command,) = blocks("docs/outbox.md", "sh")
 
     def run(source: str) -> str:
@@ -195,6 +195,29 @@ def test_the_outbox_document_runs(tmp_path: Path) -> None:
         done = greentask(*words[1:], "--once", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.endswith("102 tasks enqueued\n")
+
+
+def test_the_outbox_document_runs_in_django(tmp_path: Path) -> None:
+    apps, transaction = (block for block in blocks("docs/outbox.md", "python") if "shop.db" not in block)
+    project = """
+        import types, django
+        from django.conf import settings
+        from django.core.management import call_command
+        from support.durable_tasks import task
+        databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "shop.db"}}
+        settings.configure(INSTALLED_APPS=[app for app in INSTALLED_APPS if app is not ...], DATABASES=databases)
+        django.setup()
+        call_command("migrate", verbosity=0)
+        send_mail = task(lambda to: to, name="send_mail")
+        order = types.SimpleNamespace(customer=types.SimpleNamespace(email="b@example.org"))
+        Order = types.SimpleNamespace(objects=types.SimpleNamespace(create=lambda number: order))
+    """
+    source = apps + textwrap.dedent(project) + transaction
+    subprocess.run([sys.executable, "-c", source], cwd=tmp_path, check=True, timeout=60, env=environment())
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        assert db.execute("SELECT task, args FROM greentask_outbox").fetchall() == [
+            ("send_mail", '{"to": "b@example.org"}')
+        ]
 
 
 def test_the_testing_document_runs(tmp_path: Path) -> None:
@@ -352,5 +375,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_the_examples_in_docstrings_run(name: str) -> None:
     if name in ("greentask.__main__", "greentask.cli.serve", "greentask.demo.service"):
         return  # programs: importing them patches the standard library
+    if name.startswith("greentask.contrib.django."):
+        return  # which a Django project imports; it has tests of its own
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert failed == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import threading
 import time
 from concurrent.futures import Future
@@ -32,7 +33,7 @@ from ...wire.enqueue import Enqueue, decode_enqueue
 from .database import Away, Database, Refused, Row, database_at
 from .table import TABLE, check_name
 
-__all__ = ["DEFAULT_BATCH", "DEFAULT_KEEP", "Relay", "relay"]
+__all__ = ["DEFAULT_BATCH", "DEFAULT_KEEP", "Relay", "end_on_signals", "relay"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,12 @@ def relay(
     >>> relay("postgresql:///shop", Client("127.0.0.1:12345"))            # doctest: +SKIP
     """
     return Relay(database_at(database, table), client, table=table, batch=batch, keep=keep, stop=stop).run(drain=drain)
+
+
+def end_on_signals(stop: threading.Event) -> None:
+    """Have SIGTERM and Ctrl-C set it: for programs that do nothing else."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
 
 
 class Relay:

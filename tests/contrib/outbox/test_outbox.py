@@ -9,8 +9,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from greentask import Client, ConfigurationError, InvalidArguments, LineTooLong
+from greentask import Client, ConfigurationError, InvalidArguments, LineTooLong, QueueError
 from greentask.contrib.outbox import Outbox, create_table, relay
+from greentask.contrib.outbox.caller import Enqueuing
 from support.durable_tasks import add, fail, marks, note
 from support.postgres import Postgres
 
@@ -113,3 +114,21 @@ def test_other_tables_and_other_databases() -> None:
         Outbox("other; DROP TABLE orders")
     with pytest.raises(ConfigurationError, match=r"not a builtins\.object"):
         outbox.enqueue(object(), add, 1)
+
+
+def test_a_task_s_own_enqueue_can_be_the_outbox_s(place: Place, client: Client) -> None:
+    with closing(place.connect()) as db:
+        enqueuing = Enqueuing(outbox, lambda: db, lambda: client)
+        receipt = add.using(enqueuing, key="of its own").enqueue(1, b=2)
+        assert len(add.using(enqueuing).enqueue_many([[1], [2]])) == 2
+        assert add.using(enqueuing).call(1, 2) == 3, "calls are the client's"
+        assert list(add.using(enqueuing).map([1, 2])) == [2, 3]
+        assert add.using(enqueuing, idempotent=True).submit(1).result() == 2
+        with pytest.raises(TypeError, match="use enqueue"):
+            add.using(enqueuing, delay=5).call(1)
+        db.commit()
+    assert receipt.id == "of its own"
+    for ask in (receipt.result, receipt.revoke, lambda: receipt.state, lambda: receipt.progress):
+        with pytest.raises(QueueError, match="a relay sends it"):
+            ask()
+    assert relay(place.where, client, drain=True) == 3
