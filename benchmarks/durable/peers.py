@@ -2,6 +2,9 @@
 
 Their Redis forgets everything when it dies, while each of ours is synced; then it syncs each write as well. They get
 what makes them quick: prefetching, worker processes that don't fork for each task, Redis's own C parser.
+
+Beside the rates stands the processor time of all who take part (client, workers, servers, Redis), for each task: it is
+much the same on a machine that has other things to do, which the rates are not.
 """
 
 import os
@@ -10,10 +13,14 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from benchmarks.common import ROOT
 from benchmarks.load.figures import Figure
@@ -59,13 +66,23 @@ for _ in range(warm):
     enqueue()
 while ended() < warm:
     time.sleep(0.01)
+print("warm", flush=True)
+sys.stdin.readline()
 began = time.perf_counter()
 for _ in range(many):
     enqueue()
 while ended() < warm + many:
     time.sleep(0.005)
-print(many / (time.perf_counter() - began))
+print(many / (time.perf_counter() - began), flush=True)
+sys.stdin.readline()
 """
+
+
+class Pace(NamedTuple):
+    """Tasks per second, and microseconds of processor time for each."""
+
+    rate: float
+    spent: float
 
 
 def measure(rounds: int = 3, many: int = 20_000, theirs: int = 1_000) -> list[Figure]:
@@ -74,40 +91,72 @@ def measure(rounds: int = 3, many: int = 20_000, theirs: int = 1_000) -> list[Fi
         sys.exit("no redis-server here, on which the others keep their tasks (on Debian: apt-get install redis-server)")
     figures = []
     for syncs, least in ((False, 5.0), (True, 10.0)):
-        rates: dict[str, list[float]] = {name: [] for name in ("greentask", *WORKERS)}
+        paces: dict[str, list[Pace]] = {name: [] for name in (*WORKERS, "greentask")}
         for _ in range(rounds):
-            rates["greentask"].append(_ours(many))
+            paces["greentask"].append(_ours(many))
             for name in WORKERS:
                 with _redis(syncs=syncs) as redis:
-                    rates[name].append(_theirs(name, redis, theirs))
+                    paces[name].append(_theirs(name, redis, theirs))
         how = "Redis with appendfsync always" if syncs else "Redis without persistence"
-        figures += [Figure(f"{name}, {how}", statistics.median(rates[name]), "tasks/s") for name in WORKERS]
-        figures.append(Figure(f"greentask, beside {how}", statistics.median(rates["greentask"]), "tasks/s"))
-        ratios = [rates["greentask"][number] / max(rates[name][number] for name in WORKERS) for number in range(rounds)]
+        for name, taken in paces.items():
+            beside = f"{name}, {'beside ' if name == 'greentask' else ''}{how}"
+            figures.append(Figure(beside, statistics.median(pace.rate for pace in taken), "tasks/s"))
+            figures.append(Figure(f"{beside}, spent", statistics.median(pace.spent for pace in taken), "µs/task"))
+        ratios = [
+            ours.rate / max(paces[name][number].rate for name in WORKERS)
+            for number, ours in enumerate(paces["greentask"])
+        ]
         figures.append(Figure(f"greentask / the best, {how}", statistics.median(ratios), "times", least=least))
     return figures
 
 
-def _ours(many: int) -> float:
+def _ours(many: int) -> Pace:
     with folder() as path, queued(path / "tasks.db") as peer:
         peer.enqueue("mail", WARM)
         peer.wait_for(WARM)
-        began = time.perf_counter()
+        began, before = time.perf_counter(), _spent()
         peer.enqueue("mail", many)
-        return many / (peer.wait_for(WARM + many) - began)
+        return Pace(many / (peer.wait_for(WARM + many) - began), (_spent() - before) / many * 1e6)
 
 
-def _theirs(name: str, redis: str, many: int) -> float:
+def _theirs(name: str, redis: str, many: int) -> Pace:
     environment = {**os.environ, "BENCHMARK_REDIS": redis, "PYTHONPATH": str(ROOT)}
     with ExitStack() as stack:
         for command in WORKERS[name]:
             words = [str(BIN / command[0]), *(word.format(redis=redis) for word in command[1:])]
             stack.enter_context(_running(words, environment))
         arguments = [sys.executable, "-c", CLIENT, name, redis, str(WARM), str(many)]
-        done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=GIVE_UP)
-        if done.returncode:
-            raise RuntimeError(f"{name}: {done.stderr}")
-        return float(done.stdout.split()[-1])
+        pipe = subprocess.PIPE
+        client = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True)
+        stack.callback(client.communicate)
+        stack.enter_context(_killing(client, GIVE_UP))
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdout.readline()  # it is warm
+        before = _spent()
+        client.stdin.write("go\n")
+        client.stdin.flush()
+        line = client.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{name} failed, or took more than {GIVE_UP:g} s")
+        return Pace(float(line), (_spent() - before) / many * 1e6)
+
+
+def _spent() -> float:
+    """Seconds of processor time of this process, and of all that it has started and that live."""
+    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    return time.process_time() + sum(one.user + one.system for one in times)
+
+
+@contextmanager
+def _killing(process: "subprocess.Popen[str]", after: float) -> Iterator[None]:
+    """While inside, kill it after so many seconds."""
+    timer = threading.Timer(after, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager
