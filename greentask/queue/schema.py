@@ -163,7 +163,7 @@ def check_file(db: sqlite3.Connection, path: str, *, most: int | None = _CHECKED
     except sqlite3.DatabaseError as error:
         found = str(error)
     if found:
-        raise ConfigurationError(_explain(path, found[:300]))
+        raise ConfigurationError(_explain(path, " ".join(found.split())[:300]))
 
 
 def _look_at(path: str) -> None:
@@ -190,10 +190,11 @@ def _look_at(path: str) -> None:
 
 
 def _prepare(db: sqlite3.Connection, path: str) -> None:
-    db.execute(f"PRAGMA page_size = {_PAGE}")
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of effect before there are tables
     owner, version = _value(db, "application_id"), _value(db, "user_version")
     is_empty = _value(db, "schema_version") == 0
+    if is_empty:
+        db.execute(f"PRAGMA page_size = {_PAGE}")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     if not is_empty and owner != APPLICATION_ID:
         raise ConfigurationError(f"queue {path!r} is another program's database, which is left as it is: name another")
     if version > VERSION:
@@ -207,6 +208,8 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     db.execute(f"PRAGMA cache_size = -{_CACHE}")
     db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
     db.execute(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT * _PAGE}")
+    if version == VERSION:  # nothing is written, for who only wants to look
+        return
     db.execute("BEGIN IMMEDIATE")  # of several that open it at once, one makes the tables
     try:
         for step in _STEPS[_value(db, "user_version") :]:

@@ -168,8 +168,12 @@ def told_of_files() -> Iterator[None]:
     except (ConfigurationError, QueueError) as error:
         fail(FILE_UNUSABLE, str(error))
     except sqlite3.Error as error:
-        hint = ": is its disk full?" if "full" in str(error) or "I/O" in str(error) else ""
-        fail(FILE_UNUSABLE, f"the queue's file can't be used ({error}){hint}")
+        said, hint = str(error), ""
+        if "full" in said or "I/O" in said:
+            hint = ": is its disk full?"
+        elif "malformed" in said or "not a database" in said:
+            hint = ": it is damaged. Stop its servers, and save what can be read: greentask queue recover FILE NEWFILE"
+        fail(FILE_UNUSABLE, f"the queue's file can't be used ({said}){hint}")
     except OSError as error:
         fail(FILE_UNUSABLE, f"{error.filename}: {error.strerror}" if error.filename else str(error))
 

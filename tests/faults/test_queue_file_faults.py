@@ -1,0 +1,138 @@
+"""A queue's file that is full or can't be used (D2 and D3), as who runs a server sees it."""
+
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from greentask.queue.schema import VERSION, open_file
+from support.durable_tasks import marks
+from support.parts import require
+from support.programs import greentask
+from support.queue_calls import enqueue, outcome
+from support.servers import serving
+
+APPS = ("support.durable_tasks",)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)
+    require(mounted.returncode == 0, "nothing may be mounted here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Leave no room."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+
+
+@pytest.mark.slow
+def test_d2_a_full_disk_refuses_loses_nothing_and_goes_on_by_itself(small_disk: Path, tmp_path: Path) -> None:
+    file, filler, queue = tmp_path / "marks", small_disk / "filler", str(small_disk / "tasks.db")
+    with serving("--queue", queue, apps=APPS, processes=1) as server, server.connect() as peer:
+        kept = [enqueue(peer, "note", str(file), number, delay=1.5) for number in range(50)]
+        failed = enqueue(peer, "fail", "KeyError")
+        assert outcome(peer, failed)["state"] == "failed"
+        fill(filler)
+        refused = None
+        for _ in range(100):  # what room there is in the log
+            reply = peer.ask({"function": "add", "args": [1, 10**4000], "id": 1, "enqueue": {"delay": 3600}})
+            if "error" in reply:
+                refused = reply["error"]
+                break
+        assert refused is not None
+        assert refused["type"] == "QueueFull"
+        assert "make room" in refused["message"]
+        assert outcome(peer, kept[0], False)["state"] in ("scheduled", "waiting", "running"), "it answers"
+
+        done = greentask("enqueue", "add", "a=1", GREENTASK_URL=server.address)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "QueueFull" in done.stderr
+        done = greentask("queue", "retry", failed, GREENTASK_URL=server.address)
+        assert done.returncode == 7
+        assert "disk full" in done.stderr
+        assert done.stderr.count("\n") == 1
+        done = greentask("queue", "backup", str(small_disk / "copy.db"), GREENTASK_URL=server.address)
+        assert done.returncode == 7
+        assert not list(small_disk.glob("copy*"))
+
+        filler.unlink()
+        assert {outcome(peer, task)["state"] for task in kept} == {"done"}
+        assert outcome(peer, enqueue(peer, "add", 1))["result"] == 2
+        assert greentask("queue", "retry", failed, GREENTASK_URL=server.address).returncode == 0
+        assert greentask("queue", "check", GREENTASK_URL=server.address).returncode == 0
+    assert sorted(map(int, marks(file))) == list(range(50))
+
+
+def diary(path: Path) -> None:
+    path.write_bytes(b"Dear diary, " * 1000)
+
+
+def another_database(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE customers (name)")
+    db.close()
+
+
+def newer(path: Path) -> None:
+    db = open_file(str(path))
+    db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    db.close()
+
+
+def damaged_head(path: Path) -> None:
+    open_file(str(path)).close()
+    with path.open("r+b") as file:
+        file.seek(4096 * 2)
+        file.write(b"\xff" * 4096 * 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (diary, "is no queue, but another kind of file"),
+        (another_database, "is another program's database"),
+        (newer, "was written by a newer greentask"),
+        (Path.mkdir, "is a directory"),
+        (damaged_head, "is damaged"),
+    ],
+)
+def test_d3_a_file_that_can_not_be_used_is_said_in_one_line(
+    tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    path = tmp_path / "tasks.db"
+    make(path)
+    before = path.read_bytes() if path.is_file() else b""
+    done = greentask("serve", *APPS, "--listen", "127.0.0.1:0", "--queue", str(path))
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2 or done.stderr.count("\n") == 1
+    assert before == (path.read_bytes() if path.is_file() else b""), "it is left as it is"
+    seen = greentask("queue", "list", "--queue", str(path))
+    assert seen.returncode in (2, 7)
+    assert said in seen.stderr
+    assert make is not damaged_head or "greentask queue recover" in seen.stderr
+    assert "Traceback" not in seen.stderr
+
+
+@pytest.mark.slow
+def test_d3_a_folder_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    done = greentask("serve", *APPS, "--listen", "127.0.0.1:0", "--queue", str(tmp_path / "none" / "tasks.db"))
+    assert done.returncode == 1
+    assert "there is no folder" in done.stderr
+    assert done.stderr.count("\n") == 1
