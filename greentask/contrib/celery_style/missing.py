@@ -16,11 +16,14 @@ class _Queue(str):
 
 
 _GROUPS = "greentask has no named queues; give the task processes of its own (process='NAME', and --group NAME=N)"
-_PRIORITY = "calls run in the order in which they come; give urgent tasks processes of their own (process='NAME')"
+_PRIORITY = (
+    "calls run in the order in which they come: send it by task.using(priority=…).enqueue(…), "
+    "or give urgent tasks processes of their own (process='NAME')"
+)
 _RETRY = _Queue("declare it with greentask's retries= and backoff=, and send it by task.enqueue(…)")
 _HOOK = "use greentask.Middleware, whose hooks run around every task"
 _JSON = "what is sent is always JSON"
-_CRON = _Queue("let cron or a systemd timer run `greentask call`")
+_CRON = _Queue("declare it with greentask's every= (seconds, or a cron expression), and serve it with --queue FILE")
 _LATE = _Queue("leave it out, and send it by task.enqueue(…), which is acknowledged late")
 _CLI = "use `greentask status`, `greentask top` and `greentask dump`"
 _CLASSES = "declare a function with @app.task, and bind=True where it wants itself"
@@ -39,7 +42,7 @@ _TASK_OPTIONS = {
     "acks_on_failure_or_timeout": _LATE,
     "reject_on_worker_lost": _LATE,
     "expires": "give it with each call: apply_async(expires=…)",
-    "rate_limit": "bound how many run at once: max_running=N",
+    "rate_limit": "declare it with greentask's rate= (over all servers), and send it by task.enqueue(…)",
     "soft_time_limit": "use time_limit=, at which greentask.TimeLimit is raised inside the task; a task that goes on "
     "is killed a grace (--grace) later",
     "queue": _GROUPS,
@@ -91,7 +94,7 @@ _SETTINGS = {
     "task_queue_max_priority": _PRIORITY,
     "task_create_missing_queues": _GROUPS,
     "task_annotations": "give the options where the task is declared",
-    "task_default_rate_limit": "bound how many run at once: task(max_running=N)",
+    "task_default_rate_limit": "say it of each task: task(rate=…)",
     "task_time_limit": "give it where the task is declared: task(time_limit=…)",
     "task_soft_time_limit": "give it where the task is declared: task(time_limit=…)",
     "task_acks_": _LATE,

@@ -206,6 +206,12 @@ def _named(function: Callable[..., Any], app: Celery | None, options: dict[str, 
         "backoff": None,
         "retry_on": None,
         "give_up_on": None,
+        "every": None,
+        "timezone": None,
+        "catch_up": True,
+        "rate": None,
+        "singleton": False,
+        "ttl": None,
     }
     for option, value in given.items():
         if option not in carried:

@@ -9,6 +9,9 @@ import pytest
 from greentask.contrib.celery_style import Celery, NeedsQueue, chain, group, shared_task
 from greentask.contrib.celery_style.utils.log import get_task_logger
 from greentask.tasks.loading import load_apps
+from greentask.tasks.rates import Rate
+from greentask.tasks.schedules import Interval
+from greentask.tasks.singletons import singleton_key
 from support import celery_tasks as tasks
 
 
@@ -131,3 +134,16 @@ def test_in_a_task_that_runs_here_retry_is_refused_as_on_a_server() -> None:
             tasks.app.AsyncResult("nobody's")
     finally:
         tasks.app.conf.task_always_eager = False
+
+
+def test_a_task_may_have_greentask_s_schedule_and_limits() -> None:
+    own = Celery("own", set_as_current=False)
+
+    @own.task(process=False, every=30, rate="5/s", ttl=60, singleton=True)
+    def tidy_up() -> str:
+        return "tidy"
+
+    assert (tidy_up.schedule, tidy_up.rate, tidy_up.ttl) == (Interval(30.0), Rate(5, 1.0), 60)
+    positional, named = tidy_up.binder.bind({})
+    assert tidy_up.function(*positional, **named) == "tidy", "as it runs at a tick"
+    assert singleton_key(tidy_up.singleton, tidy_up.binder, {}) == ""
