@@ -52,8 +52,9 @@ class ClientFuture(HomeFuture, ABC):
                 self.set_result(value)
             else:
                 self.set_exception(error)
-        except InvalidStateError:
-            pass  # cancelled in this moment
+        except InvalidStateError:  # cancelled in this moment, or a Ctrl-C came between its end and the word of it
+            with self._condition:
+                self._condition.notify_all()
         except KeyboardInterrupt:
             raise  # it hit us by chance, and is the main greenlet's
         except BaseException:  # of a callback: SystemExit, say, which would end the greenlet that reads for everybody

@@ -90,11 +90,17 @@ class Link:
         self._watch: Any = None  # the timer that looks for signs of life
         self._heard_at = self._busy_at = self._looked_at = 0.0
         self._greenlet: gevent.Greenlet[..., Any] | None = gevent.spawn(self._live)
+        self._greenlet.rawlink(self._died)
 
     @property
     def is_open(self) -> bool:
         """Whether it can be written to."""
         return self._outlet is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it can't be, or no longer be, opened and used."""
+        return self._greenlet is None
 
     @property
     def unsent(self) -> int:
@@ -151,6 +157,11 @@ class Link:
             why = self._open_and_read()
         finally:
             self._end(why)
+
+    def _died(self, _greenlet: object) -> None:
+        """A Ctrl-C may hit the greenlet anywhere, also where it has not begun, or is about to tell of its end."""
+        self.close()
+        self._events.link_ended(self, "the client's own greenlet was killed")  # of no effect where it was told before
 
     def _end(self, why: str | Unauthenticated) -> None:
         if self._greenlet is not None:

@@ -235,7 +235,7 @@ class Router:
         gevent.spawn_later(pause, send)
 
     def _link_to(self, target: Target) -> Link:
-        usable = [link for link in self._links if link.target is target and not link.is_leaving]
+        usable = [link for link in self._links if link.target is target and not (link.is_leaving or link.has_ended)]
         best = min(usable, key=lambda link: link.in_flight, default=None)
         if best is None or (best.is_open and best.in_flight >= _MANY_IN_FLIGHT and len(usable) < _MOST_LINKS):
             best = Link(self.home, target, self._options, self)
@@ -365,7 +365,6 @@ class Router:
     def link_ended(self, link: Link, why: str | Unauthenticated) -> None:
         if link not in self._links:
             return
-        self._links.remove(link)
         was_opened = self._waiting.pop(link, None) is None
         if why and not link.is_leaving:
             self._balance.failed(link.target, time.monotonic())
@@ -379,6 +378,8 @@ class Router:
                 self._try_once_more(id, sent, ConnectionLost(why, sent=True))
             else:
                 self._end(id, sent, ConnectionLost(why, sent=sent.was_sent))
+        # Last: where a Ctrl-C comes in between, we are told once more.
+        self._links = [one for one in self._links if one is not link]
         self._changed.set()
 
     def _probe_later(self, target: Target) -> None:
@@ -405,8 +406,9 @@ class Router:
         return sent
 
     def _end(self, id: int, sent: _Sent, error: Exception | None, value: Any = None) -> None:
-        self._take(id)
+        # Told first: where a Ctrl-C comes in between, the end of the link finds the call, and tells its receiver again.
         sent.receiver.ended(value, error)
+        self._take(id)
         self._end_if_left()
 
     def _fail(self, id: int, why: str) -> None:

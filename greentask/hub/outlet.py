@@ -27,6 +27,7 @@ class Outlet:
     """
 
     __slots__ = (
+        "_callback",
         "_closed",
         "_failed",
         "_fd",
@@ -46,6 +47,7 @@ class Outlet:
         self._pending = _NOTHING
         self._watcher = loop.io(fd, _WRITE)
         self._scheduled = False
+        self._callback: Any = None  # that is to flush in this turn
         self._closed = False
         self._moved: Event | None = None
         self.unsent = 0  # bytes
@@ -61,9 +63,10 @@ class Outlet:
             if piece:
                 self._pending.append(piece)
                 self.unsent += len(piece)
-        if not self._scheduled:
+        # A Ctrl-C may have taken the place of the flush: the next write makes up for it.
+        if not self._scheduled or not (self._callback.pending or self._watcher.active):
             self._scheduled = True
-            self._loop.run_callback(self._flush)
+            self._callback = self._loop.run_callback(self._flush)
 
     def write_now(self, piece: bytes) -> None:
         """Send it at once, not at the end of the turn, where nothing is waiting: for a peer that is."""
@@ -116,12 +119,14 @@ class Outlet:
         self.unsent = 0
         self._watcher.stop()
 
-    def _has_left(self, written: int) -> None:
-        pending = self._pending
+    def _has_left(self, told: list[int]) -> None:
+        pending, written = self._pending, told[0]
+        # No calls from here on, in which a Ctrl-C could come: what has left must not leave again.
+        del told[0]
         self.unsent -= written
         self.written += written
         if not self.unsent:
-            pending.clear()
+            self._pending = _NOTHING
             return
         while pending and written >= len(pending[0]):
             written -= len(pending.popleft())
@@ -130,15 +135,14 @@ class Outlet:
 
     def _flush(self) -> None:
         # While the watcher runs, _scheduled stays True: the watcher calls us as soon as it is of use.
-        pending = self._pending
         told: list[int] = []  # what a write has returned: put there in C, or a Ctrl-C could come in between
         try:
-            while pending:
+            while pending := self._pending:
                 if len(pending) == 1:
                     told.extend(map(os.write, (self._fd,), (pending[0],)))
                 else:
                     told.extend(map(os.writev, (self._fd,), (list(islice(pending, _MOST_PIECES)),)))
-                self._has_left(told.pop())
+                self._has_left(told)
         except BlockingIOError:
             if not self._watcher.active:
                 self._watcher.start(self._flush)
@@ -149,8 +153,8 @@ class Outlet:
             return
         except BaseException:  # a Ctrl-C that hit us by chance, and is the main greenlet's
             if told:
-                self._has_left(told.pop())
-            self._loop.run_callback(self._flush)
+                self._has_left(told)
+            self._callback = self._loop.run_callback(self._flush)
             raise
         else:
             self._scheduled = False

@@ -372,6 +372,24 @@ def test_a_time_limit_also_holds_while_connecting() -> None:
 # ---- Closing
 
 
+def test_a_link_whose_greenlet_never_begins_holds_up_nobody() -> None:
+    """A Ctrl-C comes before its first instruction."""
+    with peer(echoing) as server:
+        router = router_to(server)
+        future = CallFuture(router, 1)
+
+        def start_and_hit() -> None:
+            router.start(1, encode_call(Call("f", None, 1)), future, None)
+            greenlet = router._links[0]._greenlet
+            assert greenlet is not None
+            greenlet.kill(KeyboardInterrupt, block=False)
+
+        router.home.run(start_and_hit)
+        assert isinstance(future.exception(20), ConnectionLost)
+        assert ask(router, 2).result(20) is None
+        close(router)
+
+
 @pytest.mark.parametrize("with_id", [True, False], ids=["the call is refused", "the connection is"])
 def test_what_has_begun_does_not_begin_again_whatever_the_server_says(with_id: bool) -> None:
     calls: list[Any] = []

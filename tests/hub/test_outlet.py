@@ -337,6 +337,18 @@ def test_an_end_that_is_gone_is_told_in_the_loop_and_not_to_who_writes_now() -> 
         assert outlet.unsent == 0
 
 
+def test_a_flush_whose_turn_is_lost_is_made_up_for_by_the_next_write() -> None:
+    """A Ctrl-C comes before the first instruction of what the loop calls."""
+    with outlet_to(packets()) as (outlet, reader):
+        outlet.write(b"first ")
+        outlet._callback.stop()
+        gevent.sleep(0)
+        assert read_now(reader) is None
+        outlet.write(b"second")
+        gevent.sleep(0)
+        assert read_now(reader) == b"first second"
+
+
 @pytest.mark.parametrize("pieces", [[b"abc"], [b"ab", b"c"]], ids=["one piece", "several"])
 def test_a_ctrl_c_in_the_very_moment_of_writing_loses_nothing(
     pieces: list[bytes], monkeypatch: pytest.MonkeyPatch
