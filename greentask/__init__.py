@@ -46,9 +46,10 @@ from .errors import (
 from .tasks.context import RunningTask, current
 from .tasks.middleware import CallInfo, Middleware
 from .tasks.registry import Tasks
-from .tasks.remote import Receipt, TaskFuture, provide_default_caller
+from .tasks.remote import BatchReceipt, Receipt, TaskFuture, provide_default_caller
 from .tasks.resources import Resource, resource
 from .tasks.retries import Backoff, Retry
+from .tasks.steps import Fan, Step
 from .tasks.task import Task, task
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backoff",
+    "BatchReceipt",
     "CallError",
     "CallInfo",
     "CancelRequest",
@@ -73,6 +75,7 @@ __all__ = [
     "ConnectionLost",
     "DeadlineExceeded",
     "Draining",
+    "Fan",
     "Gateway",
     "GreentaskError",
     "Group",
@@ -92,6 +95,7 @@ __all__ = [
     "Retry",
     "RunningTask",
     "Server",
+    "Step",
     "TLSFiles",
     "Task",
     "TaskError",

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LineTooLong, out_of_time
 from ..hub.files import Renewed, TLSFiles, read_secrets
 from ..tasks.context import current
-from ..tasks.remote import ProgressCallback, Receipt, TaskFuture
+from ..tasks.remote import BatchReceipt, ProgressCallback, Receipt, TaskFuture
+from ..tasks.steps import Step, wire_chain
 from ..tasks.task import DEFAULT_WINDOW, Task, known_length, merge_arguments, zip_arguments
 from ..wire.address import parse_addresses
 from ..wire.enqueue import Enqueue, EnqueueOptions
@@ -23,6 +24,7 @@ from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, More, encode_call,
 from ..wire.proof import Secrets
 from ..wire.text import DEFAULT_MAX_LINE
 from .bar import counted, showing
+from .batch import ClientBatch
 from .batching import Batching, one_by_one
 from .carrier import Carrier, Receiver, carrier_of
 from .chain import SubmittedFuture
@@ -165,6 +167,8 @@ class Client:
         other._timeout = self._timeout if timeout is None else _check_timeout(timeout)
         other._progress = self._progress if progress is None else progress
         other._idempotent = self._idempotent if idempotent is None else idempotent
+        if durable.get("then") is not None:
+            durable["then"] = wire_chain(durable["then"])
         other._durable = replace(self._durable or Enqueue(), **durable) if durable else self._durable
         other._core = self._core
         return other
@@ -227,11 +231,11 @@ class Client:
         """
         return self.enqueue_args(_name(function), _arguments(function, args, kwargs))
 
-    def enqueue_many(self, function: Target, items: Iterable[Args], /) -> list[Receipt[Any]]:
+    def enqueue_many(self, function: Target, items: Iterable[Args], /) -> BatchReceipt[Any]:
         """As ``enqueue``, for many: each item is one call's arguments, a dict by name or a sequence by position.
 
         A thousand of them are one transaction, and much quicker than one by one. Where it raises, those of earlier
-        thousands have been kept.
+        thousands have been kept, and what follows them (``using(then=…)``) never runs.
         """
         return self.enqueue_many_args(_name(function), items)
 
@@ -342,38 +346,64 @@ class Client:
         durable = self._durable or Enqueue()
         call = Call(function, args, self._core.next_id(), self._time_left(timeout), enqueue=durable)
         kept = self._wait(self._submit(call, None, idempotent=self._idempotent or durable.key is not None))
-        return ClientReceipt(self._plain(), kept["task"])
+        return ClientReceipt(self._plain(), kept["task"], kept.get("then"))
 
     def enqueue_many_args(
         self, function: str, items: Iterable[Args], *, timeout: float | None = None
-    ) -> list[Receipt[Any]]:
+    ) -> BatchReceipt[Any]:
         """``enqueue_many``, each item being one call's arguments as the wire has them."""
         durable = self._durable or Enqueue()
         if durable.key is not None:
             raise TypeError("a key is one task's: enqueue those that have one by themselves")
-        plain = self._plain()
-        return [
-            ClientReceipt(plain, task)
-            for part in chunks(items)
-            for task in self._enqueue_part(function, part, durable, timeout)
-        ]
+        tasks: list[str] = []
+        kept: dict[str, Any] = {}
+        parts = chunks(items)
+        part: list[Args] | None = next(parts, [])
+        while part is not None:
+            following = next(parts, None)
+            is_open = following is not None
+            more = self._enqueue_part(function, part, durable, timeout, kept.get("group"), is_open=is_open)
+            kept, part = kept or more, following
+            tasks += more["tasks"]
+        return ClientBatch(self._plain(), kept["group"], tasks, kept["then"])
 
-    def _enqueue_part(self, function: str, part: list[Args], durable: Enqueue, timeout: float | None) -> list[str]:
-        """Enqueue these in one line, or in more where they are too long for one; their ids."""
-        call = Call(function, None, self._core.next_id(), self._time_left(timeout), batch=[*part], enqueue=durable)
+    def _enqueue_part(
+        self,
+        function: str,
+        part: list[Args],
+        durable: Enqueue,
+        timeout: float | None,
+        group: str | None,
+        *,
+        is_open: bool,
+    ) -> dict[str, Any]:
+        """Enqueue these in one line, or in more where they are too long for one: what the server has answered."""
+        then = durable.then if group is None else None
+        options = replace(durable, group=group or True, open=is_open, then=then)
+        call = Call(function, None, self._core.next_id(), self._time_left(timeout), batch=[*part], enqueue=options)
         try:
             future = self._submit(call, None)
         except LineTooLong:
             if len(part) == 1:
                 raise
             half = len(part) // 2
-            return [
-                task
-                for few in (part[:half], part[half:])
-                for task in self._enqueue_part(function, few, durable, timeout)
-            ]
-        tasks: list[str] = self._wait(future)["tasks"]
-        return tasks
+            kept = self._enqueue_part(function, part[:half], durable, timeout, group, is_open=True)
+            rest = self._enqueue_part(function, part[half:], durable, timeout, kept["group"], is_open=is_open)
+            return {**kept, "tasks": kept["tasks"] + rest["tasks"]}
+        answer: dict[str, Any] = self._wait(future)
+        return answer
+
+    def _enqueue_after(
+        self, id: str, function: Target | Step, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Receipt[Any]:
+        """Enqueue one behind another."""
+        if isinstance(function, Step) and (args or kwargs):
+            raise TypeError("a Step has its arguments itself")
+        (step,) = wire_chain(function if isinstance(function, Step) else Step(function, *args, **kwargs))
+        takes, errors = step.get("takes", True), step.get("errors", False)
+        other = self.using()
+        other._durable = Enqueue(after=id, takes=takes, errors=errors, **step.get("enqueue", {}))
+        return other.enqueue_args(step["function"], step.get("args", []))
 
     # ---- How
 

@@ -10,6 +10,8 @@ from ..hub.bell import Bell
 from ..tasks.remote import ProgressCallback, Receipt
 
 if TYPE_CHECKING:
+    from ..tasks.steps import Step
+    from ..tasks.task import Task
     from .client import Client
 
 __all__ = ["ClientReceipt"]
@@ -24,9 +26,10 @@ _LATE = 5.0  # seconds that the server's last word may take
 class ClientReceipt(Receipt[R]):
     """The receipt that a client gives."""
 
-    def __init__(self, client: Client, id: str) -> None:
+    def __init__(self, client: Client, id: str, placed: list[Any] | None = None) -> None:
         self.id = id
         self._client = client
+        self._placed = placed or []  # what follows, as the server says it
 
     def __repr__(self) -> str:
         return f"<Receipt {self.id}>"
@@ -68,6 +71,14 @@ class ClientReceipt(Receipt[R]):
 
     def revoke(self) -> bool:
         return bool(self._ask("greentask.revoke"))
+
+    def then(self, function: str | Task[..., Any] | Step, /, *args: Any, **kwargs: Any) -> Receipt[Any]:
+        return self._client._enqueue_after(self.id, function, args, kwargs)
+
+    @property
+    def following(self) -> tuple[Receipt[Any], ...]:
+        ids = (one if isinstance(one, str) else one["group"] for one in self._placed)
+        return tuple(ClientReceipt(self._client, id) for id in ids)
 
     def _ask(
         self,

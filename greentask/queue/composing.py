@@ -50,8 +50,9 @@ class Composer:
             if before is None or self._state(before) is None:
                 raise QueueError(f"the queue knows no task {after!r:.80}, or not any more")
         placed: Placed = []
-        first, key = chain[0], None
-        if isinstance(first, Step) and before is None and (key := first.message.key) is not None:
+        first, is_keyed = chain[0], False
+        if isinstance(first, Step) and before is None and (first.message.key or first.message.singleton):
+            is_keyed = True
             (known,) = self._db.execute("SELECT max(id) FROM task").fetchone()
             (id,) = self._store.enqueue([first.message])
             if id <= (known or 0):  # it is there already, with what follows it
@@ -59,7 +60,7 @@ class Composer:
                 return [id_text(id)] if row is None else list(loads(row[0]))
             before, placed, chain = id, [id_text(id)], chain[1:]
         placed += self._place(chain, before)[0]
-        if key is not None:
+        if is_keyed:
             self._db.execute("INSERT INTO plan VALUES (?, ?)", (parse_id(placed[0]), dumps(placed)))
         return placed
 
@@ -114,7 +115,8 @@ class Composer:
 
     def _block(self, step: Step, before: int) -> int:
         message = step.message
-        (id,) = self._store.enqueue([message._replace(delay=0.0, at=None, ttl=None)], blocked=True)
+        waiting = message._replace(delay=0.0, at=None, ttl=None, key=None, singleton=None)
+        (id,) = self._store.enqueue([waiting], blocked=True)
         self._db.execute(
             "INSERT INTO blocked VALUES (?, 0, 1, 1, 0, 0, 0, ?, ?, ?, ?, ?)",
             (id, step.errors, before, _hole(step), message.delay, message.ttl),

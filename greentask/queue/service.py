@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +24,15 @@ from ..hub.steps import run_in_turns
 from ..pool.calls import Listener
 from ..tasks.binding import Binder
 from ..tasks.schedules import Schedule
-from ..tasks.singletons import singleton_key
 from ..tasks.task import Task
+from ..wire.chain import check_chain
 from ..wire.enqueue import Enqueue
 from ..wire.json import dumps, loads
-from ..wire.message import Args, Call
+from ..wire.message import Call
 from ..wire.steps import LARGE, loads_in_steps
 from .asked import answer_with, as_call_error, manage
 from .consumer import Consumer
-from .interface import FINAL, Found, Message, Repeat
+from .interface import FINAL, Found, Message, Repeat, Step
 from .limits import (
     DEFAULT_DEAD_LIMIT,
     DEFAULT_GREENLETS,
@@ -41,14 +41,13 @@ from .limits import (
     DEFAULT_RESULT_TTL,
     MOST_IN_BATCH,
 )
+from .messages import chain_of, message_of, messages_of, step_of
 from .sqlite import SQLiteQueue
 
 if TYPE_CHECKING:
     from ..server.server import Server
 
 __all__ = ["TaskQueue"]
-
-_FEW = 64  # items of a batch that are looked at in one step
 
 
 class TaskQueue:
@@ -91,6 +90,7 @@ class TaskQueue:
         self._functions: dict[str, Callable[[Call, Listener], _Waiting | None]] = {
             "greentask.result": self._result,
             "greentask.revoke": self._revoke,
+            "greentask.compose": self._compose_chain,
             "greentask.queue": self._manage,
         }
 
@@ -115,15 +115,22 @@ class TaskQueue:
                 raise InvalidArguments(
                     f"{len(call.batch)} tasks in one batch to enqueue, and {MOST_IN_BATCH} are the most: send several"
                 )
-            messages = run_in_turns(_messages(task, call.batch, options))
+            messages = run_in_turns(messages_of(task, call.batch, options))
         else:
             args = call.args
             if task.process and len(text) > LARGE:  # of such a line the arguments were left out
-                if task.singleton:
+                if task.singleton or options.after is not None:
                     args = run_in_turns(loads_in_steps(text)).get("args")
-            else:
+            elif options.after is None:
                 task.binder.bind(args)
-            messages = [_message(task, text, args, options)]
+            if options.after is not None:
+                step = step_of(task, args, options, takes=options.takes, errors=options.errors)
+                answer_with(self._queue.compose([step], options.after), answer, lambda placed: {"task": placed[0]})
+                return
+            messages = [message_of(task, text, args, options)]
+        if options.then is not None or options.group is not False or options.open:
+            self._compose(call, messages, options, answer)
+            return
 
         def kept(ids: list[str] | None, error: BaseException | None) -> None:
             if ids is None:
@@ -134,6 +141,23 @@ class TaskQueue:
                 answer.done(b'{"task":"%b"}' % ids[0].encode())
 
         self._queue.keep(messages, kept)
+
+    def _compose(self, call: Call, messages: list[Message], options: Enqueue, answer: Listener) -> None:
+        """Keep messages as a group, or one with what follows it."""
+        assert self._server is not None
+        then = chain_of(self._server.tasks, options.then or [])
+        if call.batch is None:
+            if options.group is not False or options.open:
+                raise InvalidArguments("a group is made of a batch: group and open don't go without one")
+            kept = self._queue.compose([Step(messages[0], takes=False), *then])
+            answer_with(kept, answer, lambda placed: {"task": placed[0], "then": placed[1:]})
+        else:
+            group = options.group if isinstance(options.group, str) else None
+            answer_with(
+                self._queue.enqueue_group(messages, then, group, is_open=options.open),
+                answer,
+                lambda kept: {"tasks": kept[0], "group": kept[1], "then": kept[2]},
+            )
 
     def call(self, call: Call, answer: Listener) -> _Waiting | None:
         """Run one of the queue's own functions: for the server."""
@@ -188,7 +212,7 @@ class TaskQueue:
     def _follow(self, waiting: _Waiting) -> None:
         """Have it told when its task has ended, and of progress meanwhile."""
         self._waiting.setdefault(waiting.id, []).append(waiting)
-        waiting.forget = self._queue.follow(waiting.id, waiting.end)
+        waiting.forget = self._queue.follow(waiting.id, waiting.end, waiting.report)
 
     def _leave(self, waiting: _Waiting) -> None:
         """It waits no more."""
@@ -205,13 +229,26 @@ class TaskQueue:
         for waiting in self._waiting.get(id, ()):
             waiting.report(report)
 
-    # ---- greentask.revoke, greentask.queue
+    # ---- greentask.revoke, greentask.compose, greentask.queue
 
     def _revoke(self, call: Call, answer: Listener) -> None:
         def revoke(task: str) -> str:
             return task
 
         answer_with(self._queue.revoke(_bind(revoke, call)), answer)
+
+    def _compose_chain(self, call: Call, answer: Listener) -> None:
+        def compose(chain: Any) -> Any:
+            return chain
+
+        assert self._server is not None
+        positional, named = Binder(compose, call.function).bind(call.args)
+        try:
+            given = check_chain(compose(*positional, **named), "chain", lambda options: Enqueue(**options))
+        except ValueError as error:
+            raise InvalidArguments(f"greentask.compose: {error}") from None
+        chain = chain_of(self._server.tasks, given, is_first=True)
+        answer_with(self._queue.compose(chain), answer, lambda placed: {"tasks": placed})
 
     def _manage(self, call: Call, answer: Listener) -> None:
         assert self._server is not None
@@ -293,39 +330,8 @@ class _Waiting:
         return answer
 
 
-def _messages(
-    task: Task[..., Any], batch: Sequence[Args | None], options: Enqueue
-) -> Generator[None, None, list[Message]]:
-    """Those of a batch, in steps between which others may run."""
-    messages = []
-    for number, item in enumerate(batch):
-        task.binder.bind(item)
-        messages.append(_message(task, dumps({"args": item}), item, options))
-        if number % _FEW == _FEW - 1:
-            yield
-    return messages
-
-
-def _message(task: Task[..., Any], payload: bytes, args: Args | None, options: Enqueue) -> Message:
-    singleton = options.singleton
-    if singleton is None and task.singleton is not None:
-        singleton = singleton_key(task.singleton, task.binder, args)
-    return Message(
-        task.name,
-        payload,
-        options.priority,
-        options.delay or 0.0,
-        options.at,
-        options.key,
-        options.retries,
-        task.ttl if options.ttl is None else options.ttl,
-        options.key_ttl,
-        singleton,
-    )
-
-
 def _repeat(task: Task[..., Any], schedule: Schedule) -> Repeat:
-    return Repeat(_message(task, b'{"args":{}}', None, Enqueue()), schedule, task.catch_up)
+    return Repeat(message_of(task, b'{"args":{}}', None, Enqueue()), schedule, task.catch_up)
 
 
 def _bind(function: Callable[..., Any], call: Call) -> Any:
@@ -353,6 +359,7 @@ def _told(found: Found, report: bytes | None) -> bytes:
     if found.state == "expired":
         late = DeadlineExceeded("it had not begun when its ttl was over", started=False)
         return head + b',"error":%b}' % dumps(refusal(late))
+    report = report if found.progress is None else found.progress
     if found.state == "running" and report is not None:
         return head + b',"progress":%b}' % report
     return head + b"}"

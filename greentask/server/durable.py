@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["QUEUE_FUNCTIONS", "Durable", "Pending"]
 
 #: The server's own functions that are the queue's.
-QUEUE_FUNCTIONS = frozenset({"greentask.result", "greentask.revoke", "greentask.queue"})
+QUEUE_FUNCTIONS = frozenset({"greentask.result", "greentask.revoke", "greentask.compose", "greentask.queue"})
 
 
 class Pending(Running, Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -11,9 +11,18 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ..wire.enqueue import EnqueueOptions
+    from .steps import Step
     from .task import Task
 
-__all__ = ["Caller", "ProgressCallback", "Receipt", "TaskFuture", "default_caller", "provide_default_caller"]
+__all__ = [
+    "BatchReceipt",
+    "Caller",
+    "ProgressCallback",
+    "Receipt",
+    "TaskFuture",
+    "default_caller",
+    "provide_default_caller",
+]
 
 R = TypeVar("R")
 
@@ -72,6 +81,35 @@ class Receipt(ABC, Generic[R]):
     def revoke(self) -> bool:
         """Have it not begin; False where it has, or has ended."""
 
+    @abstractmethod
+    def then(self, function: str | Task[..., Any] | Step, /, *args: Any, **kwargs: Any) -> Receipt[Any]:
+        """Hand the result on: enqueue another task that runs with it as the first argument, when it is there.
+
+        The other one fails with the error of this one, unless it is a ``Step`` that takes errors. To have what follows
+        enqueued in the same moment, so that there is never one without the other, use ``using(then=Step(…))``.
+
+        >>> report.enqueue(2026).then(send_mail, to="boss@example.org").result()         # doctest: +SKIP
+        """
+
+    @property
+    @abstractmethod
+    def following(self) -> tuple[Receipt[Any], ...]:
+        """The receipts of the steps that were enqueued with it (``using(then=…)``), in their order; of a fan its own,
+        which ends with the last of it.
+        """
+
+
+class BatchReceipt(Receipt[dict[str, int]], Sequence[Receipt[R]]):
+    """What one gets for many tasks that were enqueued together: a sequence of their receipts, and one for all.
+
+    ``result()`` waits until all have ended and is ``{"total": …, "done": …, "failed": …}``; ``progress`` is the same,
+    at any time; what comes with ``then`` takes a list of all results. ``revoke`` keeps those from running that have not
+    begun.
+
+    >>> receipts = resize.enqueue_many([[path] for path in paths])                       # doctest: +SKIP
+    >>> receipts.then(make_page).result(timeout=60)                                      # doctest: +SKIP
+    """
+
 
 class Caller(Protocol):
     """Runs functions somewhere else, by name. ``greentask.Client`` is one."""
@@ -86,7 +124,7 @@ class Caller(Protocol):
 
     def enqueue_many_args(
         self, function: str, items: Iterable[dict[str, Any] | list[Any]], *, timeout: float | None = None
-    ) -> list[Receipt[Any]]:
+    ) -> BatchReceipt[Any]:
         """Enqueue a task for each item."""
 
     def submit_args(

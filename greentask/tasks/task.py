@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 from .binding import Binder
 from .importing import find_target, is_importable, target_of
 from .rates import make_rate
-from .remote import Caller, ProgressCallback, Receipt, TaskFuture, default_caller
+from .remote import BatchReceipt, Caller, ProgressCallback, Receipt, TaskFuture, default_caller
 from .resources import Resource
 from .retries import Backoff, Exceptions, RetryPolicy, make_policy
 from .schedules import Every, make_schedule
@@ -193,7 +193,7 @@ class Task(Generic[P, R]):
         """Have the default client's server keep it, and run it later; returns when it is on disk."""
         return RemoteFunction(self).enqueue(*args, **kwargs)
 
-    def enqueue_many(self, items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]]) -> list[Receipt[R]]:
+    def enqueue_many(self, items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]]) -> BatchReceipt[R]:
         """As ``enqueue``, for many: each item is one call's arguments, a dict of keywords or a sequence."""
         return RemoteFunction(self).enqueue_many(items)
 
@@ -308,7 +308,7 @@ class RemoteFunction(Generic[P, R]):
         """Have the server keep it, and run it later; returns when it is on disk."""
         return self.client.enqueue_args(self.task.name, self._args(args, kwargs), timeout=self._timeout)
 
-    def enqueue_many(self, items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]]) -> list[Receipt[R]]:
+    def enqueue_many(self, items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]]) -> BatchReceipt[R]:
         """As ``enqueue``, for many: each item is one call's arguments."""
         calls = (item if isinstance(item, dict) else list(item) for item in items)
         return self.client.enqueue_many_args(self.task.name, calls, timeout=self._timeout)

@@ -10,8 +10,12 @@ from ..client.carrier import Receiver
 from ..errors import CallError, QueueError, from_wire, refusal
 from ..hub.home import Home
 from ..pool.frames import Body, whole
+from ..queue.composing import GROUP
 from ..queue.ids import id_text
+from ..queue.messages import step_of
 from ..tasks.task import Task
+from ..wire.chain import Chain
+from ..wire.enqueue import Enqueue
 from ..wire.json import dumps, loads
 from ..wire.message import Args, Call, decode_request
 from .inplace import Answer, InPlace
@@ -26,6 +30,7 @@ class Kept:
     def __init__(self) -> None:
         self.found: dict[str, dict[str, Any]] = {}
         self.keys: dict[str, str] = {}
+        self.members: dict[str, list[str]] = {}  # of groups
         self._ids = itertools.count(int(time.time() * 1000) << 20)
 
     def next_id(self) -> str:
@@ -79,11 +84,83 @@ class InPlaceQueue:
 
     def _enqueue(self, id: int, call: Call) -> dict[str, Any]:
         task, _ = self._known.find(call.function)
+        options = call.enqueue
+        assert options is not None
+        if options.after is not None:
+            step = {"function": call.function, "args": call.args, "takes": options.takes, "errors": options.errors}
+            return {"task": self._follow(id, [step], options.after)[0]}
         items = [call.args] if call.batch is None else list(call.batch)
         for args in items:
             task.binder.bind(args)
         tasks = [self._run(id, call, task, args) for args in items]
-        return {"task": tasks[0]} if call.batch is None else {"tasks": tasks}
+        if call.batch is None:
+            then = {"then": self._follow(id, options.then, tasks[0])} if options.then else {}
+            return {"task": tasks[0], **then}
+        if options.group is False and options.then is None:
+            return {"tasks": tasks}
+        group = self._group(tasks, options.group if isinstance(options.group, str) else None)
+        return {"tasks": tasks, "group": group, "then": self._follow(id, options.then or [], group)}
+
+    # ---- What follows
+
+    def _group(self, tasks: list[str], group: str | None = None) -> str:
+        kept = self._kept
+        group = group or kept.next_id()
+        members = kept.members.setdefault(group, [])
+        members += tasks
+        failed = sum(self._value(member, with_errors=False) is None for member in members)
+        counts = {"total": len(members), "done": len(members) - failed, "failed": failed}
+        kept.found[group] = {"task": group, "name": GROUP, "state": "done", "attempts": 0, "result": counts}
+        return group
+
+    def _follow(self, id: int, chain: Chain, before: str | None) -> list[Any]:
+        """Run these one after another: their ids."""
+        placed: list[Any] = []
+        for step in chain:
+            if "group" in step:
+                chains = [self._follow(id, inner, before) for inner in step["group"]]
+                ends = [inner[-1] if isinstance(inner[-1], str) else inner[-1]["group"] for inner in chains]
+                before = self._group(ends)
+                placed.append({"group": before, "tasks": chains})
+            else:
+                before = self._run_step(id, step, before)
+                placed.append(before)
+        return placed
+
+    def _run_step(self, id: int, step: dict[str, Any], before: str | None) -> str:
+        task, _ = self._known.find(step["function"])
+        takes, errors = step.get("takes", True), step.get("errors", False)
+        taken = (None,) if before is None else self._value(before, with_errors=errors)
+        options = Enqueue(**step.get("enqueue", {}))
+        planned = step_of(task, step.get("args"), options, takes=takes and before is not None, errors=errors)
+        args = loads(planned.message.payload)["args"]
+        if taken is None:
+            receipt = self._kept.next_id()
+            error = self._error(before or "")
+            self._kept.found[receipt] = {"task": receipt, "name": task.name, "state": "failed", "attempts": 0}
+            self._kept.found[receipt]["error"] = error
+            return receipt
+        if takes and before is not None:  # it is the first one
+            args = {**args, next(iter(args)): taken[0]} if isinstance(args, dict) else [taken[0], *args[1:]]
+        return self._run(id, Call(step["function"], args, id, enqueue=options), task, args)
+
+    def _value(self, receipt: str, *, with_errors: bool) -> tuple[Any] | None:
+        """What came of one, as another takes it; None where it has failed, and that one takes no errors."""
+        if receipt in self._kept.members:
+            values = [self._value(member, with_errors=with_errors) for member in self._kept.members[receipt]]
+            return None if None in values else ([value[0] for value in values if value is not None],)
+        found = self._kept.found.get(receipt)
+        if found is None:
+            raise QueueError(f"no task {receipt!r:.80} was enqueued here")
+        if not with_errors:
+            return (found["result"],) if "result" in found else None
+        return ({name: found[name] for name in ("result", "error") if name in found},)
+
+    def _error(self, receipt: str) -> Any:
+        for member in self._kept.members.get(receipt, [receipt]):
+            if self._value(member, with_errors=False) is None:
+                return self._error(member) if member in self._kept.members else self._kept.found[member]["error"]
+        raise AssertionError("nothing has failed")
 
     def _run(self, id: int, call: Call, task: Task[..., Any], args: Args | None) -> str:
         """Run it, attempt after attempt, and keep what comes of it."""

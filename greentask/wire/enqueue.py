@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypedDict
+
+from .chain import Chain, check_chain
 
 __all__ = ["Enqueue", "EnqueueOptions", "decode_enqueue"]
 
@@ -24,6 +26,10 @@ class Enqueue:
     says; ``ttl``: seconds within which it must have begun; ``key_ttl``: seconds for which the key holds after its task
     is forgotten, in place of what the queue says; ``singleton``: while a task of this name with it waits or runs, it is
     not enqueued again.
+
+    ``then``: what follows it; ``after``: the task or group that it waits for, ``takes`` whether it takes what came of
+    that, and ``errors`` whether it runs also where that has failed; ``group``: that a batch is a group (True), or more
+    of that group, and ``open`` that more is to come.
     """
 
     delay: float | None = None
@@ -34,6 +40,12 @@ class Enqueue:
     ttl: float | None = None
     key_ttl: float | None = None
     singleton: str | None = None
+    then: Chain | None = None
+    after: str | None = None
+    takes: bool = True
+    errors: bool = False
+    group: bool | str = False
+    open: bool = False
 
     def __post_init__(self) -> None:
         if self.delay is not None and self.at is not None:
@@ -50,11 +62,25 @@ class Enqueue:
         for name, value in (("key", self.key), ("singleton", self.singleton)):
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= MAX_KEY):
                 raise ValueError(f"{name} is a string of 1 to {MAX_KEY} characters")
+        self._check_composition()
+
+    def _check_composition(self) -> None:
+        if self.then is not None:
+            object.__setattr__(self, "then", check_chain(self.then, "then", lambda options: Enqueue(**options)))
+        for name, flag in (("takes", self.takes), ("errors", self.errors), ("open", self.open)):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name} is true or false, not {flag!r:.80}")
+        if not isinstance(self.group, (bool, str)) or not isinstance(self.after, (str, type(None))):
+            raise ValueError("group is true or the id of one, and after the id of a task or group")
+        if self.after is not None and (self.key or self.singleton or self.at or self.then or self.group):
+            raise ValueError("key, singleton, at, then and group don't go together with after")
+        if self.then is not None and isinstance(self.group, str):
+            raise ValueError("then of a group is said where it begins")
 
     def to_json(self) -> dict[str, Any] | bool:
         """The member's value."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        return {name: value for name, value in given.items() if value != 0 or name in _ZERO_IS_SAID} or True
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in given.items() if value != _DEFAULTS[name]} or True
 
 
 class EnqueueOptions(TypedDict, total=False):
@@ -68,9 +94,10 @@ class EnqueueOptions(TypedDict, total=False):
     ttl: float | None
     key_ttl: float | None
     singleton: str | None
+    then: Any  # steps: what carries the call knows them
 
 
-_ZERO_IS_SAID = ("retries", "key_ttl")
+_DEFAULTS = {field.name: field.default for field in fields(Enqueue)}
 _NAMES = frozenset(Enqueue.__dataclass_fields__)
 
 

@@ -153,7 +153,7 @@ def test_the_queues_document_runs(tmp_path: Path) -> None:
     package = tmp_path / "app"
     package.mkdir()
     tasks = "".join(blocks("docs/queue.md", "python")[number] for number in (0, 2))
-    (package / "tasks.py").write_text(tasks, encoding="utf-8")
+    (package / "tasks.py").write_text(tasks + PICTURES, encoding="utf-8")
     with program("-m", *serve.split(), "-l", "127.0.0.1:0", cwd=tmp_path) as (line, _):
         server = next(word for word in line.split() if word.startswith("tcp://"))
         peer = connect(server)
@@ -167,6 +167,34 @@ def test_the_queues_document_runs(tmp_path: Path) -> None:
             [sys.executable, "-c", enqueues], cwd=tmp_path, capture_output=True, text=True, timeout=60
         )
         assert (done.stdout.split(), done.stderr) == (["b@example.org", "done", "True", "1000", "paid"], "")
+        follows = next(block for block in blocks("docs/queue.md", "python") if "Fan" in block)
+        done = subprocess.run(
+            [sys.executable, "-c", follows.replace("127.0.0.1:12345", server)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        told = ["ready-cat.png@640", "cats: 2", "{'total': 100, 'done': 100, 'failed': 0}", "numbers: 100"]
+        assert (done.stdout.splitlines(), done.stderr) == (told, "")
+
+
+PICTURES = """
+
+@task
+def prepare(name: str) -> str:
+    return f"ready-{name}"
+
+
+@task
+def resize(name: str, width: int) -> str:
+    return f"{name}@{width}"
+
+
+@task
+def publish(names: list, title: str) -> str:
+    return f"{title}: {len(names)}"
+"""
 
 
 def test_the_outbox_document_runs(tmp_path: Path) -> None:

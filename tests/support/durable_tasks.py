@@ -135,3 +135,17 @@ def at_once() -> None: ...
 @task(process=True, singleton="what")
 def one_of(what: object) -> object:
     return what
+
+
+@task
+def collect(parts: list[Any], path: str = "/dev/null", label: str = "collected") -> list[Any]:
+    mark(path, label)
+    return parts
+
+
+@task
+def odd(number: int) -> int:
+    """Fail for even ones."""
+    if number % 2 == 0:
+        raise ValueError(f"{number} is even")
+    return number

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from greentask import Client, InvalidArguments, QueueError
+from greentask import Client, Fan, InvalidArguments, QueueError, Step
 from greentask.testing import Calls, eager
 from support import durable_tasks as tasks
 
@@ -59,3 +59,15 @@ def test_a_test_may_break_it(calls: Calls) -> None:
 def test_plain_calls_are_as_before() -> None:
     assert tasks.me.call()[1:] == ["me", None]
     assert tasks.add.call(1) == 2
+
+
+def test_what_follows_has_run_as_well() -> None:
+    receipt = tasks.add.using(then=[Fan(Step("add", 10), Step("add", 20)), Step("collect")]).enqueue(1, 2)
+    assert receipt.following[-1].result() == [13, 23]
+    assert receipt.then(tasks.add, b=4).result() == 7
+    batch = tasks.odd.using(retries=0).enqueue_many([[1], [2], [3]])
+    assert batch.result() == {"total": 3, "done": 2, "failed": 1}
+    with pytest.raises(ValueError, match="2 is even"):
+        batch.then("collect").result()
+    error = {"type": "ValueError", "message": "2 is even"}
+    assert batch.then(Step("collect").using(errors=True)).result() == [{"result": 1}, {"error": error}, {"result": 3}]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from ...errors import QueueError
-from ...tasks.remote import Caller, ProgressCallback, Receipt, TaskFuture
+from ...tasks.remote import BatchReceipt, Caller, ProgressCallback, Receipt, TaskFuture
 from ...tasks.task import DEFAULT_WINDOW
 from ...wire.message import DEFAULT_STREAM_WINDOW, Args
 from .outbox import Outbox
@@ -14,6 +14,8 @@ from .outbox import Outbox
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ...tasks.steps import Step
+    from ...tasks.task import Task
     from ...wire.enqueue import EnqueueOptions
 
 __all__ = ["Enqueuing", "OutboxReceipt"]
@@ -42,11 +44,38 @@ class OutboxReceipt(Receipt[Any]):
     def revoke(self) -> bool:
         self._refuse()
 
-    def _refuse(self) -> NoReturn:
+    def then(self, function: str | Task[..., Any] | Step, /, *args: Any, **kwargs: Any) -> Receipt[Any]:
+        self._refuse("using(then=Step(…)) says what follows")
+
+    @property
+    def following(self) -> tuple[Receipt[Any], ...]:
+        self._refuse()
+
+    def _refuse(self, remedy: str = "to wait for its result, enqueue it with a client") -> NoReturn:
         raise QueueError(
             f"the task with the key {self.id} was enqueued in a database's transaction, and a relay sends it when that "
-            "is committed: to wait for its result, enqueue it with a client"
+            f"is committed: {remedy}"
         )
+
+
+class OutboxBatch(OutboxReceipt, BatchReceipt[Any]):
+    """The receipts of rows that were enqueued at once; its ``id`` is the first one's."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__(keys[0] if keys else "")
+        self._receipts = [OutboxReceipt(key) for key in keys]
+
+    def __len__(self) -> int:
+        return len(self._receipts)
+
+    @overload
+    def __getitem__(self, index: int) -> Receipt[Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Receipt[Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> Receipt[Any] | Sequence[Receipt[Any]]:
+        return self._receipts[index]
 
 
 class Enqueuing:
@@ -72,8 +101,8 @@ class Enqueuing:
 
     def enqueue_many_args(
         self, function: str, items: Iterable[Args], *, timeout: float | None = None
-    ) -> list[Receipt[Any]]:
-        return [OutboxReceipt(key) for key in self._outbox.enqueue_many(self._cursor(), function, items)]
+    ) -> BatchReceipt[Any]:
+        return OutboxBatch(list(self._outbox.enqueue_many(self._cursor(), function, items)))
 
     def submit_args(
         self,

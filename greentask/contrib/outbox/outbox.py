@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import LineTooLong
+from ...tasks.steps import wire_chain
 from ...tasks.task import Task, merge_arguments
 from ...wire.enqueue import Enqueue
 from ...wire.message import Args, Call, encode_call
@@ -53,6 +54,8 @@ class Outbox:
         ``delay`` and ``ttl`` count from the enqueueing here.
         """
         other = Outbox(self.table)
+        if options.get("then") is not None:
+            options["then"] = wire_chain(options["then"])
         other._options = replace(self._options, **options)
         return other
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from greentask import Client, ConfigurationError, QueueError
+from greentask import Client, ConfigurationError, QueueError, Step
 from greentask.contrib.outbox import Outbox, create_table, relay
 from support.durable_tasks import add, marks, note
 from support.postgres import running_postgres
@@ -67,6 +67,14 @@ def test_rows_are_sent_in_their_order_and_in_parts(place: Place, client: Client,
     assert relay(place.where, client, batch=10, drain=True) == 25
     wait_until(lambda: len(marks(path)) == 25)
     assert sorted(map(int, marks(path))) == list(range(25))
+
+
+def test_what_follows_is_sent_as_well(place: Place, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    follows = Step("note", str(path), "followed").using(takes=False)
+    commit(place, lambda db: outbox.using(then=follows).enqueue(db, note, str(path), "first"))
+    assert relay(place.where, client, drain=True) == 1
+    wait_until(lambda: marks(path) == ["first", "followed"])
 
 
 def test_what_is_refused_is_set_aside_and_holds_nothing_up(place: Place, client: Client, tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""What a call asks to be enqueued, as a queue takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from ..errors import InvalidArguments
+from ..tasks.registry import Tasks
+from ..tasks.singletons import singleton_key
+from ..tasks.task import Task
+from ..wire.chain import Chain as WireChain
+from ..wire.enqueue import Enqueue
+from ..wire.json import dumps
+from ..wire.message import Args
+from .interface import Fan, Message, Step
+
+__all__ = ["chain_of", "message_of", "messages_of", "step_of"]
+
+_FEW = 64  # items of a batch that are looked at in one step
+
+
+def messages_of(
+    task: Task[..., Any], batch: Sequence[Args | None], options: Enqueue
+) -> Generator[None, None, list[Message]]:
+    """Those of a batch, in steps between which others may run."""
+    messages = []
+    for number, item in enumerate(batch):
+        task.binder.bind(item)
+        messages.append(message_of(task, dumps({"args": item}), item, options))
+        if number % _FEW == _FEW - 1:
+            yield
+    return messages
+
+
+def message_of(task: Task[..., Any], payload: bytes, args: Args | None, options: Enqueue) -> Message:
+    singleton = options.singleton
+    if singleton is None and task.singleton is not None:
+        singleton = singleton_key(task.singleton, task.binder, args)
+    return Message(
+        task.name,
+        payload,
+        options.priority,
+        options.delay or 0.0,
+        options.at,
+        options.key,
+        options.retries,
+        task.ttl if options.ttl is None else options.ttl,
+        options.key_ttl,
+        singleton,
+    )
+
+
+def chain_of(tasks: Tasks, chain: WireChain, *, is_first: bool = False) -> list[Step | Fan]:
+    """The steps of a chain that was checked. Raises ``UnknownTask`` and ``InvalidArguments``.
+
+    ``is_first``: nothing comes before it, and so its first steps take nothing.
+    """
+    steps: list[Step | Fan] = []
+    for given in chain:
+        if "group" in given:
+            steps.append(Fan([chain_of(tasks, inner, is_first=is_first) for inner in given["group"]]))
+        else:
+            task, options = tasks.find(given["function"]), Enqueue(**given.get("enqueue", {}))
+            takes, errors = given.get("takes", True) and not is_first, given.get("errors", False)
+            steps.append(step_of(task, given.get("args"), options, takes=takes, errors=errors))
+        is_first = False
+    return steps
+
+
+def step_of(task: Task[..., Any], args: Args | None, options: Enqueue, *, takes: bool, errors: bool) -> Step:
+    """One that waits for another, and takes what comes of that as its first argument."""
+    where: bool | str = takes
+    if takes and isinstance(args, dict):
+        name = next(iter(task.binder.name_positionals((None,)) or ()), None)
+        if name is None or name in args:
+            raise InvalidArguments(
+                f"{task.binder.text}: the first argument is what comes of the task before: pass the others "
+                + ("as an array" if name is None else f"without {name!r}")
+            )
+        where, args = name, {name: None, **args}
+    elif takes:
+        args = [None, *(args or ())]
+    task.binder.bind(args)
+    return Step(message_of(task, dumps({"args": args}), args, options), where, errors)
