@@ -48,6 +48,7 @@ MOST_PROCESSES_LOST = 5
 
 _AHEAD = 0.1  # seconds of work that is taken ahead
 _MOST_AHEAD = 1000  # tasks
+_QUICK = 100  # tasks a second: those with a lower rate are not taken ahead
 _MEASURED_OVER = 0.02  # seconds
 _PATIENCE = 1.0  # seconds that what was taken ahead may wait
 _MOST_TEXT = 20_000  # characters of an error's message, and of its traceback
@@ -351,8 +352,9 @@ def _places(runner: Runner, greenlets: int) -> list[Place]:
             continue
         if most is not None:
             places.append(Place(frozenset({task.name}), lambda most=most: most, takes_ahead=False))  # type: ignore[misc]
-        elif task.rate is not None:  # what counts is when it begins
-            places.append(Place(frozenset({task.name}), size, takes_ahead=False))
+        elif task.rate is not None:  # what is counted is to begin soon, but not at the price of its rate
+            is_quick = task.rate.count >= _QUICK * task.rate.seconds
+            places.append(Place(frozenset({task.name}), size, takes_ahead=is_quick))
         else:
             shared.setdefault(task.group, set()).add(task.name)
     for group, names in shared.items():
