@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from greentask.queue.beside import Beside
 from greentask.queue.byhand import QueueFile
 from support.durable_tasks import marks
 from support.queue_calls import enqueue, outcome
@@ -135,6 +136,17 @@ def test_d2_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
 # ---- D5
 
 
+def stop_between_writes(server: RunningServer, queue: str) -> None:
+    """Stop its front while it doesn't hold the file's lock, for which the others would wait."""
+    beside = Beside(queue)
+    os.kill(server.pid, signal.SIGSTOP)
+    while beside.is_held(0):
+        os.kill(server.pid, signal.SIGCONT)
+        time.sleep(0.01)
+        os.kill(server.pid, signal.SIGSTOP)
+    beside.close()
+
+
 @pytest.mark.slow
 def test_d5_a_front_that_was_stopped_comes_too_late(tmp_path: Path) -> None:
     file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
@@ -143,7 +155,7 @@ def test_d5_a_front_that_was_stopped_comes_too_late(tmp_path: Path) -> None:
         with one.connect() as peer:
             task = enqueue(peer, "nap", str(file), 0.5)
             wait_until(lambda: marks(file) == ["began"])
-        os.kill(one.pid, signal.SIGSTOP)
+        stop_between_writes(one, queue)
         try:
             with other.connect() as peer:
                 found = outcome(peer, task)
