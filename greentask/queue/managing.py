@@ -164,6 +164,9 @@ def show(store: Store, text: str) -> dict[str, Any] | None:
         told["expires_in"] = expires - store.time.now()
     if state == "scheduled":
         told["due_in"] = _due_in(store, id)
+    before = store.composer.before(id)
+    if before is not None:
+        told["waits_for"] = id_text(before)
     holder = store.db.execute(
         "SELECT h.name FROM running r JOIN holder h ON h.id = r.holder WHERE r.id = ?", (id,)
     ).fetchone()
@@ -189,6 +192,7 @@ def stats(store: Store) -> dict[str, Any]:
         for name, source in (
             ("waiting", "ready"),
             ("scheduled", "later"),
+            ("blocked", "blocked b JOIN task t ON t.id = b.id AND t.state = 0 WHERE b.is_group = 0"),
             ("running", "running"),
             ("failed", "task WHERE state = 2"),
             ("ended", "forget"),

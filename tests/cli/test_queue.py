@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from greentask.queue.byhand import QueueFile
+from greentask.queue.interface import Ending, Want
 from support.durable_tasks import marks
 from support.namespaces import ALONE, can_unshare
 from support.parts import require
@@ -96,6 +97,21 @@ def test_a_dead_letter_is_shown_with_every_attempts_error(queue: Run, peer: Line
     shown = queue("show", task, COLUMNS="80").stdout
     assert "attempt 2" in shown
     assert "raise" in shown
+
+
+def test_long_names_and_errors_leave_room_for_the_rest(tmp_path: Path) -> None:
+    name, path = "app.tasks.mailing.send_newsletter_to_all_customers", tmp_path / "tasks.db"
+    error = b'{"type":"app.errors.ProviderUnavailable","message":"come again %b"}' % (b"later " * 50)
+    with QueueFile(path, make=True) as file:
+        file.enqueue(message(name))
+        taken = file.transact(lambda store: store.take([Want(frozenset({name}), 1)], 7))
+        file.transact(lambda store: store.settle([(taken[0], Ending("failed", error))]))
+    told = greentask("queue", "list", "--queue", str(path), COLUMNS="80").stdout.splitlines()
+    assert max(map(len, told)) <= 80
+    assert told[1].split()[0] == taken[0].id
+    for part in ("failed", " s ", " 1  ", "app.errors.Pro"):
+        assert part in told[1]
+    assert name in "".join(line[15:].split("  ")[0].strip() for line in told[1:])
 
 
 def test_tables_fit_80_columns_and_obey_no_name(queue: Run, peer: LineClient) -> None:

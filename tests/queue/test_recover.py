@@ -156,6 +156,8 @@ def test_who_waits_for_a_task_waits_on_unless_that_is_lost(tmp_path: Path, is_lo
             assert states == {placed[1]: "failed", placed[2]: "failed", group[1]: "failed"}
             assert "lost" in file.look("show", task=placed[2])["errors"][0]["message"]
         else:
+            assert file.look("stats")["blocked"] == 2
+            assert file.look("show", task=placed[2])["waits_for"] == placed[1]
             assert states == {
                 placed[0]: "waiting",
                 placed[1]: "blocked",

@@ -16,6 +16,7 @@ from .filters import filter_options
 __all__ = ["list_command", "show_command", "stats_command"]
 
 _PAGE = 500  # tasks that are asked for at once
+_FIXED = 13 + 9 + 8 + 5 + 5 * 2  # columns that all but names and errors take up
 _HIDDEN = frozenset({"args", "result", "errors", "error", "task"})
 
 
@@ -53,19 +54,21 @@ def _print_list(tasks: list[dict[str, Any]], limit: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    room = max(24, console.width - _FIXED)
+    longest = max((len(task["name"]) for task in tasks), default=4)
+    names = min(max(4, longest), room // 2)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("id", no_wrap=True)
-    table.add_column("task", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    table.add_column("age", no_wrap=True, justify="right")
-    table.add_column("tries", no_wrap=True, justify="right")
-    table.add_column("last error", no_wrap=True, overflow="ellipsis", ratio=1)
+    for title, width in (("id", 13), ("task", names), ("state", 9), ("age", 8), ("tries", 5)):
+        is_number = title in ("age", "tries")
+        table.add_column(title, width=width, overflow="fold", justify="right" if is_number else "left")
+    table.add_column("last error", width=room - names, no_wrap=True, overflow="ellipsis")
     for task in tasks:
         error = task.get("error")
         told = "" if error is None else f"{error['type']}: {error['message']}"
         age, tries = _age(time.time() - task["enqueued"]), str(task["attempts"] or "")
         table.add_row(task["task"], clean(task["name"]), task["state"], age, tries, clean(told[:500]))
-    Console().print(table)
+    console.print(table)
     if limit and len(tasks) == limit:
         click.echo(f"the oldest {limit}; for more of them: --limit", err=True)
 
@@ -141,7 +144,7 @@ def _print_stats(stats: dict[str, Any]) -> None:
     head = Table(box=None, show_header=False, pad_edge=False)
     waits = "" if stats["oldest"] is None else f", the oldest for {_age(stats['oldest'])}"
     head.add_row("waiting", f"{stats['waiting']:,}{waits}")
-    for name in ("scheduled", "running", "failed", "ended"):
+    for name in ("scheduled", "blocked", "running", "failed", "ended"):
         head.add_row(name, f"{stats[name]:,}")
     if stats["paused"]:
         head.add_row("paused", "the whole queue")
