@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.common import ROOT
+from greentask.queue.beside import Beside
 
 from .clients import Line
 from .tasks import set_clock
@@ -27,7 +28,7 @@ _GONE = 60.0  # seconds in which a front ends whose master is gone
 _HOURS = 6
 
 #: How often each is done, of sixteen times.
-DECK = ("process",) * 4 + ("front",) * 4 + ("all",) * 2 + ("master",) * 2 + ("stop", "full", "clock", "clock")
+DECK = ("process",) * 4 + ("front",) * 3 + ("all",) * 2 + ("master",) * 2 + ("stop",) * 2 + ("full", "clock", "clock")
 
 
 @dataclass
@@ -158,13 +159,24 @@ class Victims:
             return
         strike = Strike("stop", time.monotonic(), float("inf"), _pids([front, *_below(front)]))
         self.strikes.append(strike)
-        _signal(front, signal.SIGSTOP)
+        self._stop(front, is_writing=self._chance.random() < 0.3)
 
         def go_on() -> None:
             _signal(front, signal.SIGCONT)
             strike.ended = time.monotonic() + _LATE
 
         self._later.append((time.monotonic() + LEASE + self._chance.uniform(0.5, 2.0), go_on))
+
+    def _stop(self, front: psutil.Process, *, is_writing: bool) -> None:
+        """Stop it: in the midst of writing, where the others wait for it, or so that they can take what it has."""
+        beside = Beside(str(self._queue))
+        until = time.monotonic() + 1.0
+        _signal(front, signal.SIGSTOP)
+        while beside.is_held(0) != is_writing and time.monotonic() < until:
+            _signal(front, signal.SIGCONT)
+            time.sleep(0.001)
+            _signal(front, signal.SIGSTOP)
+        beside.close()
 
     def _strike_full(self) -> None:
         if self._is_full():
