@@ -1,4 +1,4 @@
-"""Durable tasks, when anything dies, stops, or is full (D1 to D6; D3 and D4 are in tests/queue)."""
+"""Durable tasks, when anything dies, stops, or is full (D1 to D7; D3 and D4 are in tests/queue)."""
 
 import itertools
 import os
@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from greentask import Client, Fan, Step
+from greentask.errors import GreentaskError
 from greentask.queue.beside import Beside
 from greentask.queue.byhand import QueueFile
 from support.durable_tasks import marks
@@ -219,7 +221,7 @@ def test_each_tick_comes_once_whichever_fronts_are_killed(tmp_path: Path, monkey
     assert len(ticks) >= 5, "it went on"
 
 
-# ---- D7
+# ---- D8
 
 
 @pytest.mark.load
@@ -238,3 +240,81 @@ def test_d7_what_waits_takes_no_memory(tmp_path: Path) -> None:
         assert server.memory() - before < 20_000_000, "for 300,000 tasks"
         assert outcome(peer, enqueue(peer, "add", 1))["result"] == 2
         assert peer.call("greentask.queue")["scheduled"] == 350_000
+
+
+# ---- D8
+
+
+class Composers:
+    """Clients that enqueue graphs of tasks for as long as they live; some of their tasks fail."""
+
+    def __init__(self, address: str, file: Path, seed: int) -> None:
+        self._address, self._file = address, str(file)
+        self._ends = threading.Event()
+        self.kept: dict[str, tuple[str, Any]] = {}  # of each that was acknowledged its last task, and what that takes
+        self._threads = [threading.Thread(target=self._run, args=(number, seed)) for number in range(3)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, who: int, seed: int) -> None:
+        chance, number = random.Random(seed + who), 0
+        with Client(self._address, timeout=5) as client:
+            while not self._ends.is_set():
+                number += 1
+                try:
+                    self._enqueue(client, chance, f"{who}.{number}")
+                except (GreentaskError, OSError):
+                    time.sleep(0.02)
+
+    def _enqueue(self, client: Client, chance: random.Random, label: str) -> None:
+        last = Step("collect", self._file, label).using(errors=True)
+        numbers = [chance.randrange(100) for _ in range(chance.randint(1, 6))]
+        if chance.random() < 0.5:
+            receipts = client.using(then=last).enqueue_many("odd", [[number] for number in numbers])
+            taken = [expected(number) for number in numbers]
+        else:
+            fan = Fan(*([Step("add", number), Step("odd")] for number in numbers))
+            receipts = client.using(then=[fan, last]).enqueue("add_in_process", 1, 0)
+            taken = [expected(number + 1) for number in numbers]
+        self.kept[label] = receipts.following[-1].id, taken
+
+    def end(self) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def expected(number: int) -> dict[str, Any]:
+    if number % 2:
+        return {"result": number}
+    return {"error": {"type": "ValueError", "message": f"{number} is even"}}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_d8_what_follows_others_runs_when_the_last_has_ended_whatever_is_killed(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    file = tmp_path / "marks"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    options = ("--queue", str(tmp_path / "tasks.db"), "--fronts", "2")
+    composers, shots = Composers(f"tcp://{address}", file, seed), Counter[str]()
+    until, most = time.monotonic() + 25, 12
+    try:
+        while time.monotonic() < until and sum(shots.values()) < most:
+            with serving(*options, apps=APPS, listen=(address,)) as server:
+                while sum(shots.values()) < most and server.process.poll() is None:
+                    time.sleep(chance.uniform(0.2, 0.8))
+                    shots[shoot(server, chance)] += 1
+    finally:
+        composers.end()
+    with serving(*options, apps=APPS) as server, server.connect(60.0) as peer:
+        found = {label: outcome(peer, task) for label, (task, _) in composers.kept.items()}
+    ran = Counter(marks(file))
+    print(f"{len(found)} graphs, {sum(ran.values()) - len(ran)} ends ran twice, {dict(shots)}")
+    assert len(found) > 30
+    for label, (_, takes) in composers.kept.items():
+        assert (found[label]["state"], found[label]["result"]) == ("done", takes), label
+        assert 1 <= ran[label] <= found[label]["attempts"], "it was enqueued once"
