@@ -111,6 +111,44 @@ def at_last() -> int:
     return attempt
 
 
+@app.task(bind=True, max_retries=2, default_retry_delay=0.01)
+def ask_again(self: Any, file: str, times: int) -> list[int]:
+    """Fails so many times; writes down each attempt."""
+    with Path(file).open("a") as lines:
+        lines.write(f"{self.request.id} {self.request.retries}\n")
+    if self.request.retries < times:
+        try:
+            raise ValueError("no luck")
+        except ValueError as error:
+            raise self.retry(exc=error) from error
+    return [self.request.retries, self.max_retries]
+
+
+@app.task(bind=True, max_retries=1)
+def give_up(self: Any) -> None:
+    self.retry(countdown=0)
+
+
+@app.task(
+    bind=True,
+    process=False,
+    autoretry_for=(OSError,),
+    dont_autoretry_for=(PermissionError,),
+    retry_kwargs={"max_retries": 2, "countdown": 0.01},
+)
+def by_itself(self: Any, kind: str, times: int) -> int:
+    if self.request.retries < times:
+        raise {"OSError": OSError, "PermissionError": PermissionError, "KeyError": KeyError}[kind]("no luck")
+    return int(self.request.retries)
+
+
+@app.task
+def append(file: str, line: str) -> str:
+    with Path(file).open("a") as lines:
+        lines.write(f"{line}\n")
+    return line
+
+
 def wait_for(file: str) -> None:
     while not Path(file).exists():
         time.sleep(0.01)

@@ -14,7 +14,7 @@
 
 Names are found where Celery has them: ``celery_style.result.AsyncResult``, ``celery_style.utils.log.get_task_logger``.
 What isn't carried over raises ``NotCarriedOver`` at import or call, naming it and what to do instead; what needs a
-queue on disk raises ``NeedsQueue``.
+queue on disk (``greentask serve --queue FILE``) raises ``NeedsQueue`` where the server has none.
 """
 
 from __future__ import annotations

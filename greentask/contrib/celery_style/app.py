@@ -13,6 +13,7 @@ from ...tasks.registry import Tasks
 from ...tasks.remote import Caller, default_caller
 from ...tasks.task import Task
 from .conf import Conf
+from .durable import Durable, has_queue
 from .exceptions import NotCarriedOver
 from .missing import refuse_app_member
 from .result import AsyncResult
@@ -38,7 +39,7 @@ class Celery(Tasks):
         The address of a greentask server (``tcp://``, ``tls://``, ``unix://``). That of a real broker is not used:
         calls go to ``GREENTASK_URL`` then, as with ``greentask.configure``.
     backend
-        Not used: results come to the program that asked.
+        Not used: results are kept in the server's queue, where it has one, or come to the program that asked.
     include
         Modules with tasks, imported when the application is served.
     client
@@ -73,6 +74,7 @@ class Celery(Tasks):
         self._client = client
         self._has_told = False
         self._live = Live(self._caller)
+        self._asked: tuple[Caller, Durable | None] | None = None
         if broker is not None:
             self.conf.broker_url = broker
         if config_source is not None:
@@ -165,12 +167,24 @@ class Celery(Tasks):
         return Signature(name, args, kwargs, options, immutable=immutable, app=self)
 
     def AsyncResult(self, id: str) -> AsyncResult:
-        """The result of that id, where this process knows it."""
+        """The result of that id: of any task in the server's queue, or, where it has none, that this process sent."""
         return AsyncResult(id, app=self)
 
     def transport(self, *, eager: bool = False) -> Transport:
-        """What gets its tasks to where they run."""
-        return Eager(self.find_task, self._live) if eager or self.conf.task_always_eager else self._live
+        """What gets its tasks to where they run: into the server's queue, where it has one."""
+        if eager or self.conf.task_always_eager:
+            return Eager(self.find_task, self._live)
+        return self._durable() or self._live
+
+    def _durable(self) -> Durable | None:
+        """What enqueues them, where the server has a queue: it is asked once."""
+        from ...client import Client  # here: a task process needs no gevent for declaring its tasks
+
+        caller = self._caller()
+        if self._asked is None or self._asked[0] is not caller:
+            keeps = isinstance(caller, Client) and has_queue(caller)
+            self._asked = caller, Durable(caller) if isinstance(caller, Client) and keeps else None
+        return self._asked[1]
 
     def _caller(self) -> Caller:
         if self._client is not None:

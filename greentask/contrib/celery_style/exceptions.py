@@ -6,6 +6,7 @@
     ├── NotCarriedOver          what Celery has and greentask has not       (also NotImplementedError)
     │   └── NeedsQueue          what needs a queue on disk
     ├── TimeoutError            a result was not there in time              (also TimeoutError)
+    ├── MaxRetriesExceededError a task asked to be tried again, and had been too often
     ├── TaskRevokedError        the task was revoked, or had expired: it did not run to its end
     └── ChordError              a task of a chord's header failed: its body did not run
 """
@@ -15,8 +16,18 @@ from __future__ import annotations
 import builtins
 
 from ...errors import GreentaskError
+from ...tasks.retries import Retry
 
-__all__ = ["ChordError", "NeedsQueue", "NotCarriedOver", "TaskRevokedError", "TimeoutError", "needs_queue"]
+__all__ = [
+    "ChordError",
+    "MaxRetriesExceededError",
+    "NeedsQueue",
+    "NotCarriedOver",
+    "Retry",
+    "TaskRevokedError",
+    "TimeoutError",
+    "needs_queue",
+]
 
 
 class NotCarriedOver(GreentaskError, NotImplementedError):
@@ -24,7 +35,11 @@ class NotCarriedOver(GreentaskError, NotImplementedError):
 
 
 class NeedsQueue(NotCarriedOver):
-    """What must outlive the program that asks for it needs a queue on disk, which only ``enqueue`` uses yet."""
+    """What must outlive the program that asks for it needs a queue on disk, ``greentask serve --queue FILE``."""
+
+
+class MaxRetriesExceededError(GreentaskError):
+    """The task asked to be tried again, and had been ``max_retries`` times."""
 
 
 class TimeoutError(GreentaskError, builtins.TimeoutError):
@@ -39,9 +54,9 @@ class ChordError(GreentaskError):
     """A task of the chord's header failed, so its body did not run; the cause is that task's error."""
 
 
-def needs_queue(what: str, instead: str) -> NeedsQueue:
-    """The error for something that can't be had without a queue on disk; ``instead`` is the remedy."""
-    return NeedsQueue(f"{what} needs a durable queue, which only greentask's own calls use yet: {instead}")
+def needs_queue(what: str, remedy: str = "") -> NeedsQueue:
+    """The error for something that can't be had without a queue on disk."""
+    return NeedsQueue(f"{what} needs a durable queue: start the server with --queue FILE{remedy and ', '}{remedy}")
 
 
 def __getattr__(name: str) -> object:

@@ -15,7 +15,7 @@ from .missing import refuse_option
 if TYPE_CHECKING:
     from .signature import Canvas
 
-__all__ = ["Message", "check_args", "check_options", "make_message"]
+__all__ = ["Message", "check_args", "check_options", "make_message", "moment"]
 
 #: Accepted, for they ask for what is so in any case: nobody stores results, and the client connects anew by itself.
 _HARMLESS = frozenset({"ignore_result", "add_to_parent", "retry", "retry_policy"})
@@ -26,7 +26,7 @@ _CARRIED = frozenset({"task_id", "expires", "link", "countdown", "eta"})
 class Message:
     """A task by its name, with its arguments.
 
-    ``expires`` is in seconds since 1970; ``countdown`` in seconds, and with ``eta`` what only a durable queue can do.
+    ``expires`` and ``at`` are in seconds since 1970, ``countdown`` in seconds; one of the latter two at most is given.
     """
 
     task: str
@@ -35,10 +35,17 @@ class Message:
     id: str
     expires: float | None = None
     countdown: float | None = None
-    eta: datetime | None = None
+    at: float | None = None
     link: tuple[Canvas, ...] = ()
     #: Whether the task is one of ours, which finds its id beside its arguments.
     packed: bool = True
+    #: Whether the caller chose its id.
+    has_own_id: bool = False
+
+    @property
+    def waits(self) -> str | None:
+        """Which of Celery's options says that it waits, if there is one: that needs a durable queue."""
+        return "countdown" if self.countdown is not None else None if self.at is None else "eta"
 
     def plain(self) -> dict[str, Any] | list[Any]:
         """Its arguments as any task takes them."""
@@ -57,17 +64,23 @@ def make_message(
 ) -> Message:
     """The message for one call with these options. Raises as ``check_options`` does."""
     given = check_options(task, options)
-    link, expires = given.get("link", ()), given.get("expires")
+    link, expires, eta = given.get("link", ()), given.get("expires"), given.get("eta")
+    countdown = given.get("countdown") or None
+    if not isinstance(countdown, (int, float, type(None))):
+        raise TypeError(f"countdown= of task {task!r} is in seconds, not {countdown!r:.80}")
+    if not isinstance(eta, (datetime, type(None))):
+        raise TypeError(f"eta= of task {task!r} is a datetime, not {eta!r:.80}")
     return Message(
         task,
         check_args(task, args),
         dict(kwargs or {}),
         given.get("task_id") or str(uuid.uuid4()),
-        None if expires is None else _moment(task, expires),
-        given.get("countdown") or None,
-        given.get("eta"),
+        None if expires is None else moment(task, "expires", expires),
+        None if countdown is None else max(0.0, countdown),
+        None if eta is None or countdown is not None else moment(task, "eta", eta),
         tuple(link) if isinstance(link, (list, tuple)) else (link,),
         packed,
+        "task_id" in given,
     )
 
 
@@ -90,11 +103,12 @@ def check_args(task: str, args: Iterable[Any] | None) -> tuple[Any, ...]:
     return tuple(args or ())
 
 
-def _moment(task: str, expires: Any) -> float:
-    if isinstance(expires, datetime):
-        if expires.tzinfo is None:
-            raise ValueError(f"expires= of task {task!r} has no timezone: give datetime.now(timezone.utc) + …")
-        return expires.timestamp()
-    if isinstance(expires, (int, float)):
-        return time.time() + expires
-    raise TypeError(f"expires= of task {task!r} is in seconds, or a datetime, not {expires!r}")
+def moment(task: str, option: str, given: Any) -> float:
+    """Seconds since 1970 of what an option gives, a datetime or seconds from now."""
+    if isinstance(given, datetime):
+        if given.tzinfo is None:
+            raise ValueError(f"{option}= of task {task!r} has no timezone: give datetime.now(timezone.utc) + …")
+        return given.timestamp()
+    if isinstance(given, (int, float)):
+        return time.time() + given
+    raise TypeError(f"{option}= of task {task!r} is in seconds, or a datetime, not {given!r}")

@@ -20,29 +20,20 @@ _PRIORITY = (
     "calls run in the order in which they come: send it by task.using(priority=…).enqueue(…), "
     "or give urgent tasks processes of their own (process='NAME')"
 )
-_RETRY = _Queue("declare it with greentask's retries= and backoff=, and send it by task.enqueue(…)")
 _HOOK = "use greentask.Middleware, whose hooks run around every task"
 _JSON = "what is sent is always JSON"
-_CRON = _Queue("declare it with greentask's every= (seconds, or a cron expression), and serve it with --queue FILE")
-_LATE = _Queue("leave it out, and send it by task.enqueue(…), which is acknowledged late")
+_CRON = _Queue("and declare the task with greentask's every= (seconds, or a cron expression)")
+_LATE = _Queue("and leave it out, for tasks in a queue are acknowledged late")
 _CLI = "use `greentask status`, `greentask top` and `greentask dump`"
 _CLASSES = "declare a function with @app.task, and bind=True where it wants itself"
 
 #: Options of ``task()``.
 _TASK_OPTIONS = {
-    "autoretry_for": _RETRY,
-    "dont_autoretry_for": _RETRY,
-    "max_retries": _RETRY,
-    "default_retry_delay": _RETRY,
-    "retry_backoff": _RETRY,
-    "retry_backoff_max": _RETRY,
-    "retry_jitter": _RETRY,
-    "retry_kwargs": _RETRY,
     "acks_late": _LATE,
     "acks_on_failure_or_timeout": _LATE,
     "reject_on_worker_lost": _LATE,
     "expires": "give it with each call: apply_async(expires=…)",
-    "rate_limit": "declare it with greentask's rate= (over all servers), and send it by task.enqueue(…)",
+    "rate_limit": "declare it with greentask's rate= (over all servers, for tasks in a queue)",
     "soft_time_limit": "use time_limit=, at which greentask.TimeLimit is raised inside the task; a task that goes on "
     "is killed a grace (--grace) later",
     "queue": _GROUPS,
@@ -79,7 +70,7 @@ _CALL_OPTIONS = {
     "compression": _JSON,
     "group_id": "use group()",
     "chord": "use chord()",
-    "retries": _RETRY,
+    "retries": "say how often a task is tried again where it is declared: task(max_retries=N)",
 }
 
 #: Settings (``app.conf``), by their beginning.
@@ -135,7 +126,7 @@ _APP = {
     "worker_main": "run `greentask serve MODULE`",
     "Worker": "run `greentask serve MODULE`, or use greentask.Server",
     "Beat": _CRON,
-    "GroupResult": _Queue("keep the GroupResult that apply_async gave, or the receipts of task.enqueue_many(…)"),
+    "GroupResult": "keep the GroupResult that apply_async gave, or the ids of its results",
 }
 
 #: Names that programs import from celery and its modules.
@@ -157,14 +148,11 @@ _IMPORTS = {
     "SoftTimeLimitExceeded": "at the end of time_limit= greentask.TimeLimit is raised inside the task",
     "TimeLimitExceeded": "the caller of a task that was out of time gets greentask.DeadlineExceeded",
     "WorkerLostError": "it is greentask.WorkerLost",
-    "Retry": _RETRY,
-    "MaxRetriesExceededError": _RETRY,
     "Ignore": "return None",
-    "Reject": _RETRY,
+    "Reject": "raise an error, and have it tried again: raise self.retry(…)",
     "NotRegistered": "it is greentask.UnknownTask",
     "OperationalError": "it is greentask.ConnectionLost",
     "CeleryError": "it is greentask.GreentaskError",
-    "RETRY": _RETRY,
 }
 
 

@@ -29,7 +29,7 @@ _KEY = "celery:request"
 class Request:
     """What a task sees as ``self.request``.
 
-    ``retries`` is 0: see ``greentask.current().attempt`` where it was enqueued. ``expires`` is in seconds since 1970.
+    ``retries`` is how often it has been tried before. ``expires`` is in seconds since 1970.
     """
 
     id: str | None = None
@@ -66,9 +66,11 @@ def entered(request: Request) -> Iterator[None]:
         _request.reset(token)
 
 
-def pack(id: str, args: tuple[Any, ...], kwargs: dict[str, Any], expires: float | None) -> dict[str, Any]:
-    """The arguments of a call, as the wire has them."""
-    packed: dict[str, Any] = {"id": id, "args": list(args)}
+def pack(id: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], expires: float | None) -> dict[str, Any]:
+    """The arguments of a call, as the wire has them. Without an ``id`` the call's is the task's."""
+    packed: dict[str, Any] = {"args": list(args)}
+    if id is not None:
+        packed["id"] = id
     if expires is not None:
         packed["expires"] = expires
     return {**kwargs, _KEY: packed}
@@ -76,11 +78,11 @@ def pack(id: str, args: tuple[Any, ...], kwargs: dict[str, Any], expires: float 
 
 def unpack(task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
     """The request of a call that has come. Raises ``TaskRevokedError`` where it has expired."""
-    packed = kwargs.pop(_KEY, None) or {"id": str(current().id)}
-    expires = packed.get("expires")
+    packed, running = kwargs.pop(_KEY, None) or {}, current()
+    id, expires = packed.get("id") or str(running.id), packed.get("expires")
     if expires is not None and expires < time.time():
-        raise TaskRevokedError(f"{task}[{packed['id']}] expired before its turn came")
-    return Request(packed["id"], task, args, kwargs, expires)
+        raise TaskRevokedError(f"{task}[{id}] expired before its turn came")
+    return Request(id, task, args, kwargs, expires, retries=(running.attempt or 1) - 1)
 
 
 class RequestBinder(Binder):
@@ -116,7 +118,7 @@ class RequestBinder(Binder):
 def _is_request(packed: Any) -> bool:
     return (
         isinstance(packed, dict)
-        and isinstance(packed.get("id"), str)
+        and isinstance(packed.get("id", ""), str)
         and isinstance(packed.get("args"), list)
         and isinstance(packed.get("expires", 0.0), (int, float))
     )

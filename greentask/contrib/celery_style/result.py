@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import TaskError
 from . import states
-from .exceptions import ChordError, NeedsQueue, NotCarriedOver, TaskRevokedError, TimeoutError
+from .exceptions import (
+    ChordError,
+    MaxRetriesExceededError,
+    NeedsQueue,
+    NotCarriedOver,
+    TaskRevokedError,
+    TimeoutError,
+)
 from .transport import Sent
 
 if TYPE_CHECKING:
@@ -18,14 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncResult", "EagerResult", "GroupResult"]
 
-_OWN = {error.__name__: error for error in (ChordError, NeedsQueue, NotCarriedOver, TaskRevokedError, TimeoutError)}
+_ERRORS = (ChordError, MaxRetriesExceededError, NeedsQueue, NotCarriedOver, TaskRevokedError, TimeoutError)
+_OWN = {error.__name__: error for error in _ERRORS}
 
 
 class AsyncResult:
     """What has become of a task, or will.
 
-    By its id it is found in the process that sent it, as long as the task is on its way or somebody holds its result.
-    Otherwise it raises ``NeedsQueue``: what other processes sent is not known here.
+    By its id it is found in any process where the server has a queue, as long as that knows it. Otherwise in the
+    process that sent it, as long as the task is on its way or somebody holds its result, and raises ``NeedsQueue``
+    elsewhere.
 
     ``parent`` is the result that its task was given, in a chain or chord; ``children`` are those of ``link``.
     """
@@ -56,7 +65,7 @@ class AsyncResult:
     @property
     def name(self) -> str:
         """The task's name."""
-        return self._sent.task
+        return self._sent.name()
 
     def get(
         self,
@@ -74,7 +83,7 @@ class AsyncResult:
         """
         error = self._error(timeout)
         if error is None:
-            return self._sent.future.result()
+            return self._sent.value()
         if propagate:
             raise error
         return error
@@ -84,7 +93,7 @@ class AsyncResult:
     def _error(self, timeout: float | None = None) -> BaseException | None:
         """The error with which it ended; waits for its end."""
         try:
-            error = self._sent.future.exception(timeout)
+            error = self._sent.error(timeout)
         except concurrent.futures.CancelledError:
             return TaskRevokedError(f"{self.name}[{self.id}] was revoked")
         except concurrent.futures.TimeoutError:
@@ -95,7 +104,7 @@ class AsyncResult:
 
     def ready(self) -> bool:
         """Whether it has ended."""
-        return self._sent.future.done()
+        return self._sent.done()
 
     def successful(self) -> bool:
         """Whether it has ended well."""
@@ -133,11 +142,12 @@ class AsyncResult:
         return text if isinstance(text, str) else None
 
     def revoke(self, terminate: bool = False, wait: bool = False, timeout: float | None = None) -> None:
-        """Cancel it: what waits does not run, and what runs is interrupted (by ``greentask.CancelRequest``).
+        """Cancel it: what waits does not run.
 
-        Celery interrupts only with ``terminate``.
+        Where the server has no queue, what runs is interrupted (by ``greentask.CancelRequest``), for which Celery wants
+        ``terminate``. A task in a queue that runs goes on, and ``terminate`` raises ``NotCarriedOver``.
         """
-        self._sent.future.cancel()
+        self._sent.cancel(terminate=terminate)
 
     def forget(self) -> None:
         """Drop what this process holds of it by its id."""
@@ -148,7 +158,7 @@ class AsyncResult:
 
         def done(_: object) -> None:
             error = self._error()
-            tell(None if error is not None else self._sent.future.result(), error)
+            tell(None if error is not None else self._sent.value(), error)
 
         self._sent.future.add_done_callback(done)
 
@@ -231,7 +241,7 @@ class GroupResult:
     def revoke(self, terminate: bool = False, wait: bool = False, timeout: float | None = None) -> None:
         """Cancel those that have not ended."""
         for result in self.results:
-            result.revoke()
+            result.revoke(terminate)
 
     def forget(self) -> None:
         """Drop what this process holds of them by their ids."""

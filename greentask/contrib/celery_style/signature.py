@@ -164,11 +164,12 @@ class Signature(Canvas):
         self, args: Iterable[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
     ) -> AsyncResult:
         """Send it, with these arguments before its own, and these options."""
-        return self.clone(args, kwargs, **options).send(self.transport())
+        return self.clone(args, kwargs, **options).send()
 
-    def send(self, transport: Transport) -> AsyncResult:
+    def send(self) -> AsyncResult:
         """Send it as it is."""
         message = self._message(self.args, self.kwargs)
+        transport = self.transport()
         result = _kind(transport)(transport.send(message))
         self._send_links(transport, message, result)
         return result

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["FAILURE", "PENDING", "READY_STATES", "REVOKED", "STARTED", "SUCCESS"]
+__all__ = ["FAILURE", "PENDING", "READY_STATES", "RETRY", "REVOKED", "STARTED", "SUCCESS"]
 
 #: It waits for its turn, or runs and has said nothing.
 PENDING = "PENDING"
 #: It runs, and was declared with ``track_started=True``.
 STARTED = "STARTED"
+#: It has failed, and waits to be tried again.
+RETRY = "RETRY"
 SUCCESS = "SUCCESS"
 FAILURE = "FAILURE"
 #: It was revoked, or had expired before its turn came.

@@ -7,17 +7,20 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...errors import ConfigurationError
 from ...tasks.context import current
+from ...tasks.retries import Retry
 from ...tasks.task import Task
 from . import states
 from .exceptions import NotCarriedOver
 from .missing import refuse_option
 from .request import Request, RequestBinder, current_request, entered, unpack
 from .result import AsyncResult, EagerResult
+from .retrying import OPTIONS, Retrying
 from .signature import Signature
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ class CeleryTask(Task[..., Any]):
         name, given = _named(function, app, options)
         self._app = app
         self.run: Callable[..., Any] = MethodType(function, self) if given.pop("bind") else function
+        self._retrying = Retrying(**{option: given.pop(option) for option in OPTIONS if option in given})
         self._checks, self._tells_start = given.pop("typing"), given.pop("track_started")
         if inspect.iscoroutinefunction(function):
             raise NotCarriedOver(f"{name} is a coroutine function: declare it with greentask.task(process=True)")
@@ -75,9 +79,10 @@ class CeleryTask(Task[..., Any]):
     def apply_async(
         self, args: Iterable[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
     ) -> AsyncResult:
-        """Start it on a server: ``task_id``, ``expires`` (seconds, or a datetime), ``link``.
+        """Start it on a server: ``expires`` (seconds, or a datetime), ``countdown`` (seconds), ``eta`` (a datetime).
 
-        Raises ``NotCarriedOver`` naming any other option, ``NeedsQueue`` for ``countdown`` and ``eta``.
+        Or with ``task_id`` or ``link``. Raises ``NotCarriedOver`` naming any other option, and ``NeedsQueue`` for
+        ``countdown`` and ``eta`` where the server has no queue.
         """
         return self.signature(args, kwargs, **options).apply_async()
 
@@ -97,7 +102,7 @@ class CeleryTask(Task[..., Any]):
             self.binder.check(args, kwargs)
 
     def AsyncResult(self, id: str) -> AsyncResult:
-        """The result of that id, where this process knows it."""
+        """The result of that id."""
         return AsyncResult(id, app=self.app)
 
     # ---- Signatures
@@ -160,9 +165,56 @@ class CeleryTask(Task[..., Any]):
             total = {"total": told["total"]} if "total" in told else {}
             report({"done": done, **total, "state": state or states.STARTED, "meta": meta})
 
-    def retry(self, *args: Any, **options: Any) -> Exception:
-        """Raises ``NeedsQueue``: there is nobody yet who would run it again."""
-        raise self.app.transport().retry(self.name)
+    @property
+    def max_retries(self) -> int | None:
+        """How often it is tried again at most; None: there is no end to it."""
+        return self._retrying.max_retries
+
+    @property
+    def default_retry_delay(self) -> float:
+        """Seconds until then, where ``retry`` isn't told."""
+        return self._retrying.default_retry_delay
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: Exception | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> NoReturn:
+        """Have the running task be tried again, in ``countdown`` or ``default_retry_delay`` seconds: raises ``Retry``.
+
+        Where it has been tried ``max_retries`` times, raises ``exc``, or ``MaxRetriesExceededError``; in a task that no
+        queue keeps, ``NeedsQueue``.
+        """
+        given = {"args": args, "kwargs": kwargs, "throw": None if throw else False, **options}
+        for name, value in given.items():
+            if value is not None:
+                raise NotCarriedOver(
+                    f"{name}= of retry() of task {self.name!r}: it is tried again as it was sent, or send another one"
+                )
+        asked = self._retrying.asked(
+            self.request, self.name, exc, countdown=countdown, eta=eta, max_retries=max_retries
+        )
+        raise asked from exc if asked is not exc else None
+
+    def attempt(self, args: Iterable[Any], kwargs: dict[str, Any]) -> Any:
+        """Run the function once, in a request; raises ``Retry`` where it is to be tried again."""
+        try:
+            return self.run(*args, **kwargs)
+        except Retry:
+            raise
+        except Exception as error:
+            if not self._retrying.is_worth_it(error):
+                raise
+            asked = self._retrying.by_itself(self.request, self.name, error)
+            if asked is error:
+                raise
+            raise asked from error
 
     def tell_start(self) -> None:
         """Say that it runs, where it was declared so (``track_started``)."""
@@ -178,7 +230,7 @@ def _server_side(task: CeleryTask, name: str) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         with entered(unpack(name, args, kwargs)):
             task.tell_start()
-            return task.run(*args, **kwargs)
+            return task.attempt(args, kwargs)
 
     return run
 
@@ -214,7 +266,7 @@ def _named(function: Callable[..., Any], app: Celery | None, options: dict[str, 
         "ttl": None,
     }
     for option, value in given.items():
-        if option not in carried:
+        if option not in carried and option not in OPTIONS:
             raise refuse_option(name, option, call=False)
         carried[option] = value
     return name, carried

@@ -1,8 +1,8 @@
 """How tasks get to where they run: the seam behind everything that is sent, asked for by its id, or retried.
 
 ``Live`` hands them to a server through a client, and what is on its way is known in this process only: it ends with
-the program. ``Eager`` runs them here and now. A queue on disk is a third one, for which ``countdown``, ``eta``, ids of
-other processes and ``retry`` are there.
+the program. ``Eager`` runs them here and now. ``Durable`` (in ``durable``) has them kept on disk, for which
+``countdown``, ``eta``, ids of other processes and ``retry`` are there.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextvars import Context
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...errors import CallError, ConnectionLost
 from ...tasks.remote import Caller
+from ...tasks.retries import Retry
 from .exceptions import needs_queue
 from .message import Message
 from .request import Request, entered, pack
@@ -48,6 +50,26 @@ class Sent:
         """It is not found by its id any more."""
         _known.pop(self.id, None)
 
+    def name(self) -> str:
+        """The task's name."""
+        return self.task
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.future.done()
+
+    def error(self, timeout: float | None = None) -> BaseException | None:
+        """The error with which it ended; waits for its end. Raises as ``concurrent.futures`` does."""
+        return self.future.exception(timeout)
+
+    def value(self) -> Any:
+        """The result of one that has ended well."""
+        return self.future.result()
+
+    def cancel(self, *, terminate: bool) -> None:
+        """Have it not run, or interrupt it."""
+        self.future.cancel()
+
     def heard(self, report: dict[str, Any]) -> None:
         """Take a progress report: of ``update_state``, or of ``greentask.current().progress``."""
         if "state" in report:
@@ -74,9 +96,6 @@ class Transport(Protocol):
     def find(self, id: str) -> Sent:
         """What was sent under this id. Raises ``NeedsQueue`` where this process doesn't know."""
 
-    def retry(self, task: str) -> Exception:
-        """The error with which a task asks to be run again."""
-
 
 # What is in flight, to be told at the program's end; and all whose result somebody may still ask for. Both have one
 # entry for a task that is on its way, and no more: nothing is kept of those whose result nobody holds.
@@ -92,12 +111,8 @@ class Live:
 
     def check(self, message: Message) -> None:
         """Refuse what must wait on disk."""
-        for name in ("countdown", "eta"):
-            if getattr(message, name) is not None:
-                raise needs_queue(
-                    f"{name}= in a call of task {message.task!r}",
-                    "say task.using(delay=…, or at=…).enqueue(…), with `greentask serve --queue FILE`",
-                )
+        if message.waits is not None:
+            raise needs_queue(f"{message.waits}= in a call of task {message.task!r}")
 
     def promise(self, message: Message) -> Sent:
         """A task for later: it is known, though not yet sent."""
@@ -128,25 +143,25 @@ class Live:
 
     def find(self, id: str) -> Sent:
         """Only what this process has sent, and somebody holds the result of."""
-        sent = _known.get(id)
+        sent = self.known(id)
         if sent is None:
             raise needs_queue(
                 f"AsyncResult({id!r}), of a task that another process sent or whose result nobody holds any more,",
-                "keep the AsyncResult that delay() gave, or enqueue the task and ask Client.receipt(id)",
+                "or keep the AsyncResult that delay() gave",
             )
         return sent
 
-    def retry(self, task: str) -> Exception:
-        """Nobody would run it again."""
-        return needs_queue(
-            f"retry() of task {task!r}", "raise greentask.Retry(delay=…), in a task that is sent by enqueue(…)"
-        )
+    @staticmethod
+    def known(id: str) -> Sent | None:
+        """What this process knows under this id."""
+        return _known.get(id)
 
 
 class Eager:
     """Runs tasks here and now, for tests: ``task_always_eager``, and ``apply``. One for each call of a canvas.
 
     What follows in a canvas runs when the task before it has returned, and not inside of it: chains may be long.
+    ``countdown`` and ``eta`` are not waited for, and a task that asks for it is tried again at once, as Celery does.
     """
 
     def __init__(self, find_task: Callable[[str], CeleryTask], live: Transport) -> None:
@@ -156,8 +171,7 @@ class Eager:
         self._is_busy = False
 
     def check(self, message: Message) -> None:
-        """What the server could not do isn't done here either, so that a test tells."""
-        self._live.check(message)
+        """It does all."""
 
     def promise(self, message: Message) -> Sent:
         """A task for later."""
@@ -178,10 +192,6 @@ class Eager:
         """As elsewhere."""
         return self._live.find(id)
 
-    def retry(self, task: str) -> Exception:
-        """As elsewhere."""
-        return self._live.retry(task)
-
     def _run(self, step: Callable[[], None]) -> None:
         self._steps.append(step)
         if not self._is_busy:
@@ -195,13 +205,18 @@ class Eager:
     def _run_task(self, message: Message, future: Future[Any]) -> None:
         task = self._find_task(message.task)
         request = Request(message.id, task.name, message.args, message.kwargs, message.expires, is_eager=True)
-        try:
-            with entered(request):
-                result = task.run(*message.args, **message.kwargs)
-        except Exception as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+        while True:
+            try:
+                with entered(request):
+                    result = task.attempt(message.args, message.kwargs)
+            except Retry:
+                request = replace(request, retries=request.retries + 1)
+                continue
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            break
 
 
 def _hear(ref: weakref.ref[Sent], report: dict[str, Any]) -> None:
@@ -237,7 +252,7 @@ def _at_exit() -> None:
         shown = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
         logger.error(
             "The program ends, and with it what it sent and did not wait for: %s. Tasks that outlive their caller need "
-            "a durable queue: send them by task.enqueue(…), or wait for their results",
+            "a durable queue, `greentask serve --queue FILE`; or wait for their results",
             shown,
         )
 

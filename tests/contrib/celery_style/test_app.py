@@ -125,11 +125,15 @@ def test_a_signature_has_as_many_links_as_it_is_given() -> None:
     assert [child.get() for child in signature.apply().children] == [3, 112]
 
 
-def test_in_a_task_that_runs_here_retry_is_refused_as_on_a_server() -> None:
+def test_a_task_that_runs_here_is_tried_again_at_once_and_waits_for_nothing(tmp_path: Path) -> None:
     tasks.app.conf.task_always_eager = True
     try:
-        with pytest.raises(NeedsQueue, match="retry"):
+        with pytest.raises(ValueError, match="no luck"):  # in the end
             tasks.try_again.delay().get()
+        assert tasks.ask_again.delay(str(tmp_path / "tried"), 2).get() == [2, 2]
+        assert tasks.add.apply_async((1, 2), countdown=60).get() == 3
+        with pytest.raises(ValueError, match="no luck"):  # called directly, it fails as it would without retry()
+            tasks.try_again()
         with pytest.raises(NeedsQueue, match="AsyncResult"):
             tasks.app.AsyncResult("nobody's")
     finally:

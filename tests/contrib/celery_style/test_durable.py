@@ -1,17 +1,171 @@
-"""What Celery's names refuse, greentask's own have: the same tasks, enqueued."""
+"""Tasks in Celery's style where the server has a queue: they outlive who sends them, and the server."""
 
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from greentask import Client
+import pytest
+
+from greentask import Client, QueueError, configure
+from greentask.client import default
+from greentask.contrib.celery_style import AsyncResult, Celery, NotCarriedOver, chain, chord, group
+from greentask.contrib.celery_style.exceptions import MaxRetriesExceededError, TaskRevokedError, TimeoutError
 from support import celery_tasks as tasks
-from support.servers import serving
+from support.programs import run_source
+from support.servers import RunningServer, serving, wait_until
+
+SOON = 20
+APPS = ["support.celery_tasks"]
 
 
-def test_a_task_in_celery_s_style_is_enqueued_with_a_delay_and_tried_again(tmp_path: Path) -> None:
-    queue = ("--queue", str(tmp_path / "tasks.db"))
-    with serving(*queue, apps=["support.celery_tasks"], processes=1) as server, Client(server.address) as client:
-        assert tasks.add.using(client, delay=0.05).enqueue(1, y=2).result(timeout=20) == 3
-        receipt = tasks.seen.using(client).enqueue(5)
-        seen = receipt.result(timeout=20)
-        assert (seen["id"], seen["args"]) == (receipt.id, [5])
-        assert tasks.at_last.using(client).enqueue().result(timeout=20) == 3
+@pytest.fixture(scope="module")
+def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    file = tmp_path_factory.mktemp("durable") / "tasks.db"
+    with serving("--queue", str(file), apps=APPS, processes=2) as running:
+        yield running
+
+
+@pytest.fixture
+def client(durable: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(default, "_client", None)
+    with configure(durable.address) as client:
+        yield client
+
+
+pytestmark = pytest.mark.usefixtures("client")
+
+
+def test_greentask_s_own_names_enqueue_them_too(client: Client) -> None:
+    assert tasks.add.using(client, delay=0.05).enqueue(1, y=2).result(timeout=SOON) == 3
+    receipt = tasks.seen.using(client).enqueue(5)
+    seen = receipt.result(timeout=SOON)
+    assert (seen["id"], seen["args"]) == (receipt.id, [5])
+    assert tasks.at_last.using(client).enqueue().result(timeout=SOON) == 3
+
+
+def test_a_task_is_enqueued_and_has_the_id_of_its_receipt(client: Client) -> None:
+    result = tasks.seen.delay(1, 2)
+    assert result.get(SOON)["id"] == result.id
+    assert client.receipt(result.id).state == "done"
+    assert (result.state, result.successful(), result.name) == ("SUCCESS", True, "support.celery_tasks.seen")
+    assert tasks.echo.delay(1, 2, a=3).get(SOON) == [[1, 2], {"a": 3}]
+    failed = tasks.fail.delay()
+    with pytest.raises(ValueError, match="no luck"):
+        failed.get(SOON)
+    assert (failed.state, failed.failed()) == ("FAILURE", True)
+    other = Celery("other", client=client, set_as_current=False)
+    assert other.send_task("support.celery_tasks.add", (1, 5)).get(SOON) == 6
+
+
+def test_a_countdown_and_an_eta_are_waited_for(tmp_path: Path) -> None:
+    began = time.time()
+    eta = datetime.now(timezone.utc) + timedelta(seconds=0.3)
+    late, later = tasks.add.apply_async((1, 2), countdown=0.2), tasks.add.apply_async((3, 4), eta=eta)
+    assert (late.state, late.ready()) == ("PENDING", False)
+    with pytest.raises(TimeoutError, match=r"has no result after 0\.01 s"):
+        late.get(0.01)
+    assert late.get(SOON) == 3
+    assert time.time() - began >= 0.2
+    assert later.get(SOON) == 7
+    assert time.time() >= eta.timestamp()
+
+
+def test_what_has_not_begun_in_time_has_expired() -> None:
+    result = tasks.add.apply_async((1, 2), countdown=0.2, expires=0.05)
+    with pytest.raises(TaskRevokedError, match=r"add\[.*\] expired before its turn came"):
+        result.get(SOON)
+    assert result.state == "REVOKED"
+    assert tasks.add.apply_async((1, 2), expires=60).get(SOON) == 3
+
+
+def test_a_task_that_waits_is_revoked_and_one_that_runs_is_not(tmp_path: Path) -> None:
+    waits = tasks.add.apply_async((1, 2), countdown=60)
+    waits.revoke(terminate=True)
+    assert waits.state == "REVOKED"
+    with pytest.raises(TaskRevokedError, match="was revoked"):
+        waits.get(SOON)
+    runs = tasks.advance.delay(str(tmp_path / "file"))
+    wait_until(lambda: runs.state == "HALFWAY")
+    assert runs.info == {"current": 1, "total": 2}
+    assert AsyncResult(runs.id).info == {"current": 1, "total": 2}
+    runs.revoke()
+    with pytest.raises(NotCarriedOver, match=r"revoke\(terminate=True\) of .*advance.*time_limit="):
+        runs.revoke(terminate=True)
+    (tmp_path / "file").touch()
+    assert runs.get(SOON) == "there"
+
+
+def test_a_task_is_tried_again_as_often_as_it_asks(tmp_path: Path) -> None:
+    result = tasks.ask_again.delay(str(tmp_path / "tried"), 2)
+    assert result.get(SOON) == [2, 2]
+    assert (tmp_path / "tried").read_text().split("\n")[:-1] == [f"{result.id} {number}" for number in range(3)]
+    with pytest.raises(ValueError, match="no luck"):  # the error that retry(exc=) was given
+        tasks.ask_again.delay(str(tmp_path / "too often"), 5).get(SOON)
+    assert len((tmp_path / "too often").read_text().split("\n")) == 3 + 1
+    with pytest.raises(MaxRetriesExceededError, match=r"give_up\[.*\] has been tried again 1 times"):
+        tasks.give_up.delay().get(SOON)
+
+
+def test_a_task_that_waits_to_be_tried_again_says_so() -> None:
+    result = tasks.try_again.delay()  # in five seconds
+    wait_until(lambda: result.state == "RETRY")
+    result.revoke()
+    assert result.state == "REVOKED"
+
+
+def test_a_task_is_tried_again_by_itself_after_some_errors() -> None:
+    assert tasks.by_itself.delay("OSError", 2).get(SOON) == 2
+    for error, times in ((OSError, 3), (PermissionError, 1), (KeyError, 1)):
+        with pytest.raises(error, match="no luck"):
+            tasks.by_itself.delay(error.__name__, times).get(SOON)
+
+
+def test_another_process_finds_the_result_by_its_id(durable: RunningServer) -> None:
+    source = (
+        "from support import celery_tasks as tasks\n"
+        "print(tasks.add.apply_async((20, 22), countdown=0.3).id)"  # and ends
+    )
+    (id,) = run_source(source, GREENTASK_URL=durable.address)
+    found = tasks.app.AsyncResult(id)
+    assert found.get(SOON) == 42
+    assert (found.state, found.name) == ("SUCCESS", "support.celery_tasks.add")
+
+
+def test_an_id_that_nobody_knows_is_pending() -> None:
+    unknown = AsyncResult("2f5c", app=tasks.app)
+    assert (unknown.state, unknown.ready(), unknown.result) == ("PENDING", False, None)
+    with pytest.raises(QueueError, match="knows no task '2f5c'"):
+        unknown.get(SOON)
+
+
+def test_canvases_run_as_before() -> None:
+    add, echo = tasks.add, tasks.echo
+    assert chain(add.s(1, 1), add.s(3)).delay().get(SOON) == 5
+    assert group(add.s(i, i) for i in range(3))().get(SOON) == [0, 2, 4]
+    assert chord([add.s(1, 1), add.s(2, 2)])(echo.s()).get(SOON) == [[[2, 4]], {}]
+    assert [child.get(SOON) for child in add.apply_async((1, 2), link=add.s(3)).children] == [6]
+    with pytest.raises(NotCarriedOver, match=r"countdown= in a call of .* part of a chain"):
+        chain(add.s(1, 1), add.s(3).set(countdown=5))()
+
+
+def test_an_id_of_one_s_own_is_refused() -> None:
+    with pytest.raises(NotCarriedOver, match=r"task_id= in a call of .*key=…"):
+        tasks.add.apply_async((1, 2), task_id="mine")
+
+
+def test_what_was_sent_survives_that_everything_is_killed(tmp_path: Path) -> None:
+    queue, listen = ("--queue", str(tmp_path / "tasks.db")), [f"unix://{tmp_path}/socket"]
+    appended, tried = tmp_path / "appended", tmp_path / "tried"
+    with serving(*queue, apps=APPS, processes=1, listen=listen) as server, Client(listen[0]) as client:
+        own = Celery("own", client=client, set_as_current=False)
+        for number in range(20):
+            own.send_task("support.celery_tasks.append", (str(appended), str(number)), countdown=1)
+        last = own.send_task("support.celery_tasks.ask_again", (str(tried), 1), countdown=1)
+        server.signal_all(signal.SIGKILL)
+    with serving(*queue, apps=APPS, processes=1, listen=listen), Client(listen[0]) as client:
+        found = Celery("own", client=client, set_as_current=False).AsyncResult(last.id)
+        assert found.get(SOON) == [1, 2]
+        wait_until(lambda: appended.exists() and len(appended.read_text().split()) >= 20)
+    assert {int(line) for line in appended.read_text().split()} == set(range(20))

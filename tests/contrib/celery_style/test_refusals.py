@@ -75,18 +75,18 @@ def test_an_option_of_a_call_is_refused_by_name(option: str) -> None:
         tasks.add.s(1, 2).set(**{option: "something"})
 
 
+@pytest.mark.usefixtures("client")
 @pytest.mark.parametrize(("option", "value"), [("countdown", 10), ("eta", datetime.now(timezone.utc))])
 def test_what_waits_needs_a_queue(option: str, value: Any) -> None:
     signature = tasks.add.signature((1, 2), **{option: value})
     ways = [
         lambda: tasks.add.apply_async((1, 2), **{option: value}),
         signature.delay,
-        signature.apply,  # a test should tell what the server will say
         group(tasks.add.s(1, 1), signature),
         tasks.add.s(1, 1) | signature,
     ]
     for way in ways:
-        with pytest.raises(NeedsQueue, match=f"{option}= in a call of .*add' needs a durable queue.*: say task.using"):
+        with pytest.raises(NeedsQueue, match=f"{option}= in a call of .*add' needs a durable queue.*--queue FILE"):
             way()  # type: ignore[operator]
 
 
@@ -147,7 +147,7 @@ def test_a_member_that_nobody_knows_is_an_attribute_error() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "remedy"),
     [
-        ("beat_schedule", {}, "durable queue.*cron"),
+        ("beat_schedule", {}, "durable queue.*every="),
         ("task_routes", {}, "process='NAME'"),
         ("worker_concurrency", 8, "greentask serve --help"),
         ("task_serializer", "pickle", "always JSON"),
