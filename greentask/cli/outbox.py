@@ -7,7 +7,7 @@ import threading
 
 import click
 
-from ..contrib.outbox.database import Away, database_at
+from ..contrib.outbox.database import DatabaseLost, database_at
 from ..contrib.outbox.relay import DEFAULT_BATCH, DEFAULT_KEEP, Relay, end_on_signals
 from ..contrib.outbox.table import TABLE
 from ..errors import ConfigurationError
@@ -63,7 +63,7 @@ def command(database: str, table: str, create: bool, once: bool, batch: int, kee
             click.echo(f"greentask outbox relays {table} of {source} to {where.server}")
             sys.stdout.flush()
             relay.run(drain=once)
-        except Away as error:
+        except DatabaseLost as error:
             fail(_NO_DATABASE, str(error))
         except ConfigurationError as error:
             fail(FILE_UNUSABLE, str(error))

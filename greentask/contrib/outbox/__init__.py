@@ -10,8 +10,9 @@ What is enqueued is a row; a relay hands committed rows to a server with a queue
 
 from __future__ import annotations
 
+from .database import DatabaseLost
 from .outbox import Outbox
 from .relay import relay
 from .table import TABLE, create_table
 
-__all__ = ["TABLE", "Outbox", "create_table", "relay"]
+__all__ = ["TABLE", "DatabaseLost", "Outbox", "create_table", "relay"]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from ...errors import GreentaskError
 
-__all__ = ["Away", "Database", "Refused", "Row", "database_at"]
+__all__ = ["Database", "DatabaseLost", "Refused", "Row", "database_at"]
 
 _POSTGRES = re.compile(r"postgres(ql)?://|\w+\s*=")
 
 
-class Away(GreentaskError):
-    """The database can't be reached, or is locked: worth another attempt."""
+class DatabaseLost(GreentaskError, ConnectionError):
+    """An outbox's database can't be reached, or is locked for long; worth another attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Refused:
 
 
 class Database(ABC):
-    """A connection of a relay's own. Of its methods, all but ``close`` raise ``Away``.
+    """A connection of a relay's own. Of its methods, all but ``close`` raise ``DatabaseLost``.
 
     Between ``take`` and ``settle`` other relays don't get these rows.
     """

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...errors import ConfigurationError
-from .database import Away, Database, Refused, Row
+from .database import Database, DatabaseLost, Refused, Row
 from .table import create_table
 
 try:
@@ -135,6 +135,6 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
-        raise Away(f"PostgreSQL: {str(error).strip()}") from error
+        raise DatabaseLost(f"PostgreSQL: {str(error).strip()}") from error
     except psycopg.Error as error:  # no right to it, say
         raise ConfigurationError(f"PostgreSQL: {str(error).strip()}") from error

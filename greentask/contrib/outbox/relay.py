@@ -26,11 +26,12 @@ from ...errors import (
     GreentaskError,
     Overloaded,
     QueueError,
+    QueueFull,
     Unauthenticated,
 )
 from ...tasks.retries import Backoff
 from ...wire.enqueue import Enqueue, decode_enqueue
-from .database import Away, Database, Refused, Row, database_at
+from .database import Database, DatabaseLost, Refused, Row, database_at
 from .table import TABLE, check_name
 
 __all__ = ["DEFAULT_BATCH", "DEFAULT_KEEP", "Relay", "end_on_signals", "relay"]
@@ -82,8 +83,8 @@ def relay(
     stop
         What ends it when it is set, within a second or when the rows that are on their way have arrived.
     drain
-        End when nothing is there to be sent, and raise at the first trouble, such as ``ConnectionLost``, which
-        otherwise is logged and waited for.
+        End when nothing is there to be sent, and raise at the first trouble (``ConnectionLost``, ``DatabaseLost``),
+        which otherwise is logged and waited for.
 
     Raises ``ConfigurationError`` where the database has no such table, or is none.
 
@@ -132,7 +133,7 @@ class Relay:
                 self._database.open()
                 self._serve(drain=drain)
                 break
-            except Away as error:
+            except DatabaseLost as error:
                 if drain:
                     raise
                 self._pause(error)
@@ -168,7 +169,7 @@ class Relay:
                 sending.result()
                 done.append(row)
             except _TROUBLE as error:
-                if is_alone and isinstance(error, ConnectionLost) and self._is_answered():
+                if is_alone and self._is_of_the_row(error):
                     refused.append(self._refuse(row, error))
                 else:
                     trouble = error
@@ -204,9 +205,14 @@ class Relay:
             logger.warning("row %d (%s) is set aside, and sent again later: %s", row.id, row.task, told)
         return Refused(row, told, now + _AGAIN.delay(min(row.attempts + 1, 30)))
 
-    def _is_answered(self) -> bool:
+    def _is_of_the_row(self, error: GreentaskError) -> bool:
+        """Whether the server is well without that row."""
+        if not isinstance(error, (ConnectionLost, QueueError)) or isinstance(error, QueueFull):
+            return False
+        # A server without a queue has no such function.
+        function = "greentask.queue" if isinstance(error, QueueError) else "greentask.ping"
         try:
-            self._client.call_args("greentask.ping", [], timeout=_PATIENCE / 2)
+            self._client.call_args(function, [], timeout=_PATIENCE / 2)
         except GreentaskError:
             return False
         return True
@@ -223,7 +229,7 @@ class Relay:
 
     def _pause(self, error: GreentaskError) -> None:
         self._troubles += 1
-        if self._troubles == _TROUBLES and isinstance(error, ConnectionLost):
+        if self._troubles == _TROUBLES:
             self._careful = self._batch
         seconds = _AWAY.delay(self._troubles)
         logger.warning("%s: %s; again in %.1f s", type(error).__name__, error, seconds)

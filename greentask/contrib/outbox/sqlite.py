@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ...errors import ConfigurationError
-from .database import Away, Database, Refused, Row
+from .database import Database, DatabaseLost, Refused, Row
 from .table import create_table
 
 __all__ = ["SQLiteDatabase"]
@@ -154,9 +154,9 @@ class SQLiteDatabase(Database):
         try:
             inode = os.stat(self.path).st_ino
         except OSError as error:
-            raise Away(f"{self}: {error.strerror}") from None
+            raise DatabaseLost(f"{self}: {error.strerror}") from None
         if inode != self._inode:
-            raise Away(f"{self} is another file now")
+            raise DatabaseLost(f"{self} is another file now")
 
 
 @contextmanager
@@ -164,6 +164,6 @@ def _told() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise Away(f"SQLite: {error}") from error
+        raise DatabaseLost(f"SQLite: {error}") from error
     except sqlite3.DatabaseError as error:
         raise ConfigurationError(f"the outbox's file can't be used: {error}") from error

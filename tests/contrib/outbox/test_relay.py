@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -194,12 +194,51 @@ def test_several_relays_send_each_row_once(place: Place, client: Client, tmp_pat
     assert sorted(map(int, marks(path))) == list(range(300))
 
 
+def test_another_relay_takes_over(place: Place, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    with ExitStack() as first, relaying(place, client):
+        first.enter_context(relaying(place, client))
+        for number in (1, 2):
+            commit(place, lambda db, number=number: outbox.enqueue(db, note, str(path), number))
+            wait_until(lambda number=number: len(marks(path)) == number)  # type: ignore[misc]
+            first.close()
+
+
+@contextmanager
+def deaf_server() -> Iterator[socket.socket]:
+    """Takes connections, and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        deaf.settimeout(20)
+        yield deaf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+def test_a_relay_that_hangs_loses_its_rows(
+    place: Place, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has sent a row to a server that doesn't answer, which from outside looks the same."""
+    path = tmp_path / "marks"
+    commit(place, lambda db: outbox.enqueue(db, note, str(path), 1))
+    monkeypatch.setattr("greentask.contrib.outbox.postgres._SILENCE", 1)
+    with (
+        deaf_server() as deaf,
+        Client(f"127.0.0.1:{deaf.getsockname()[1]}", dead_after=2) as hung,
+        relaying(place, hung),
+    ):
+        peer, _ = deaf.accept()
+        with relaying(place, client):
+            wait_until(lambda: marks(path) == ["1"])
+            wait_until(lambda: place.rows() == [])
+        peer.close()  # and it goes on, without rows
+    assert marks(path) == ["1"]
+
+
 def test_a_program_s_writers_never_wait_for_the_server(place: Place, tmp_path: Path) -> None:
     """The relay has sent a row to a server that doesn't answer: nobody's transaction is held up by that."""
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
+    with deaf_server() as deaf:
         commit(place, lambda db: outbox.enqueue(db, add, 1))
         with Client(f"127.0.0.1:{deaf.getsockname()[1]}", dead_after=0.5) as client, relaying(place, client):
-            deaf.settimeout(20)
             peer, _ = deaf.accept()
             began = time.monotonic()
             commit(place, lambda db: outbox.enqueue(db, add, 2))
