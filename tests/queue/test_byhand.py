@@ -1,0 +1,61 @@
+"""A queue's file in a person's hands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from greentask.errors import ConfigurationError
+from greentask.queue.byhand import QueueFile
+from greentask.queue.managing import Filter
+from greentask.queue.sqlite import SQLiteQueue
+from support.parts import require
+from support.programs import environment
+from support.queues import Taker, message
+
+WITHIN = 10.0
+
+
+def test_it_is_made_only_where_that_is_asked_for(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no queue"):
+        QueueFile(path)
+    assert not path.exists()
+    QueueFile(path, make=True).close()
+    QueueFile(path).close()
+
+
+def test_root_leaves_nothing_behind_that_the_owner_can_not_write(path: Path) -> None:
+    require(os.geteuid() == 0, "this is about root")
+    QueueFile(path, make=True).close()
+    os.unlink(f"{path}-servers")
+    os.chown(path, 65534, 65534)
+    with QueueFile(path) as file:
+        file.enqueue(message())
+        for end in ("-servers", "-wal", "-shm"):
+            assert os.stat(f"{path}{end}").st_uid == 65534
+
+
+def test_a_server_sees_at_once_what_another_process_has_done(queue: SQLiteQueue, path: Path) -> None:
+    taker = Taker(queue)
+    with QueueFile(path) as file:
+        assert file.pause("add")
+    ids = queue.enqueue([message()] * 3).result(WITHIN)
+    taker.want(3)
+    code = "import sys; from greentask.queue.byhand import QueueFile; QueueFile(sys.argv[1]).resume('add')"
+    queue.count().result(WITHIN)
+    assert taker.got == []
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=environment())
+    assert [one.id for one in taker.wait_for(3)] == ids
+
+
+def test_a_step_changes_few_and_all_are_changed(path: Path) -> None:
+    with QueueFile(path, make=True) as file:
+        for task in ("a", "b"):
+            file.transact(lambda store: store.enqueue([message(task)] * 1300))  # noqa: B023
+        statements: list[str] = []
+        file.store.db.set_trace_callback(statements.append)
+        assert file.change_all("revoke", Filter(name="b")) == 1300
+        assert statements.count("COMMIT") >= 3, "nobody waits for long"
+        assert {task["state"] for task in file.look("list", name="a", limit=2000)["tasks"]} == {"waiting"}
