@@ -37,7 +37,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 
-__all__ = ["APPLICATION_ID", "VERSION", "check_file", "open_file", "open_to_read"]
+__all__ = ["APPLICATION_ID", "VERSION", "check_file", "explain", "open_file", "open_to_read"]
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def open_file(path: str) -> sqlite3.Connection:
         _prepare(db, path)
     except sqlite3.DatabaseError as error:
         db.close()
-        raise ConfigurationError(_explain(path, str(error))) from None
+        raise ConfigurationError(explain(path, str(error))) from None
     except BaseException:
         db.close()
         raise
@@ -163,7 +163,7 @@ def check_file(db: sqlite3.Connection, path: str, *, most: int | None = _CHECKED
     except sqlite3.DatabaseError as error:
         found = str(error)
     if found:
-        raise ConfigurationError(_explain(path, " ".join(found.split())[:300]))
+        raise ConfigurationError(explain(path, " ".join(found.split())[:300]))
 
 
 def _look_at(path: str) -> None:
@@ -223,7 +223,8 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
         raise
 
 
-def _explain(path: str, said: str) -> str:
+def explain(path: str, said: str) -> str:
+    """What SQLite said of a queue's file, and what to do."""
     if "readonly" in said or "read-only" in said:
         return f"queue {path!r} can't be written ({said}): mind the owner and mode of the file and its folder"
     if "locked" in said or "busy" in said:

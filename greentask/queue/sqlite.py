@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ from .ids import id_text
 from .interface import FINAL, Chain, Delivery, Ending, Found, Kept, Limit, Message, Placed, Repeat, Want
 from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
 from .reader import Reader
-from .schema import check_file, open_file
+from .schema import check_file, explain, open_file
 from .store import Store
 from .writer import Listener, Writer
 
@@ -101,6 +102,9 @@ class SQLiteQueue:
             except BaseException:
                 beside.close()
                 raise
+        except sqlite3.DatabaseError as error:
+            db.close()
+            raise ConfigurationError(explain(self.path, str(error))) from None
         except BaseException:
             db.close()
             raise

@@ -349,6 +349,8 @@ class Writer:
         store, holders = self._store, self._holders
         with self._beside.turn():
             store.begin()
+            if not takes:
+                store.note_time()  # what writes nothing succeeds on a full disk, too
             if self._held and holders.is_due():
                 batch.is_lost = not holders.beat()
             if batch.settled:

@@ -135,6 +135,26 @@ def test_d2_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     assert sorted(map(int, marks(file))) == list(range(10))
 
 
+@pytest.mark.slow
+def test_d2_nobody_loses_what_it_runs_while_the_disk_is_full(tmp_path: Path) -> None:
+    """Nobody can give a sign of life, for longer than the lease."""
+    file, options = tmp_path / "marks", ("--queue", str(tmp_path / "tasks.db"), "--queue-lease", "2")
+    with serving(*options, apps=APPS) as one, serving(*options, apps=APPS) as other, one.connect() as peer:
+        task = enqueue(peer, "nap", str(file), 7)
+        wait_until(lambda: marks(file) == ["began"])
+        size = max(os.stat(path).st_size for path in tmp_path.glob("tasks.db*"))
+        fronts = [psutil.Process(server.pid) for server in (one, other)]
+        for limit in (size, psutil.RLIM_INFINITY):
+            for front in fronts:
+                front.rlimit(psutil.RLIMIT_FSIZE, (limit, psutil.RLIM_INFINITY))
+            if limit == size:
+                time.sleep(5.0)
+        assert outcome(peer, task)["attempts"] == 1
+        for server in (one, other):
+            assert server.output().count("can't be written, and is tried again") <= 1, server.output()
+    assert marks(file) == ["began", "ended"]
+
+
 # ---- D5
 
 

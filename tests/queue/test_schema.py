@@ -2,7 +2,10 @@
 
 import codecs
 import os
+import resource
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +16,7 @@ import pytest
 from greentask.errors import ConfigurationError
 from greentask.queue.schema import _STEPS, APPLICATION_ID, VERSION, check_file, open_file
 from greentask.queue.sqlite import SQLiteQueue
+from support.programs import environment
 from support.queues import message
 
 
@@ -130,3 +134,22 @@ def test_a_damaged_file_is_seen_at_the_start(path: Path) -> None:
     said = refusal(path)
     assert "is damaged" in said
     assert "greentask queue recover" in said, "and what to do"
+
+
+def test_a_disk_without_room_is_said_at_the_start(path: Path) -> None:
+    queue = SQLiteQueue(path)
+    queue.open()
+    queue.enqueue([message(args='["' + "x" * 100_000 + '"]')]).result(10)
+    size = max(file.stat().st_size for file in path.parent.iterdir())
+    source = f"from greentask.queue.sqlite import SQLiteQueue; SQLiteQueue({str(path)!r}).open()"
+    ended = subprocess.run(
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)),
+    )
+    queue.close()
+    assert "ConfigurationError" in ended.stderr
+    assert "is its disk full?" in ended.stderr
