@@ -111,6 +111,8 @@ class TaskQueue:
         assert options is not None
         task = server.tasks.find(call.function)
         if call.batch is not None:
+            if options.after is not None:
+                raise InvalidArguments("a batch doesn't follow anything: after is for one task")
             if len(call.batch) > MOST_IN_BATCH:
                 raise InvalidArguments(
                     f"{len(call.batch)} tasks in one batch to enqueue, and {MOST_IN_BATCH} are the most: send several"

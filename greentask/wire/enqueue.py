@@ -74,6 +74,10 @@ class Enqueue:
             raise ValueError("group is true or the id of one, and after the id of a task or group")
         if self.after is not None and (self.key or self.singleton or self.at or self.then or self.group):
             raise ValueError("key, singleton, at, then and group don't go together with after")
+        if self.after is None and (self.errors or not self.takes):
+            raise ValueError("takes and errors are for what follows another: they go with after, or in a step of then")
+        if self.open and not self.group:
+            raise ValueError("open goes with group")
         if self.then is not None and isinstance(self.group, str):
             raise ValueError("then of a group is said where it begins")
 

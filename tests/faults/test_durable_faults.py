@@ -241,7 +241,7 @@ def test_each_tick_comes_once_whichever_fronts_are_killed(tmp_path: Path, monkey
     assert len(ticks) >= 5, "it went on"
 
 
-# ---- D8
+# ---- D7
 
 
 @pytest.mark.load

@@ -140,6 +140,55 @@ def test_a_batch_has_its_bounds(peer: LineClient) -> None:
     assert "100000 are the most" in reply["error"]["message"]
 
 
+# ---- One after another
+
+
+def test_a_graph_without_a_head_is_enqueued_as_a_whole(peer: LineClient) -> None:
+    fan = {"group": [{"function": "add", "args": [1]}, [{"function": "add", "args": {"a": 2}}, {"function": "odd"}]]}
+    placed = peer.call("greentask.compose", chain=[fan, {"function": "collect"}])["tasks"]
+    group, last = placed
+    assert [len(chain) for chain in group["tasks"]] == [1, 2]
+    assert outcome(peer, last)["result"] == [2, 3]
+    assert outcome(peer, group["group"])["result"] == {"total": 2, "done": 2, "failed": 0}
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+@pytest.mark.parametrize("function", ["note", "note_in_process"])
+def test_one_that_follows_by_id_is_enqueued_late(peer: LineClient, function: str, size: int) -> None:
+    before = enqueue(peer, "note", "/dev/null", "/dev/null")
+    assert outcome(peer, before)["state"] == "done"
+    late = enqueue(peer, function, "x" * size, after=before)
+    assert outcome(peer, late)["result"] == "x" * size
+
+
+def test_a_group_is_open_until_a_line_closes_it(peer: LineClient) -> None:
+    def add(**options: object) -> dict[str, Any]:
+        reply = peer.ask({"function": "add", "id": 1, "batch": [[1, 1]], "enqueue": options})
+        return dict(reply.get("result") or reply["error"])
+
+    begun = add(group=True, open=True, then={"function": "collect"})
+    add(group=begun["group"], open=True)
+    assert outcome(peer, begun["group"], 0.05)["state"] == "running"
+    add(group=begun["group"])
+    assert outcome(peer, begun["then"][0])["result"] == [2, 2, 2]
+    assert "no group that is open" in add(group=begun["group"])["message"]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"args": [1, 1], "enqueue": {"group": True}}, "a group is made of a batch"),
+        ({"args": [1], "enqueue": {"after": "x"}}, "the queue knows no task 'x'"),
+        ({"args": [1, 2, 3], "enqueue": {"after": "x"}}, "too many"),
+        ({"args": [1], "enqueue": {"then": {"function": "nobody"}}}, "nobody"),
+        ({"batch": [[1]], "enqueue": {"after": "x"}}, "a batch doesn't follow"),
+    ],
+)
+def test_what_can_not_be_composed_is_refused(peer: LineClient, call: dict[str, Any], said: str) -> None:
+    assert said in peer.ask({"function": "add", "id": 1, **call})["error"]["message"]
+    assert "at least one" in peer.ask({"function": "greentask.compose", "args": [[]], "id": 2})["error"]["message"]
+
+
 # ---- Attempts
 
 

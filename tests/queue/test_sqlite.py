@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from greentask.errors import QueueError
-from greentask.queue.interface import Found
+from greentask.queue.interface import Found, Step
 from greentask.queue.sqlite import SQLiteQueue
 from support.queues import FakeClock, Taker, message
 from support.waiting import wait_until
@@ -81,6 +81,34 @@ def test_what_was_not_settled_is_handed_out_again_after_a_close(path: Path, cloc
         assert second.find(one.id).result(WITHIN).state == "done"
     finally:
         second.close()
+
+
+def test_who_follows_a_group_hears_of_it_from_whichever_server(path: Path) -> None:
+    queues = [SQLiteQueue(path), SQLiteQueue(path)]
+    for queue in queues:
+        queue.open()
+    try:
+        _, group, (body,) = queues[0].enqueue_group([message()] * 3, [Step(message(args="[null]"))]).result(WITHIN)
+        heard: list[list[bytes]] = [[], []]
+        ended: list[Found] = []
+        for queue, reports in zip(queues, heard):
+            queue.follow(group, ended.append, reports.append)
+            queue.find(group).result(WITHIN)
+        taker = Taker(queues[1])
+        taker.want(3)
+        taker.wait_for(3)
+        for number, delivery in enumerate(list(taker.got)):
+            taker.settle(delivery, "done", b"%d" % number)
+            if number == 0:
+                report = b'{"total":3,"done":1,"failed":0}'
+                wait_until(lambda report=report: all(report in reports for reports in heard))  # type: ignore[misc]
+        wait_until(lambda: len(ended) == 2, 2.0, "both have heard of its end")
+        assert {found.result for found in ended} == {b'{"total":3,"done":3,"failed":0}'}
+        taker.want(1)
+        assert (taker.wait_for(4)[3].id, taker.got[3].payload) == (body, b'{"args":[[0,1,2]]}')
+    finally:
+        for queue in queues:
+            queue.close()
 
 
 def test_two_servers_share_a_file(path: Path) -> None:

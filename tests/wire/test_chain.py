@@ -18,7 +18,7 @@ def test_one_step_is_a_chain() -> None:
 
 def test_what_is_not_said_is_not_written() -> None:
     assert Enqueue().to_json() is True
-    assert Enqueue(group=True, takes=False, retries=0).to_json() == {"group": True, "takes": False, "retries": 0}
+    assert Enqueue(after="x", takes=False, retries=0).to_json() == {"after": "x", "takes": False, "retries": 0}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,9 @@ def test_what_is_not_said_is_not_written() -> None:
         ({"after": 5}, "after the id"),
         ({"group": 5}, "group is true or the id"),
         ({"group": "x", "then": STEP}, "is said where it begins"),
+        ({"open": True}, "open goes with group"),
+        ({"takes": False}, "takes and errors are for"),
+        ({"errors": True}, "takes and errors are for"),
         ({"open": "yes"}, "open is true or false"),
     ],
 )
