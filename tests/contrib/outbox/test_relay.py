@@ -1,6 +1,7 @@
 """The relay, in a thread beside what tests do to its database and its server."""
 
 import socket
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ from greentask import Client, ConfigurationError, QueueError, Step
 from greentask.contrib.outbox import Outbox, create_table, relay
 from support.durable_tasks import add, marks, note
 from support.postgres import running_postgres
-from support.servers import free_port, serving, wait_until
+from support.programs import run_source
+from support.servers import RunningServer, free_port, serving, wait_until
 
 from .conftest import APPS, Place, postgres_place, sqlite_place
 
@@ -245,6 +247,31 @@ def test_a_program_s_writers_never_wait_for_the_server(place: Place, tmp_path: P
             assert time.monotonic() - began < 1
             peer.close()
     assert len(place.rows()) == 2
+
+
+def test_it_runs_in_a_greenlet_of_a_patched_program(place: Place, server: RunningServer, tmp_path: Path) -> None:
+    source = """
+        import os, sys, threading, gevent
+        from greentask import Client
+        from greentask.contrib.outbox import relay
+        stop = threading.Event()
+        turns = []
+        def turn():
+            while not stop.is_set():
+                turns.append(1)
+                gevent.sleep(0.01)
+        with Client(sys.argv[2], timeout=20) as client:
+            relays = gevent.spawn(relay, sys.argv[1], client, stop=stop)
+            gevent.spawn(turn)
+            while not os.path.exists(sys.argv[3]):
+                gevent.sleep(0.02)
+            gevent.sleep(0.3)
+            stop.set()
+            print(relays.get(timeout=10), len(turns) > 10)
+    """
+    commit(place, lambda db: outbox.enqueue(db, note, str(tmp_path / "marks"), 1))
+    words = run_source(textwrap.dedent(source), place.where, server.address, str(tmp_path / "marks"), patched=True)
+    assert words == ["1", "True"], "and others have their turns while it waits"
 
 
 def test_what_can_t_be_used_is_said(tmp_path: Path, client: Client) -> None:
