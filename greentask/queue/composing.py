@@ -81,8 +81,7 @@ class Composer:
         ids = self._store.enqueue(messages)
         self._join(id, [one for one in ids if one > newest], fresh=True)
         if not is_open:
-            self._db.execute("UPDATE blocked SET is_open = 0 WHERE id = ?", (id,))
-            self._go_on(self._count(id, 1, 0))
+            self.close(id)
         return [id_text(one) for one in ids], id_text(id), placed
 
     def _place(self, chain: Chain, before: int | None) -> tuple[Placed, int | None]:
@@ -109,8 +108,7 @@ class Composer:
             chains.append(placed)
             ends.append(end)
         self._join(group, ends, fresh=False)
-        self._db.execute("UPDATE blocked SET is_open = 0 WHERE id = ?", (group,))
-        self._go_on(self._count(group, 1, 0))
+        self.close(group)
         return group, chains
 
     def _block(self, step: Step, before: int) -> int:
@@ -290,6 +288,15 @@ class Composer:
     def is_blocked(self, id: int) -> bool:
         """Whether it waits for a task, or has failed with it."""
         return self._db.execute("SELECT 1 FROM blocked WHERE id = ?", (id,)).fetchone() is not None
+
+    def close(self, group: int) -> bool:
+        """Add no more to a group; False where it was not open."""
+        row = self._db.execute("SELECT is_open FROM blocked WHERE id = ?", (group,)).fetchone()
+        if row is None or not row[0]:
+            return False
+        self._db.execute("UPDATE blocked SET is_open = 0 WHERE id = ?", (group,))
+        self._go_on(self._count(group, 1, 0))
+        return True
 
     def unblock(self, id: int) -> None:
         """It waits no more, for it was revoked."""

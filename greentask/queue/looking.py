@@ -88,7 +88,8 @@ def revoke(store: Store, text: str) -> bool:
         return False
     members = store.composer.members(id)
     if members is not None:
-        return _revoke_members(store, members)
+        revoked = _revoke_members(store, members)
+        return store.composer.close(id) or revoked  # where nobody came back to close it
     store.composer.unblock(id)
     store.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id = ?", (row[0], row[1], id))
     store.end_without(REVOKED, id)  # what is in `later` is dropped when its moment comes

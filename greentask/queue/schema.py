@@ -98,6 +98,7 @@ CREATE TABLE blocked (
     failed INTEGER NOT NULL, is_open INTEGER NOT NULL, keeps INTEGER NOT NULL, errors INTEGER NOT NULL,
     source INTEGER, hole INTEGER, delay REAL NOT NULL, ttl REAL
 );
+CREATE INDEX keeping ON blocked (id) WHERE keeps = 1;
 CREATE TABLE link (id INTEGER, waiter INTEGER, PRIMARY KEY (id, waiter)) WITHOUT ROWID;
 CREATE TABLE member (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, waiter INTEGER NOT NULL);
 CREATE INDEX of_group ON member (waiter);

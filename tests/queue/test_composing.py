@@ -291,6 +291,21 @@ def test_revoking_a_group_revokes_what_has_not_begun(store: Store) -> None:
     assert find(store, body).state == "failed"
 
 
+def test_a_group_that_nobody_closed_ends_when_it_is_revoked(store: Store) -> None:
+    _, id, (body,) = group(store, message("a"), then=[step("b")], is_open=True)
+    run_one(store, body=b"1")
+    assert transact(store, lambda: looking.revoke(store, id))
+    assert find(store, id).state == "done"
+    assert run_one(store) == [[1]]
+    assert find(store, body).state == "done"
+    assert not transact(store, lambda: looking.revoke(store, id))
+
+
+def test_nobody_looks_through_all_who_wait_for_each_that_ends(store: Store) -> None:
+    plan = store.db.execute("EXPLAIN QUERY PLAN SELECT 1 FROM blocked WHERE keeps = 1 LIMIT 1").fetchone()
+    assert "keeping" in plan[3]
+
+
 def test_what_is_taken_has_a_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("greentask.queue.outcomes.MOST_TAKEN", 1000)
     _, _, (body,) = group(store, *(message("a") for _ in range(3)), then=[step("b")])
