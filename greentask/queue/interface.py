@@ -205,6 +205,9 @@ class Queue(Protocol):
     def find(self, id: str) -> Future[Found | None]:
         """What is known of a task; None: nothing (any more)."""
 
+    def find_by_key(self, key: str) -> Future[Found | None]:
+        """The same, of the task that has this key."""
+
     def revoke(self, id: str) -> Future[bool]:
         """Have a task that has not begun not begin; False where it has, or is not known."""
 

@@ -11,7 +11,7 @@ from .interface import Found, State
 from .keys import Keyed
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
-__all__ = ["dead", "find", "find_ended", "purge", "retry", "revoke", "state_of"]
+__all__ = ["dead", "find", "find_by_key", "find_ended", "purge", "retry", "revoke", "state_of"]
 
 _FINAL: dict[int, State] = {DONE: "done", FAILED: "failed", REVOKED: "revoked", EXPIRED: "expired"}
 
@@ -33,6 +33,12 @@ def find(store: Store, text: str) -> Found | None:
     error = _last_error(store, id) if state == FAILED else None
     progress = store.composer.progress(id) if name == GROUP else None
     return Found(text, name, now, enqueued, ended, attempts, result, error, progress)
+
+
+def find_by_key(store: Store, key: str) -> Found | None:
+    """What is known of the task that has this key."""
+    row = store.db.execute("SELECT id FROM key WHERE key = ?", (key,)).fetchone()
+    return None if row is None else find(store, id_text(row[0]))
 
 
 def state_of(store: Store, id: int, lane: int, rank: int, state: int, attempts: int | None) -> tuple[State, int]:

@@ -197,18 +197,20 @@ class TaskQueue:
     # ---- greentask.result
 
     def _result(self, call: Call, answer: Listener) -> _Waiting | None:
-        def result(task: str, wait: bool | float = False) -> tuple[str, float | None]:
+        def result(task: str = "", wait: bool | float = False, key: str = "") -> tuple[str, str, float | None]:
+            if not isinstance(key, str) or bool(task) == bool(key):
+                raise InvalidArguments("greentask.result: it is asked for a task by its id, or by its key, a string")
             if isinstance(wait, bool):
-                return task, None if wait else 0.0
+                return task, key, None if wait else 0.0
             if not isinstance(wait, (int, float)) or not 0 <= wait < 1e9:
                 raise InvalidArguments("greentask.result: wait is true, or a number of seconds")
-            return task, float(wait)
+            return task, key, float(wait)
 
-        id, patience = _bind(result, call)
+        id, key, patience = _bind(result, call)
         if self._is_draining and patience != 0:
             raise Draining("this server is going away: ask another, or again in a moment")
-        waiting = _Waiting(self, id, answer, patience, wants_progress=call.progress)
-        self._queue.find(id).add_done_callback(waiting.look)
+        waiting = _Waiting(self, id or key, answer, patience, wants_progress=call.progress)
+        (self._queue.find_by_key(key) if key else self._queue.find(id)).add_done_callback(waiting.look)
         return waiting
 
     def _follow(self, waiting: _Waiting) -> None:
@@ -282,7 +284,9 @@ class _Waiting:
         found = future.result()
         if found is None:
             self.refuse(QueueError(f"the queue knows no task {self.id!r:.80}, or not any more"))
-        elif found.state in FINAL or self._patience == 0:
+            return
+        self.id = found.id  # it may have been asked for by its key
+        if found.state in FINAL or self._patience == 0:
             self.end(found)
         elif self._answer is not None:
             if self._patience is not None:

@@ -156,6 +156,9 @@ class SQLiteQueue:
     def find(self, id: str) -> Future[Found | None]:
         return self._writer.look(lambda store: looking.find(store, id))
 
+    def find_by_key(self, key: str) -> Future[Found | None]:
+        return self._writer.look(lambda store: looking.find_by_key(store, key))
+
     def revoke(self, id: str) -> Future[bool]:
         return self._writer.change(lambda store: looking.revoke(store, id))
 

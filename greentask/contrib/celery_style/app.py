@@ -170,7 +170,7 @@ class Celery(Tasks):
         """The result of that id: of any task in the server's queue, or, where it has none, that this process sent."""
         return AsyncResult(id, app=self)
 
-    def transport(self, *, eager: bool = False) -> Transport:
+    def transport(self, *, eager: bool = False) -> Transport | Durable:
         """What gets its tasks to where they run: into the server's queue, where it has one."""
         if eager or self.conf.task_always_eager:
             return Eager(self.find_task, self._live)

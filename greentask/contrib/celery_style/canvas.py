@@ -7,6 +7,7 @@ import uuid
 from functools import partial
 from typing import Any
 
+from .durable import Durable
 from .exceptions import ChordError
 from .result import GroupResult
 from .signature import Canvas, Plan, Result, Signature, go_on, signature
@@ -39,7 +40,7 @@ class chain(Canvas):
         """A copy of it."""
         return chain(*(task.clone() for task in self.tasks))
 
-    def transport(self, *, eager: bool = False) -> Transport:
+    def transport(self, *, eager: bool = False) -> Transport | Durable:
         """That of its first task."""
         return self.tasks[0].transport(eager=eager)
 
@@ -86,7 +87,7 @@ class group(Canvas):
         """A copy of it."""
         return group(*(task.clone() for task in self.tasks))
 
-    def transport(self, *, eager: bool = False) -> Transport:
+    def transport(self, *, eager: bool = False) -> Transport | Durable:
         """That of its first task."""
         from .app import current_app
 
@@ -131,15 +132,16 @@ class chord(Canvas):
         """A copy of it."""
         return chord(self.header.clone(), None if self.body is None else self.body.clone())
 
-    def transport(self, *, eager: bool = False) -> Transport:
+    def transport(self, *, eager: bool = False) -> Transport | Durable:
         """That of its body."""
-        return self._chain().transport(eager=eager)
+        return self.as_chain().transport(eager=eager)
 
     def plan(self, transport: Transport) -> Plan:
         """The header, and the body behind it."""
-        return self._chain().plan(transport)
+        return self.as_chain().plan(transport)
 
-    def _chain(self) -> chain:
+    def as_chain(self) -> chain:
+        """The header, and the body behind it."""
         if self.body is None:
             raise TypeError(f"{self!r} has no body: chord(header)(body)")
         return chain(self.header, self.body)

@@ -8,17 +8,19 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DeadlineExceeded, QueueError, UnknownTask, from_wire
-from .exceptions import NotCarriedOver, TaskRevokedError
+from .exceptions import ChordError, NotCarriedOver, TaskRevokedError
 from .message import Message
 from .request import pack
-from .transport import Live, Sent
+from .transport import Sent
 
 if TYPE_CHECKING:
     from ...client import Client
+    from ...tasks.remote import Receipt
 
-__all__ = ["Durable", "has_queue"]
+__all__ = ["LEAST", "Durable", "Kept", "has_queue"]
 
-_LEAST = 0.001  # seconds
+#: Of a time that is over: seconds above 0.
+LEAST = 0.001
 
 
 def has_queue(client: Client) -> bool:
@@ -34,12 +36,21 @@ def has_queue(client: Client) -> bool:
 class Kept(Sent):
     """A task in a server's queue: the server is asked, until its end is known here."""
 
-    __slots__ = ("_client", "_end", "_receipt")
+    __slots__ = ("_client", "_end", "_is_behind_group", "_receipt")
 
-    def __init__(self, client: Client, id: str, task: str = "") -> None:
+    def __init__(
+        self,
+        client: Client,
+        id: str,
+        task: str = "",
+        *,
+        receipt: Receipt[Any] | None = None,
+        is_behind_group: bool = False,
+    ) -> None:
         super().__init__(id, task)
         self._client = client.using(idempotent=True)
-        self._receipt = client.receipt(id)
+        self._receipt = receipt
+        self._is_behind_group = is_behind_group
         self._end: tuple[Any, BaseException | None] | None = None
 
     def forget(self) -> None:
@@ -59,9 +70,9 @@ class Kept(Sent):
         """Waits for the end, which is told when it is there."""
         until = None if timeout is None else time.monotonic() + timeout
         while self._end is None:
-            left = None if until is None else max(_LEAST, until - time.monotonic())
+            left = None if until is None else max(LEAST, until - time.monotonic())
             try:
-                self._end = self._receipt.result(left), None
+                self._end = self._find().result(left), None
             except Exception as error:  # the task's, or of waiting for it
                 if self.done():
                     continue
@@ -77,23 +88,46 @@ class Kept(Sent):
 
     def cancel(self, *, terminate: bool) -> None:
         """Have it not begin. What runs is left alone."""
-        if not self._receipt.revoke() and terminate and self._look() == "running":
+        if not self._find().revoke() and terminate and self._look() == "running":
             raise NotCarriedOver(
                 f"revoke(terminate=True) of {self.task}[{self.id}], which runs: a task in a queue is not interrupted; "
                 "give it a limit where it is declared: task(time_limit=…)"
             )
 
+    def _find(self) -> Receipt[Any]:
+        """Its receipt. Its id may be one of its caller's, which is its key then."""
+        if self._receipt is None:
+            self._look()
+        return self._client.receipt(self.id) if self._receipt is None else self._receipt
+
+    def _ask(self) -> dict[str, Any] | None:
+        if self._receipt is not None:
+            names = [{"task": self._receipt.id}]
+        else:
+            names = [{"task": self.id}, {"key": _key(self.id)}]
+        for name in names:
+            try:
+                told: dict[str, Any] = self._client.call_args("greentask.result", name)
+            except QueueError:
+                continue
+            self._receipt = self._client.receipt(told["task"])
+            return told
+        return None
+
     def _look(self) -> str | None:
         """Ask for its state; None: it is not known (any more)."""
-        try:
-            told: dict[str, Any] = self._client.call_args("greentask.result", {"task": self.id})
-        except QueueError:
+        told = self._ask()
+        if told is None:
             return None
         self.task, state = told["name"], str(told["state"])
         if state == "done":
             self._end = told["result"], None
         elif state == "failed":
-            self._end = None, from_wire(told["error"])
+            error: Exception = from_wire(told["error"])
+            if self._is_behind_group and not told["attempts"]:  # it has that of one before it
+                cause, error = error, ChordError(f"a task before it failed: {type(error).__name__}: {error}")
+                error.__cause__ = cause
+            self._end = None, error
         elif state in ("revoked", "expired"):
             what = "was revoked" if state == "revoked" else "expired before its turn came"
             self._end = None, TaskRevokedError(f"{self.task}[{self.id}] {what}")
@@ -105,53 +139,28 @@ class Kept(Sent):
         return state
 
 
-class Durable:
-    """Enqueues tasks. What is part of a canvas, or has a ``link``, is called as where there is no queue.
+def _key(id: str) -> str:
+    """The key of a task whose id its caller chose."""
+    return f"celery:{id}"
 
-    For what follows on its end is done by the program that sent it.
-    """
+
+class Durable:
+    """Enqueues tasks, and finds any that its server's queue knows."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
-        self._live = Live(lambda: client)
+        self.client = client
 
-    def check(self, message: Message) -> None:
-        """A queue can do all that a message has; what a canvas can't is said by ``promise``."""
-
-    def promise(self, message: Message) -> Sent:
-        """Part of a canvas."""
-        _check_canvas(message)
-        return self._live.promise(message)
-
-    def send(self, message: Message, into: Sent | None = None) -> Sent:
+    def send(self, message: Message) -> Sent:
         """Returns when it is on disk."""
-        if message.link or into is not None:
-            _check_canvas(message)
-            return self._live.send(message, into)
-        if message.has_own_id:
-            raise NotCarriedOver(
-                f"task_id= in a call of task {message.task!r}: a task in a queue has an id of the queue's, which delay "
-                "gives; against enqueueing it twice, say task.using(key=…).enqueue(…)"
-            )
-        args = pack(None, message.args, message.kwargs, message.expires) if message.packed else message.plain()
-        ttl = None if message.expires is None else max(_LEAST, message.expires - time.time())
-        client = self._client.using(delay=message.countdown, at=message.at, ttl=ttl)
+        own = message.id if message.has_own_id else None
+        args = pack(own, message.args, message.kwargs, message.expires) if message.packed else message.plain()
+        ttl = None if message.expires is None else max(LEAST, message.expires - time.time())
+        key = None if own is None else _key(own)
+        client = self.client.using(delay=message.countdown, at=message.at, ttl=ttl, key=key)
         # Context(): the deadline of the task that we may be in is not that of a task which it only starts.
         receipt = Context().run(client.enqueue_args, message.task, args)
-        return Kept(self._client, receipt.id, message.task)
-
-    def fail(self, promised: Sent, error: Exception) -> None:
-        """Part of a canvas, which is not sent."""
-        self._live.fail(promised, error)
+        return Kept(self.client, own or receipt.id, message.task, receipt=receipt)
 
     def find(self, id: str) -> Sent:
-        """Any that the server knows; the server is not asked yet."""
-        return Live.known(id) or Kept(self._client, id)
-
-
-def _check_canvas(message: Message) -> None:
-    if message.waits is not None:
-        raise NotCarriedOver(
-            f"{message.waits}= in a call of task {message.task!r} that is part of a chain, group or chord, or has a "
-            "link: these aren't kept in the queue; send it by itself"
-        )
+        """Any: the server is not asked yet."""
+        return Kept(self.client, id)

@@ -1,7 +1,8 @@
 """What can be sent: ``Canvas``, and ``Signature``, one call of a task.
 
-A canvas is planned first, so that there are results to hold of tasks which are not sent yet; then it is started. What
-follows on a task's end is done in this program (in the thread of its I/O), and ends with it.
+A server's queue keeps a canvas as a whole (``composed``). Otherwise it is planned first, so that there are results to
+hold of tasks which are not sent yet; then it is started. What follows on a task's end is done in this program then (in
+the thread of its I/O), and ends with it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .durable import Durable
 from .exceptions import NotCarriedOver
 from .message import Message, check_args, check_options, make_message
 from .result import AsyncResult, EagerResult, GroupResult
@@ -39,7 +41,7 @@ class Plan:
 class Canvas:
     """What can be sent: a signature, chain, group or chord."""
 
-    def transport(self, *, eager: bool = False) -> Transport:
+    def transport(self, *, eager: bool = False) -> Transport | Durable:
         """What sends it."""
         raise NotImplementedError
 
@@ -69,7 +71,11 @@ class Canvas:
             result.get()
         return result
 
-    def _run(self, transport: Transport, args: _Args, kwargs: dict[str, Any] | None) -> Result:
+    def _run(self, transport: Transport | Durable, args: _Args, kwargs: dict[str, Any] | None) -> Result:
+        if isinstance(transport, Durable):
+            from .composed import compose
+
+            return compose(transport.client, self, args, kwargs or {})
         plan = self.plan(transport)
         plan.start(args, kwargs or {})
         return plan.result
@@ -147,7 +153,7 @@ class Signature(Canvas):
         self.options["link"] = (*(before if isinstance(before, (list, tuple)) else (before,)), other)
         return other
 
-    def transport(self, *, eager: bool = False) -> Transport:
+    def transport(self, *, eager: bool = False) -> Transport | Durable:
         """That of its application."""
         return self.app.transport(eager=eager)
 
@@ -168,8 +174,10 @@ class Signature(Canvas):
 
     def send(self) -> AsyncResult:
         """Send it as it is."""
-        message = self._message(self.args, self.kwargs)
+        message = self.message(self.args, self.kwargs, is_merged=True)
         transport = self.transport()
+        if isinstance(transport, Durable):
+            return self._run(transport, (), None) if message.link else AsyncResult(transport.send(message))  # type: ignore[return-value]
         result = _kind(transport)(transport.send(message))
         self._send_links(transport, message, result)
         return result
@@ -186,14 +194,17 @@ class Signature(Canvas):
             if sent.future.cancelled():
                 return
             try:
-                message = self._message(*self._merge(args, kwargs), task_id=sent.id)
+                message = self.message(args, kwargs, task_id=sent.id)
                 transport.send(message, into=sent)
             except Exception as error:
                 transport.fail(sent, error)
 
         return Plan(result, start, partial(transport.fail, sent))
 
-    def _message(self, args: _Args, kwargs: dict[str, Any], **options: Any) -> Message:
+    def message(self, args: _Args, kwargs: dict[str, Any], *, is_merged: bool = False, **options: Any) -> Message:
+        """What is sent, with these arguments before its own (or, where they are merged already, with no others)."""
+        if not is_merged:
+            args, kwargs = self._merge(args, kwargs)
         task = self.app.tasks.get(self.task) if self._task is None else self._task
         if task is not None:
             task.check_arguments(args, kwargs)

@@ -1,8 +1,8 @@
 """How tasks get to where they run: the seam behind everything that is sent, asked for by its id, or retried.
 
 ``Live`` hands them to a server through a client, and what is on its way is known in this process only: it ends with
-the program. ``Eager`` runs them here and now. ``Durable`` (in ``durable``) has them kept on disk, for which
-``countdown``, ``eta``, ids of other processes and ``retry`` are there.
+the program. ``Eager`` runs them here and now. Where the server has a queue, ``durable.Durable`` takes their place, and
+has tasks kept on disk: for ``countdown``, ``eta``, ids of other processes, ``retry``, and canvases that outlive all.
 """
 
 from __future__ import annotations
@@ -143,18 +143,13 @@ class Live:
 
     def find(self, id: str) -> Sent:
         """Only what this process has sent, and somebody holds the result of."""
-        sent = self.known(id)
+        sent = _known.get(id)
         if sent is None:
             raise needs_queue(
                 f"AsyncResult({id!r}), of a task that another process sent or whose result nobody holds any more,",
                 "or keep the AsyncResult that delay() gave",
             )
         return sent
-
-    @staticmethod
-    def known(id: str) -> Sent | None:
-        """What this process knows under this id."""
-        return _known.get(id)
 
 
 class Eager:

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from greentask import Client, QueueError, configure
+from greentask import Client, InvalidArguments, QueueError, configure
 from greentask.client import default
 from greentask.contrib.celery_style import AsyncResult, Celery, NotCarriedOver, chain, chord, group
-from greentask.contrib.celery_style.exceptions import MaxRetriesExceededError, TaskRevokedError, TimeoutError
+from greentask.contrib.celery_style.exceptions import (
+    ChordError,
+    MaxRetriesExceededError,
+    TaskRevokedError,
+    TimeoutError,
+)
 from support import celery_tasks as tasks
 from support.programs import run_source
 from support.servers import RunningServer, serving, wait_until
@@ -140,19 +145,68 @@ def test_an_id_that_nobody_knows_is_pending() -> None:
         unknown.get(SOON)
 
 
-def test_canvases_run_as_before() -> None:
+def test_canvases_are_kept_as_a_whole(client: Client) -> None:
     add, echo = tasks.add, tasks.echo
     assert chain(add.s(1, 1), add.s(3)).delay().get(SOON) == 5
     assert group(add.s(i, i) for i in range(3))().get(SOON) == [0, 2, 4]
     assert chord([add.s(1, 1), add.s(2, 2)])(echo.s()).get(SOON) == [[[2, 4]], {}]
     assert [child.get(SOON) for child in add.apply_async((1, 2), link=add.s(3)).children] == [6]
-    with pytest.raises(NotCarriedOver, match=r"countdown= in a call of .* part of a chain"):
-        chain(add.s(1, 1), add.s(3).set(countdown=5))()
+    result = chain(add.s(1, 1), add.s(y=3).set(countdown=0.1), add.si(4, 5))()
+    assert (result.get(SOON), result.parent.get(), result.parent.parent.get()) == (9, 5, 2)
+    assert client.receipt(result.id).result() == 9
+    assert chain(add.s(1), group(add.s(2), add.s(3) | add.s(y=4)), echo.s(5)).apply_async((10,)).get(SOON) == [
+        [[13, 18], 5],
+        {},
+    ]
+    assert add.chunks(zip(range(4), range(4), strict=True), 2)().get(SOON) == [[0, 2], [4, 6]]
+    assert group()().get(SOON) == []
+    assert chord([])(echo.s(1)).get(SOON) == [[[], 1], {}]
+    assert chain(group(add.s(1, 1), tasks.by_itself.s("OSError", 2)), echo.s())().get(SOON) == [[[2, 2]], {}]
 
 
-def test_an_id_of_one_s_own_is_refused() -> None:
-    with pytest.raises(NotCarriedOver, match=r"task_id= in a call of .*key=…"):
-        tasks.add.apply_async((1, 2), task_id="mine")
+def test_what_follows_on_a_failure_fails_and_behind_a_group_it_is_a_chord_error() -> None:
+    result = chain(tasks.fail.s(), tasks.add.s(1))()
+    with pytest.raises(ValueError, match="no luck"):
+        result.get(SOON)
+    result = chord([tasks.add.s(1, 1), tasks.fail.s()])(tasks.echo.s())
+    with pytest.raises(ChordError, match="a task before it failed: ValueError: no luck"):
+        result.get(SOON)
+    assert result.failed()
+    with pytest.raises(ValueError, match="no luck"):  # the body's own
+        chord([tasks.add.s(1, 1)])(tasks.fail.s()).get(SOON)
+
+
+def test_what_a_canvas_in_a_queue_has_not_is_refused() -> None:
+    eta = datetime.now(timezone.utc)
+    for options in ({"eta": eta}, {"task_id": "mine"}, {"link": tasks.add.s(1)}):
+        with pytest.raises(NotCarriedOver, match=rf"{next(iter(options))}= in a call of .* part of a chain"):
+            chain(tasks.add.s(1, 1), tasks.add.s(3).set(**options))()
+    assert chain(tasks.add.s(1, 1).set(eta=eta), tasks.add.s(3))().get(SOON) == 5
+
+
+def test_a_task_is_known_by_an_id_of_one_s_own(tmp_path: Path) -> None:
+    result = tasks.advance.apply_async((str(tmp_path / "file"),), task_id="mine")
+    assert result.id == "mine"
+    found = AsyncResult("mine", app=tasks.app)
+    wait_until(lambda: found.state == "HALFWAY")
+    assert tasks.advance.apply_async(("another",), task_id="mine").state == "HALFWAY", "it is sent once"
+    (tmp_path / "file").touch()
+    assert AsyncResult("mine", app=tasks.app).get(SOON) == found.get(SOON) == result.get(SOON) == "there"
+    assert tasks.seen.apply_async(task_id="yours").get(SOON)["id"] == "yours"
+    waits = tasks.add.apply_async((1, 2), task_id="hers", countdown=60)
+    AsyncResult("hers", app=tasks.app).revoke()
+    assert waits.state == "REVOKED"
+
+
+def test_a_result_is_asked_for_by_a_key(client: Client) -> None:
+    receipt = client.using(key="order 5").enqueue("support.celery_tasks.add", 1, 2)
+    told = client.call("greentask.result", key="order 5", wait=True)
+    assert (told["task"], told["result"]) == (receipt.id, 3)
+    with pytest.raises(QueueError, match="knows no task 'order 6'"):
+        client.call("greentask.result", key="order 6")
+    for wrong in ({}, {"task": receipt.id, "key": "order 5"}, {"key": 5}):
+        with pytest.raises(InvalidArguments, match=r"greentask\.result: .* by its key"):
+            client.call("greentask.result", **wrong)
 
 
 def test_what_was_sent_survives_that_everything_is_killed(tmp_path: Path) -> None:
@@ -163,9 +217,13 @@ def test_what_was_sent_survives_that_everything_is_killed(tmp_path: Path) -> Non
         for number in range(20):
             own.send_task("support.celery_tasks.append", (str(appended), str(number)), countdown=1)
         last = own.send_task("support.celery_tasks.ask_again", (str(tried), 1), countdown=1)
+        add = own.signature("support.celery_tasks.add", (1,), countdown=1)
+        whole = chord([add.clone((n,)) for n in range(5)])(own.signature("support.celery_tasks.echo", (7,)))
         server.signal_all(signal.SIGKILL)
     with serving(*queue, apps=APPS, processes=1, listen=listen), Client(listen[0]) as client:
         found = Celery("own", client=client, set_as_current=False).AsyncResult(last.id)
         assert found.get(SOON) == [1, 2]
+        found = Celery("own", client=client, set_as_current=False).AsyncResult(whole.id)
+        assert found.get(SOON) == [[[1, 2, 3, 4, 5], 7], {}]
         wait_until(lambda: appended.exists() and len(appended.read_text().split()) >= 20)
     assert {int(line) for line in appended.read_text().split()} == set(range(20))

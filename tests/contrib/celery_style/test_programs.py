@@ -25,11 +25,12 @@ def run(*command: str, cwd: Path, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture(scope="module", params=["called", "in a queue"])
+def served(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
     """The folder of the programs, whose tasks are served at its `tasks.socket`."""
     folder = copy_programs(tmp_path_factory.mktemp("celery"), changed=True)
-    with serving(apps=["tasks", "proj", "pieces"], listen=[f"unix://{folder}/tasks.socket"], cwd=folder):
+    options = () if request.param == "called" else ("--queue", "tasks.db")
+    with serving(*options, apps=["tasks", "proj", "pieces"], listen=[f"unix://{folder}/tasks.socket"], cwd=folder):
         yield folder
 
 
