@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from ..errors import Cancelled, DeadlineExceeded, refusal
 from ..wire.json import dumps, loads
@@ -31,8 +32,8 @@ class Outcomes:
         ``with_errors``: of each an object that has a ``result`` or an ``error``.
         """
         parts: list[bytes] = []
-        self._add(id, with_errors, parts, MOST_TAKEN)
-        return b"".join(parts)
+        self._add(id, id, with_errors, parts, MOST_TAKEN)
+        return b"".join(parts[:-1])
 
     def error(self, id: int) -> bytes:
         """Of one that has not ended well, its error; of a group the first one."""
@@ -48,15 +49,23 @@ class Outcomes:
         row = self._db.execute("SELECT error FROM failure WHERE id = ? ORDER BY attempt DESC LIMIT 1", (id,)).fetchone()
         return b'{"type":"QueueError","message":"nothing is known of its error"}' if row is None else bytes(row[0])
 
-    def _add(self, id: int, with_errors: bool, parts: list[bytes], room: int) -> int:
-        """Add what came of one to the parts; how much room is left."""
-        row = self._db.execute(
-            "SELECT t.state, t.body, coalesce(b.is_group, 0) FROM task t LEFT JOIN blocked b ON b.id = t.id "
-            "WHERE t.id = ?",
-            (id,),
-        ).fetchone()
-        if row is None:
+    def _add(self, first: int, last: int, with_errors: bool, parts: list[bytes], room: int) -> int:
+        """Add what came of tasks to the parts, with commas; how much room is left."""
+        for id, *row in self._db.execute(
+            "SELECT t.id, t.state, t.body, coalesce(b.is_group, 0) FROM task t LEFT JOIN blocked b ON b.id = t.id "
+            "WHERE t.id BETWEEN ? AND ? ORDER BY t.id",
+            (first, last),
+        ):
+            if id != first:
+                break  # one is missing
+            first += 1
+            room = self._add_one(id, row, with_errors, parts, room)
+            parts.append(b",")
+        if first != last + 1:
             raise Unknown("what came of a task before it is not known any more")
+        return room
+
+    def _add_one(self, id: int, row: list[Any], with_errors: bool, parts: list[bytes], room: int) -> int:
         state, body, is_group = row
         if is_group:
             return self._add_group(id, with_errors, parts, room)
@@ -77,13 +86,12 @@ class Outcomes:
         return room
 
     def _add_group(self, group: int, with_errors: bool, parts: list[bytes], room: int) -> int:
-        separator = b"["
+        parts.append(b"[")
         for first, last in self._db.execute(
             "SELECT first, last FROM member WHERE waiter = ? ORDER BY first", (group,)
         ).fetchall():
-            for id in range(first, last + 1):
-                parts.append(separator)
-                separator = b","
-                room = self._add(id, with_errors, parts, room)
-        parts.append(b"[]" if separator == b"[" else b"]")
+            room = self._add(first, last, with_errors, parts, room)
+        if parts[-1] == b",":
+            parts.pop()
+        parts.append(b"]")
         return room

@@ -249,6 +249,17 @@ def test_results_are_kept_until_the_group_has_ended(store: Store, clock: FakeClo
         assert store.db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
+def test_results_that_are_forgotten_can_not_be_taken(store: Store) -> None:
+    ids, id, _ = group(store, message("a"), message("a"), message("a"))
+    for delivery in take(store):
+        settle(store, delivery)
+    assert transact(store, lambda: looking.purge(store, ids[1]))
+    (late,) = compose(store, [step("b")], after=id)
+    assert b"not known any more" in (find(store, late).error or b"")
+    compose(store, [step("c", takes=False)], after=id)
+    assert run_one(store) == []
+
+
 def test_a_group_that_is_open_takes_more(store: Store) -> None:
     _, id, (body,) = group(store, message("a"), then=[step("b")], is_open=True)
     run_one(store, body=b"1")
