@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from greentask.queue.sqlite import SQLiteQueue
-from support.queues import FakeClock
+from support.queues import FakeClock, close_stores
 
 
 @pytest.fixture
@@ -17,6 +17,12 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture(autouse=True)
+def no_store_left() -> Iterator[None]:
+    yield
+    close_stores()
 
 
 @pytest.fixture

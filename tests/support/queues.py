@@ -38,8 +38,19 @@ def message(task: str = "add", args: str = "[1, 2]", **options: object) -> Messa
     return Message(task, b'{"args":%b}' % args.encode(), **options)  # type: ignore[arg-type]
 
 
+_opened: list[Store] = []
+
+
+def close_stores() -> None:
+    """Close all that a test has opened: Python complains of those that are forgotten."""
+    for store in _opened:
+        store.db.close()
+    _opened.clear()
+
+
 def open_store(path: Path, clock: Clock, result_ttl: float = 100.0, **options: Any) -> Store:
     store = Store(open_file(str(path)), clock, result_ttl, **options)
+    _opened.append(store)
     store.db.execute("PRAGMA synchronous = OFF")  # it is not the disk that is tried
     transact(store, store.keep_time)
     return store
