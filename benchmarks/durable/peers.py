@@ -166,7 +166,18 @@ def _redis(*, syncs: bool) -> Iterator[str]:
         port = taken.getsockname()[1]
     with folder() as path:
         durable = ["--appendonly", "yes", "--appendfsync", "always"] if syncs else ["--appendonly", "no"]
-        command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(path), *durable]
+        command = [
+            "redis-server",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--save",
+            "",
+            "--dir",
+            str(path),
+            *durable,
+        ]
         with _running(command, dict(os.environ)):
             _wait_until(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
             yield f"127.0.0.1:{port}"
