@@ -66,7 +66,9 @@ def test_the_zone_is_utc_unless_it_is_given() -> None:
 
 
 AROUND = st.sampled_from(["2026-03-29", "2026-10-25", "2026-03-08", "2026-11-01", "2026-04-05", "2026-10-04"]).flatmap(
-    lambda day: st.floats(-DAY, 2 * DAY).map(lambda more: datetime.fromisoformat(day + "T00:00Z").timestamp() + more)
+    lambda day: st.floats(-DAY, 2 * DAY).map(
+        lambda more: datetime.fromisoformat(day + "T00:00+00:00").timestamp() + more
+    )
 )
 
 
