@@ -61,9 +61,13 @@ class Peer:
 
     def wait_for(self, count: int) -> float:
         """When so many have run, on ``time.perf_counter()``."""
-        while self.done() < count:
+        return self.watch_for(count)[0]
+
+    def watch_for(self, count: int) -> tuple[float, int]:
+        """When so many have run, and how many they were then: there may be more."""
+        while (done := self.done()) < count:
             time.sleep(0.005)
-        return time.perf_counter()
+        return time.perf_counter(), done
 
 
 @contextmanager
