@@ -318,6 +318,7 @@ def test_a_task_is_put_straight_into_a_file(file: Path, peer: LineClient) -> Non
 # ---- Moving and copying
 
 
+@pytest.mark.slow
 def test_a_queue_moves_to_another_machine(queue: Run, peer: LineClient, tmp_path: Path) -> None:
     later, failed = enqueue(peer, "add", 5, delay=3600), dead(peer)
     exported = queue("export", "--task", "add", "--state", "scheduled").stdout

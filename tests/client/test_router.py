@@ -275,6 +275,7 @@ def test_what_the_server_says_to_a_line_that_is_too_long_is_told() -> None:
         assert client.call("echo", "x") == "x"
 
 
+@pytest.mark.slow
 def test_what_is_written_to_a_peer_that_is_gone_does_no_harm() -> None:
     def vanish(connection: LineClient) -> None:
         connection.hear()

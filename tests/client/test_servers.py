@@ -107,6 +107,7 @@ def test_one_that_is_slow_but_alive_is_not_given_up(server: RunningServer) -> No
         assert client.call("nap", 1.2) == 1.2
 
 
+@pytest.mark.slow
 def test_a_client_that_could_not_listen_itself_gives_up_nobody(server: RunningServer) -> None:
     """Something of its own held its thread for longer than a server may be silent."""
     with Client(server.address, dead_after=0.5) as client:
@@ -180,6 +181,7 @@ def test_a_call_that_ends_its_servers_is_not_sent_for_ever() -> None:
         assert sum(line is not None for line in heard) == 4, "once, and three times again"
 
 
+@pytest.mark.slow
 def test_retries_are_a_tenth_of_the_calls_at_most() -> None:
     def hang_up(connection: object) -> None:
         connection.line()  # type: ignore[attr-defined]

@@ -163,6 +163,7 @@ def test_what_is_no_export_is_refused_with_its_line(file: QueueFile, text: bytes
     assert file.look("list")["tasks"] == []
 
 
+@pytest.mark.slow
 def test_it_takes_no_more_memory_however_many_there_are(file: QueueFile, other: QueueFile) -> None:
     large = [message(args='["' + "x" * 50_000 + '"]') for _ in range(100)]
     for _ in range(12):  # 60 MB

@@ -74,6 +74,7 @@ def fill(queue: SQLiteQueue, pages: int) -> None:
     queue._writer.look(limit).result(WITHIN)
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_and_loses_nothing(path: Path) -> None:
     """D2 of the faults, where SQLite says that the disk is full."""
     queue = SQLiteQueue(path)

@@ -209,6 +209,7 @@ def test_a_result_is_asked_for_by_a_key(client: Client) -> None:
             client.call("greentask.result", **wrong)
 
 
+@pytest.mark.slow
 def test_what_was_sent_survives_that_everything_is_killed(tmp_path: Path) -> None:
     queue, listen = ("--queue", str(tmp_path / "tasks.db")), [f"unix://{tmp_path}/socket"]
     appended, tried = tmp_path / "appended", tmp_path / "tried"

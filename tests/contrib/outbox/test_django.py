@@ -44,6 +44,7 @@ def manage(request: pytest.FixtureRequest, tmp_path: Path, server: RunningServer
     return run
 
 
+@pytest.mark.slow
 def test_what_is_enqueued_is_part_of_the_transaction(manage: Run, tmp_path: Path) -> None:
     path = tmp_path / "marks"
     assert "no changes" in manage("makemigrations", "--check", "--dry-run").lower()

@@ -79,6 +79,7 @@ def test_what_follows_is_sent_as_well(place: Place, client: Client, tmp_path: Pa
     wait_until(lambda: marks(path) == ["first", "followed"])
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_set_aside_and_holds_nothing_up(place: Place, client: Client, tmp_path: Path) -> None:
     path = tmp_path / "marks"
 
@@ -129,6 +130,7 @@ def test_a_row_that_breaks_the_connection_is_found(place: Place, client: Client,
     assert error.startswith("ConnectionLost: LineTooLong")
 
 
+@pytest.mark.slow
 @in_sqlite
 def test_a_server_that_is_away_is_waited_for(place: Place, tmp_path: Path) -> None:
     path, port = tmp_path / "marks", free_port()
