@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LineTooLong, out_of_time
-from ..hub.files import Renewed, TLSFiles, read_secrets
+from ..hub.files import TLSFiles
 from ..tasks.context import current
 from ..tasks.remote import BatchReceipt, ProgressCallback, Receipt, TaskFuture
 from ..tasks.steps import Step, wire_chain
@@ -21,7 +21,6 @@ from ..tasks.task import DEFAULT_WINDOW, Task, known_length, merge_arguments, zi
 from ..wire.address import parse_addresses
 from ..wire.enqueue import Enqueue, EnqueueOptions
 from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, More, encode_call, encode_more
-from ..wire.proof import Secrets
 from ..wire.text import DEFAULT_MAX_LINE
 from .bar import counted, showing
 from .batch import ClientBatch
@@ -34,10 +33,9 @@ from .link import LinkOptions
 from .mapping import Start, map_calls
 from .receipt import ClientReceipt
 from .receivers import Ended, EventReceiver, Item, Progress, WaitingGreenlet
+from .trust import context_of, secrets_of
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from typing_extensions import Unpack
 
     from .executor import TaskExecutor
@@ -116,8 +114,8 @@ class Client:
         files = TLSFiles(*(None if path is None else os.fspath(path) for path in (tls_cert, tls_key, tls_ca)))
         tls = None
         if files.paths or any(one.scheme == "tls" for one in self.addresses):
-            tls = _client_context(files)
-        options = LinkOptions(connect_timeout, max_line, dead_after, idle_after, _secrets(secret, secret_file), tls)
+            tls = context_of(files)
+        options = LinkOptions(connect_timeout, max_line, dead_after, idle_after, secrets_of(secret, secret_file), tls)
         self._core = Core(self.addresses, None if weights is None else tuple(weights), options)
 
     def __repr__(self) -> str:
@@ -525,21 +523,3 @@ def _check_timeout(timeout: float | None) -> float | None:
     if timeout is not None and not 0 < timeout < float("inf"):
         raise ValueError(f"timeout is in seconds above 0, not {timeout!r}")
     return timeout
-
-
-def _secrets(secret: str | bytes | None, file: str | os.PathLike[str] | None) -> Callable[[], Secrets] | None:
-    if file is not None:
-        if secret is not None:
-            raise TypeError("pass secret or secret_file, not both")
-        path = os.fspath(file)
-        return Renewed([path], lambda: read_secrets(path)).get
-    if secret is not None:
-        fixed = Secrets([secret])
-        return lambda: fixed
-    return None
-
-
-def _client_context(files: TLSFiles) -> Callable[[], SSLContext]:
-    from ..hub.tls import client_context
-
-    return Renewed(files.paths, partial(client_context, files)).get

@@ -1,27 +1,16 @@
 """Durable tasks that follow others, as a client sees them."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from greentask import Client, Fan, InvalidArguments, QueueError, Step, UnknownTask
 from support import durable_tasks as tasks
-from support.servers import RunningServer, serving, wait_until
+from support.queue_calls import queue_client, queue_server
+from support.servers import RunningServer, wait_until
 
 APPS = ("support.durable_tasks",)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    path = tmp_path_factory.mktemp("queue") / "tasks.db"
-    with serving("--queue", str(path), apps=APPS) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RunningServer) -> Iterator[Client]:
-    with Client(server.address, timeout=20) as client:
-        yield client
+server, client = queue_server, queue_client
 
 
 def test_the_result_goes_on_to_the_next_one(client: Client) -> None:

@@ -3,7 +3,6 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,22 +20,13 @@ from greentask.errors import (
 from support import durable_tasks as tasks
 from support.durable_tasks import marks
 from support.programs import run_source
+from support.queue_calls import queue_client, queue_server
 from support.servers import RunningServer, free_port, serving, wait_until
 
 APPS = ("support.durable_tasks",)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    path = tmp_path_factory.mktemp("queue") / "tasks.db"
-    with serving("--queue", str(path), apps=APPS) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: RunningServer) -> Iterator[Client]:
-    with Client(server.address, timeout=20) as client:
-        yield client
+server, client = queue_server, queue_client
 
 
 def test_a_task_is_enqueued_and_its_result_awaited(client: Client) -> None:

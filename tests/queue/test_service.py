@@ -13,17 +13,13 @@ from greentask import Client
 from greentask.queue.byhand import QueueFile
 from support.durable_tasks import marks
 from support.programs import greentask
-from support.queue_calls import enqueue, outcome
+from support.queue_calls import enqueue, outcome, queue_server
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 APPS = ("support.durable_tasks",)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    path = tmp_path_factory.mktemp("queue") / "tasks.db"
-    with serving("--queue", str(path), apps=APPS) as server:
-        yield server
+server = queue_server
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ the thread of its I/O), and ends with it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -38,20 +39,20 @@ class Plan:
     fail: Callable[[Exception], None]
 
 
-class Canvas:
+class Canvas(ABC):
     """What can be sent: a signature, chain, group or chord."""
 
+    @abstractmethod
     def transport(self, *, eager: bool = False) -> Transport | Durable:
         """What sends it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plan(self, transport: Transport) -> Plan:
         """Make the results of what is going to be sent. Raises ``NotCarriedOver`` for what can't be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def clone(self) -> Any:
         """A copy of it, which can be changed."""
-        raise NotImplementedError
 
     def apply_async(self, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Send it, with these arguments before its own. Options (``expires``, ``task_id`` …) are a signature's."""
