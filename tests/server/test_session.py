@@ -632,6 +632,7 @@ def test_tasks_lists_names_signatures_and_first_lines(peer: LineClient) -> None:
 
 def test_status_tells_what_the_server_is_doing(server: RunningServer, peer: LineClient) -> None:
     wait_until(lambda: server.status()["connections"] == 1, "other tests' connections are closed")
+    wait_until(lambda: len(server.status()["processes"]["pids"]) == 2, "killed ones are replaced")
     before = server.status()
     assert before["pid"] == server.pid
     assert before["listen"] == server.addresses
