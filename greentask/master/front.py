@@ -72,6 +72,7 @@ class _Front:
             "dump": self._dump,
             "restart": self._restart,
             "reopen": reopen_logs,
+            "ping": lambda: "pong",
         }
         control.set_inheritable(False)
         self._channel = Channel(GreenSocket(fileno=control.detach()), handlers, self._master_is_gone)

@@ -20,10 +20,12 @@ from contextlib import contextmanager
 
 from ..errors import ConfigurationError
 
-__all__ = ["Beside", "is_anybody_at"]
+__all__ = ["LOCK", "TURN", "Beside", "is_anybody_at"]
 
-_LOCK = struct.Struct("hhxxxxqqixxxx")  # struct flock of Linux, where offsets have 64 bits
-_TURN = 0  # the byte for which writers wait in line; the others are those of holders
+#: struct flock of Linux, where offsets have 64 bits.
+LOCK = struct.Struct("hhxxxxqqixxxx")
+#: The byte for which writers wait in line; the others are those of holders.
+TURN = 0
 _IN_MODIFY, _IN_NONBLOCK, _IN_CLOEXEC = 0x2, os.O_NONBLOCK, os.O_CLOEXEC
 
 
@@ -40,7 +42,7 @@ class Beside:
             owner = os.stat(path)
             os.fchown(self._fd, owner.st_uid, owner.st_gid)
         try:
-            self.is_held(_TURN)
+            self.is_held(TURN)
         except OSError as error:
             os.close(self._fd)
             raise ConfigurationError(
@@ -57,11 +59,11 @@ class Beside:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """While inside, nobody else writes who waits in line as well."""
-        self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, _TURN)
+        self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, TURN)
         try:
             yield
         finally:
-            self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, _TURN)
+            self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, TURN)
 
     def hold(self, holder: int) -> None:
         """Be that holder, until the process ends or lets go."""
@@ -73,8 +75,8 @@ class Beside:
 
     def is_held(self, holder: int) -> bool:
         """Whether another process is that holder."""
-        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, holder, 1, 0)
-        kind: int = _LOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, asked))[0]
+        asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, holder, 1, 0)
+        kind: int = LOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, asked))[0]
         return kind != fcntl.F_UNLCK
 
     def knock(self) -> None:
@@ -92,7 +94,7 @@ class Beside:
             return False
 
     def _lock(self, command: int, kind: int, byte: int) -> None:
-        fcntl.fcntl(self._fd, command, _LOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+        fcntl.fcntl(self._fd, command, LOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
 
 
 def is_anybody_at(path: str) -> bool:
@@ -102,8 +104,8 @@ def is_anybody_at(path: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # from the first byte on
-        kind: int = _LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+        asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # from the first byte on
+        kind: int = LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
         return kind != fcntl.F_UNLCK
     finally:
         os.close(fd)

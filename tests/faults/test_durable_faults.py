@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from greentask import Client, Fan, Step
 from greentask.errors import GreentaskError
 from greentask.queue.beside import Beside
 from greentask.queue.byhand import QueueFile
+from greentask.queue.stalls import Stalls
 from support.durable_tasks import marks
 from support.queue_calls import enqueue, outcome
 from support.servers import LineClient, RunningServer, connect, serving, wait_until
@@ -189,6 +191,50 @@ def test_d5_a_front_that_was_stopped_comes_too_late(tmp_path: Path) -> None:
             assert outcome(peer, task) == found
             assert outcome(peer, enqueue(peer, "add", 1))["result"] == 2, "and it goes on"
     assert marks(file).count("began") == 2
+
+
+def stop_in_the_midst_of_writing(front: psutil.Process, queue: str) -> None:
+    """Stop a front that writes while it holds the file's lock."""
+    stalls, give_up = Stalls(queue, time.monotonic), time.monotonic() + 60
+    front.suspend()
+    while stalls.holders([front.pid]) != [front.pid]:
+        assert time.monotonic() < give_up, "it was never seen to hold the lock"
+        front.resume()
+        time.sleep(random.uniform(0.001, 0.01))
+        front.suspend()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("masters", [1, 2])
+def test_d5_a_front_that_is_stopped_while_it_writes_is_ended(tmp_path: Path, masters: int) -> None:
+    """Nobody else could write. Each master ends its own front, or there is one that has another one as well."""
+    file, queue, lease = tmp_path / "marks", str(tmp_path / "tasks.db"), 2.0
+    options = ("--queue", queue, "--queue-lease", f"{lease:g}", "--fronts", str(3 - masters))
+    with serving(*options, apps=APPS) as one, ExitStack() as more:
+        other = more.enter_context(serving(*options, apps=APPS)) if masters == 2 else one
+        stopped = one.fronts()[0]
+        enqueuers = Enqueuers(one.address, file, 4)
+        try:
+            stop_in_the_midst_of_writing(stopped, queue)
+            began = time.monotonic()
+            with QueueFile(queue) as beside:  # it waits in line, as all others do
+                beside.pause("nobody")
+            waited = time.monotonic() - began
+            wait_until(lambda: not stopped.is_running(), "the one that was stopped is gone")
+            wait_until(lambda: one.status()["master"]["deaths"] == 1, "another one is in its place")
+            before = len(enqueuers.kept)
+            wait_until(lambda: len(enqueuers.kept) > before + 20, "enqueueing goes on")
+        finally:
+            enqueuers.end()
+        assert lease - 1 < waited < lease + 10
+        assert f"(process {stopped.pid}) was stopped while it wrote to queue" in one.output()
+        with other.connect(60.0) as peer:
+            found = {number: outcome(peer, task) for number, task in enqueuers.kept.items()}
+        if masters == 2:
+            assert other.status()["master"]["deaths"] == 0
+    assert {one["state"] for one in found.values()} == {"done"}
+    assert set(found) <= set(map(int, marks(file))), "nothing is lost"
 
 
 # ---- D6

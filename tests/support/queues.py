@@ -1,6 +1,9 @@
 """What tests of durable queues share: a clock to be set, and somebody who takes deliveries."""
 
-from collections.abc import Callable, Iterable, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +12,7 @@ from greentask.queue.interface import Delivery, Ending, Limit, Message, Want
 from greentask.queue.schema import open_file
 from greentask.queue.sqlite import SQLiteQueue
 from greentask.queue.store import Store
+from support.programs import environment
 from support.waiting import wait_until
 
 T = TypeVar("T")
@@ -89,3 +93,30 @@ class Taker:
 
     def settle(self, delivery: Delivery, how: str = "done", body: bytes = b"3", delay: float = 0.0) -> None:
         self.queue.settle(delivery, Ending(how, body, delay))  # type: ignore[arg-type]
+
+
+#: How somebody has a queue's lock: in the line of writers, SQLite's own, or both.
+LOCKS = {
+    "line": "turn.__enter__()",
+    "sqlite": "db.execute('BEGIN IMMEDIATE')",
+    "both": "turn.__enter__(); db.execute('BEGIN IMMEDIATE')",
+}
+
+
+@contextmanager
+def holding_lock(path: Path, lock: str = "both") -> "Iterator[subprocess.Popen[bytes]]":
+    """A process that has the queue's lock, until it is killed."""
+    program = (
+        "import sys; from greentask.queue.beside import Beside; from greentask.queue.schema import open_file\n"
+        f"beside, db = Beside({str(path)!r}), open_file({str(path)!r}); turn = beside.turn(); {LOCKS[lock]}\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        try:
+            yield process
+        finally:
+            process.kill()

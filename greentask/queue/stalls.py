@@ -1,0 +1,108 @@
+"""Sees that somebody has a queue's lock and gets nowhere, and finds out who it is.
+
+Whoever writes holds two locks: that of the line in which writers wait (``beside``), and for most of that time SQLite's
+own. A process that is stopped, or hangs, in such a moment keeps them, and all others wait for it.
+
+That is not seen by how long writers wait, for one of many may be unlucky. It is seen from outside: at each look the
+lock is held, and SQLite's index of the log says that nothing was committed since. Both are read without a lock of our
+own, so who looks never waits. A machine that was asleep, or who looks and was stopped himself, counts nothing.
+
+Who it is the kernel knows: of each open file ``/proc`` lists the locks. Locks of open files name no process
+(``F_OFD_GETLK`` says -1), so it is looked up in this way for both.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable
+
+from .beside import LOCK, TURN
+from .holders import TICK
+
+__all__ = ["Stalls"]
+
+_WRITE_LOCK = 120  # the byte of the -shm file that SQLite's writer locks (WAL_WRITE_LOCK)
+_INDEX_HEADER = 48  # bytes at its beginning, which change with each commit
+
+
+class Stalls:
+    """Looks at the locks of the queue at ``path``, once every ``TICK``. ``now`` is a clock that doesn't jump."""
+
+    def __init__(self, path: str, now: Callable[[], float]) -> None:
+        self._locked = {f"{path}-servers": TURN, f"{path}-shm": _WRITE_LOCK}
+        self._index = f"{path}-shm"
+        self._now = now
+        self._seen: bytes | None = None
+        self._since = self._looked_at = now()
+
+    def look(self) -> float:
+        """Seconds for which somebody has had the lock and has got nowhere; 0 where nobody has."""
+        now, seen = self._now(), self._state()
+        if seen is None or seen != self._seen or now - self._looked_at > 2 * TICK:
+            self._since = now
+        self._seen, self._looked_at = seen, now
+        return now - self._since
+
+    def is_held(self) -> bool:
+        """Whether somebody has the lock."""
+        return any(_is_locked(path, byte) for path, byte in self._locked.items())
+
+    def holders(self, among: Iterable[int] | None = None) -> list[int]:
+        """Of these processes those that have it; of all that may be looked at, where none are named."""
+        files = {}
+        for path, byte in self._locked.items():
+            try:
+                found = os.stat(path)
+            except OSError:
+                continue
+            files[found.st_dev, found.st_ino] = str(byte)
+        pids = map(int, filter(str.isdigit, os.listdir("/proc"))) if among is None else among
+        return [pid for pid in pids if _holds(pid, files)]
+
+    def _state(self) -> bytes | None:
+        """What changes when somebody gets anywhere; None where nobody has the lock."""
+        if not self.is_held():
+            return None
+        try:
+            with open(self._index, "rb", buffering=0) as file:
+                return file.read(_INDEX_HEADER)
+        except OSError:
+            return b""
+
+
+def _is_locked(path: str, byte: int) -> bool:
+    """Whether another process has a lock on that byte."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # nobody has made it yet, or it is not ours to lock
+        return False
+    try:
+        asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+        kind: int = LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+        return kind != fcntl.F_UNLCK
+    finally:
+        os.close(fd)
+
+
+def _holds(pid: int, files: dict[tuple[int, int], str]) -> bool:
+    """Whether that process has one of the files open, and that byte of it locked for writing."""
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                found = os.stat(f"/proc/{pid}/fd/{fd}")
+                byte = files.get((found.st_dev, found.st_ino))
+                if byte is not None and _has_lock(f"/proc/{pid}/fdinfo/{fd}", byte):
+                    return True
+            except FileNotFoundError:  # it was closed meanwhile
+                continue
+    except OSError:  # it is gone, or another user's
+        pass
+    return False
+
+
+def _has_lock(path: str, byte: str) -> bool:
+    """As ``lock: 1: OFDLCK ADVISORY WRITE -1 fe:00:1234 0 0`` says it: the last two are the first byte and the last."""
+    with open(path) as file:
+        found = [line.split() for line in file if line.startswith("lock:")]
+    return any("WRITE" in words and words[-2] == byte for words in found)

@@ -1,0 +1,96 @@
+"""What a master does about who has the lock of its queue and gets nowhere."""
+
+import logging
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from greentask.master.channel import ChannelError
+from greentask.master.unblocking import unblock
+from greentask.queue.byhand import QueueFile
+from support.queues import holding_lock
+from support.waiting import wait_until
+
+LEASE = 0.1
+
+
+class FakeFront:
+    """A front that has the lock, with a channel that answers or doesn't."""
+
+    number = 7
+
+    def __init__(self, process: "subprocess.Popen[bytes]", *, answers: bool) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.answers = answers
+        self.asked = 0
+
+    def ask(self, what: str, *, within: float) -> Any:
+        self.asked += 1
+        if not self.answers:
+            raise ChannelError(f"no answer to {what!r}")
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with QueueFile(tmp_path / "tasks.db", make=True) as queue:
+        return Path(queue.path)
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greentask.master.unblocking.TICK", 0.05)
+
+
+def look_after(path: Path, *fronts: Any) -> Any:
+    return gevent.spawn(unblock, str(path), LEASE, lambda: list(fronts))
+
+
+@pytest.mark.parametrize("lock", ["line", "sqlite"])
+def test_a_front_that_answers_nothing_is_killed(path: Path, lock: str, caplog: pytest.LogCaptureFixture) -> None:
+    with holding_lock(path, lock) as process:
+        front = FakeFront(process, answers=False)
+        looks = look_after(path, front)
+        wait_until(lambda: process.poll() is not None)
+        looks.kill()
+    assert front.asked == 1
+    assert f"front 7 (process {process.pid}) has answered nothing while it wrote to queue" in caplog.text
+
+
+def test_a_front_that_is_stopped_is_killed_without_being_asked(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with holding_lock(path) as process:
+        process.send_signal(signal.SIGSTOP)
+        front = FakeFront(process, answers=True)
+        looks = look_after(path, front)
+        wait_until(lambda: process.poll() is not None)
+        looks.kill()
+    assert front.asked == 0
+    assert f"front 7 (process {process.pid}) was stopped while it wrote to queue" in caplog.text
+
+
+def test_a_front_that_answers_is_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with holding_lock(path) as process:
+        front = FakeFront(process, answers=True)
+        looks = look_after(path, front)
+        wait_until(lambda: "is its disk slow?" in caplog.text)
+        looks.kill()
+        assert process.poll() is None
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_process_of_others_is_told_of_and_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with holding_lock(path) as process, subprocess.Popen(["sleep", "60"]) as ours:
+        process.send_signal(signal.SIGSTOP)
+        looks = look_after(path, FakeFront(ours, answers=False))
+        wait_until(lambda: f"let it go on (kill -CONT {process.pid}), or end it" in caplog.text)
+        looks.kill()
+        assert (process.poll(), ours.poll()) == (None, None)
+        ours.kill()
+    assert f"process {process.pid} (python" in caplog.text
