@@ -27,13 +27,26 @@ _SPARE = 4096  # free pages that are kept
 
 
 class Cleaner:
-    """What is forgotten of a file. ``dead_limit``: dead letters that are kept. ``now`` is queue time."""
+    """What is forgotten of a file. ``dead_limit``: dead letters that are kept. ``now`` is queue time.
 
-    def __init__(self, db: sqlite3.Connection, keys: Keys, now: Callable[[], float], dead_limit: int) -> None:
+    ``needed`` says which tasks others need yet: those are looked at again after ``result_ttl`` seconds.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        keys: Keys,
+        now: Callable[[], float],
+        dead_limit: int,
+        result_ttl: float,
+        needed: Callable[[Sequence[int]], set[int]],
+    ) -> None:
         self._db = db
         self._keys = keys
         self._now = now
         self._dead_limit = dead_limit
+        self._result_ttl = result_ttl
+        self._needed = needed
         self._too_old: int | None = None  # the newest dead letter that is one too many
 
     def look(self) -> None:
@@ -58,8 +71,11 @@ class Cleaner:
             (now, most),
         ).fetchall()
         if rows:
-            self.erase([Keyed(*row[1:]) for row in rows])
+            needed = self._needed([row[1] for row in rows])
+            self.erase([Keyed(*row[1:]) for row in rows if row[1] not in needed])
             self._db.executemany("DELETE FROM forget WHERE at = ? AND id = ?", [row[:2] for row in rows])
+            later = now + max(1.0, self._result_ttl)
+            self._db.executemany("INSERT OR IGNORE INTO forget VALUES (?, ?)", [(later, id) for id in needed])
         return len(rows) + self._forget_dead(most) + self._keys.lapse(now, most)
 
     def _forget_dead(self, most: int) -> int:

@@ -79,7 +79,8 @@ class Composer:
             id = known
         (newest,) = self._db.execute("SELECT max(id) FROM task").fetchone()
         ids = self._store.enqueue(messages)
-        self._join(id, [one for one in ids if one > newest], fresh=True)
+        # Once each: those of one key, or of one singleton, are the same task.
+        self._join(id, list(dict.fromkeys(one for one in ids if one > newest)), fresh=True)
         if not is_open:
             self.close(id)
         return [id_text(one) for one in ids], id_text(id), placed
@@ -89,8 +90,8 @@ class Composer:
         placed: Placed = []
         for step in chain:
             if isinstance(step, Step):
-                if before is None:
-                    (id,) = self._store.enqueue([step.message])
+                if before is None:  # a task that is there already may be another group's
+                    (id,) = self._store.enqueue([step.message._replace(key=None, singleton=None)])
                 else:
                     id = self._block(step, before)
                 placed.append(id_text(id))
@@ -162,7 +163,8 @@ class Composer:
         _check_size(row[0], True)
         self._db.execute("UPDATE blocked SET keeps = 1 WHERE id = ?", (group,))
         for (inner,) in self._db.execute(
-            "SELECT m.first FROM member m JOIN blocked b ON b.id = m.first AND b.is_group = 1 WHERE m.waiter = ?",
+            "SELECT b.id FROM member m JOIN blocked b ON b.id BETWEEN m.first AND m.last AND b.is_group = 1 "
+            "WHERE m.waiter = ?",
             (group,),
         ).fetchall():
             self._keep(inner)
@@ -180,6 +182,31 @@ class Composer:
             if self._db.execute("SELECT 1 FROM blocked WHERE id = ? AND keeps = 1 AND missing > 0", (group,)).fetchone()
         }
         return {id for id, group in groups.items() if group in keeping}
+
+    def needed(self, ids: Sequence[int]) -> set[int]:
+        """Those of these that have ended, and are not to be forgotten: somebody waits to take what came of them, or
+        has failed with them, and waits again when a dead letter is tried again.
+        """
+        if self._db.execute("SELECT 1 FROM blocked LIMIT 1").fetchone() is None:
+            return set()
+        groups = self._groups(ids)
+        keeping = {group for group in set(groups.values()) if self._keeps(group)}
+        return {id for id in ids if groups.get(id) in keeping or self._is_awaited(id)}
+
+    def _keeps(self, group: int) -> bool:
+        row = self._db.execute("SELECT missing > 0 FROM blocked WHERE id = ? AND keeps = 1", (group,)).fetchone()
+        return row is not None and (bool(row[0]) or self._is_awaited(group))
+
+    def _is_awaited(self, group: int | None) -> bool:
+        """Whether somebody waits for that group, or for one that it is in, or has failed with it."""
+        waiting = "SELECT 1 FROM link l JOIN blocked b ON b.id = l.waiter WHERE l.id = ? LIMIT 1"
+        while group is not None:
+            if self._db.execute("SELECT is_group FROM blocked WHERE id = ?", (group,)).fetchone() != (1,):
+                return False
+            if self._db.execute(waiting, (group,)).fetchone() is not None:
+                return True
+            group = self._groups([group]).get(group)
+        return False
 
     def ended(self, ids: Iterable[int], *, well: bool) -> None:
         """These tasks have ended: go on with who waits for them."""

@@ -37,10 +37,9 @@ class Outcomes:
 
     def error(self, id: int) -> bytes:
         """Of one that has not ended well, its error; of a group the first one."""
-        group = self._db.execute("SELECT source FROM blocked WHERE id = ? AND is_group = 1", (id,)).fetchone()
-        while group is not None and group[0] is not None:
-            id = group[0]
-            group = self._db.execute("SELECT source FROM blocked WHERE id = ? AND is_group = 1", (id,)).fetchone()
+        source: int | None = id
+        while source is not None:
+            id, source = source, self._first_failed(source)
         row = self._db.execute("SELECT state FROM task WHERE id = ?", (id,)).fetchone()
         if row is not None and row[0] == _REVOKED:
             return dumps(refusal(Cancelled("it was revoked", started=False)))
@@ -48,6 +47,18 @@ class Outcomes:
             return dumps(refusal(DeadlineExceeded("it had not begun when its ttl was over", started=False)))
         row = self._db.execute("SELECT error FROM failure WHERE id = ? ORDER BY attempt DESC LIMIT 1", (id,)).fetchone()
         return b'{"type":"QueueError","message":"nothing is known of its error"}' if row is None else bytes(row[0])
+
+    def _first_failed(self, group: int) -> int | None:
+        """Of a group the first that failed; None where it is none."""
+        row = self._db.execute("SELECT source FROM blocked WHERE id = ? AND is_group = 1", (group,)).fetchone()
+        if row is not None and row[0] is None:  # that one was tried again, and others have failed as well
+            row = self._db.execute(
+                "SELECT t.id FROM member m JOIN task t ON t.id BETWEEN m.first AND m.last "
+                "LEFT JOIN blocked b ON b.id = t.id "
+                "WHERE m.waiter = ? AND (t.state NOT IN (0, 1) OR b.failed > 0) ORDER BY t.id LIMIT 1",
+                (group,),
+            ).fetchone()
+        return None if row is None else row[0]
 
     def _add(self, first: int, last: int, with_errors: bool, parts: list[bytes], room: int) -> int:
         """Add what came of tasks to the parts, with commas; how much room is left."""

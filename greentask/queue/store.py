@@ -72,7 +72,9 @@ class Store:
         self._names: dict[int, str] = {}
         self._sharing = Sharing()
         self.keys = Keys(db, key_ttl)
-        self.cleaner = Cleaner(db, self.keys, self.time.now, dead_limit)
+        self.cleaner = Cleaner(
+            db, self.keys, self.time.now, dead_limit, result_ttl, lambda ids: self.composer.needed(ids)
+        )
         #: How many of a task may be handed out.
         self.allowances = Allowances(db, self.find_lane, self.name)
         #: What is enqueued by itself.

@@ -76,6 +76,13 @@ def find(store: Store, id: str) -> Found:
     return found
 
 
+def forget(store: Store, clock: FakeClock) -> None:
+    """Let so much time go by that all is forgotten that may be."""
+    clock.pass_by(1000)
+    while transact(store, store.cleaner.has_work):
+        transact(store, store.cleaner.step)
+
+
 # ---- Chains
 
 
@@ -258,6 +265,88 @@ def test_results_that_are_forgotten_can_not_be_taken(store: Store) -> None:
     assert b"not known any more" in (find(store, late).error or b"")
     compose(store, [step("c", takes=False)], after=id)
     assert run_one(store) == []
+
+
+def test_a_task_that_comes_twice_in_a_group_is_one_member(store: Store) -> None:
+    twice = [message("a", key="k"), message("a", key="k"), message("b", singleton="s"), message("b", singleton="s")]
+    ids, id, _ = group(store, *twice, message("c"))
+    assert (ids[0], ids[2], len(set(ids))) == (ids[1], ids[3], 3)
+    for delivery in take(store):
+        settle(store, delivery)
+    assert json.loads(find(store, id).result or b"") == {"total": 3, "done": 3, "failed": 0}
+
+
+def test_a_fan_takes_no_task_away_from_another_group(store: Store) -> None:
+    ids, id, _ = group(store, message("a"), message("b", singleton="s"), message("c"))
+    fan, _ = compose(store, [Fan([[first("b", singleton="s")], [first("b", singleton="s")]]), step("d")])
+    assert not {one for (one,) in fan["tasks"]} & set(ids), "a singleton doesn't hold for a step"
+    for delivery in take(store):
+        settle(store, delivery)
+    assert [find(store, one).state for one in (id, fan["group"])] == ["done", "done"]
+    assert run_one(store) == [[3, 3]]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_comes_of_inner_groups_is_kept_until_the_outer_one_has_ended(
+    store: Store, clock: FakeClock, turned: bool
+) -> None:
+    chains = [[first("a")], [Fan([[first("b")], [first("c")]])]]
+    _, last = compose(store, [Fan(chains[::-1] if turned else chains), step("d")])
+    a, b, c = sorted(take(store), key=lambda one: one.task)
+    settle(store, b, body=b"1")
+    settle(store, c, body=b"2")
+    forget(store, clock)
+    settle(store, a, body=b"0")
+    assert run_one(store) == [[[1, 2], 0] if turned else [0, [1, 2]]]
+    assert find(store, last).state == "done"
+    forget(store, clock)
+    assert store.db.execute("SELECT count(*) FROM task").fetchone() == (0,)
+
+
+def test_results_are_kept_for_who_comes_late(store: Store, clock: FakeClock) -> None:
+    _, id, _ = group(store, message("a"), message("b"))
+    a, b = take(store)
+    settle(store, a, body=b"1")
+    compose(store, [step("c")], after=id)
+    forget(store, clock)
+    settle(store, b, body=b"2")
+    assert run_one(store) == [[1, 2]]
+
+
+def test_a_dead_letter_of_a_group_is_tried_again_however_late(store: Store, clock: FakeClock) -> None:
+    ids, id, (body,) = group(store, message("a"), message("b"), then=[step("c")])
+    a, b = take(store)
+    settle(store, a, "failed")
+    settle(store, b, body=b"2")
+    for _ in range(3):
+        forget(store, clock)
+    assert transact(store, lambda: looking.retry(store, ids[0]))
+    assert [find(store, one).state for one in (id, body)] == ["running", "blocked"]
+    run_one(store, body=b"1")
+    assert run_one(store) == [[1, 2]]
+    forget(store, clock)
+    assert store.db.execute("SELECT count(*) FROM task").fetchone() == (0,)
+
+
+def test_a_group_is_forgotten_when_nobody_waits_for_a_second_attempt(store: Store, clock: FakeClock) -> None:
+    ids, _, (body,) = group(store, message("a"), message("b"), then=[step("c")])
+    a, b = take(store)
+    settle(store, a, "failed")
+    settle(store, b)
+    forget(store, clock)
+    assert transact(store, lambda: looking.purge(store, body) and looking.purge(store, ids[0]))
+    forget(store, clock)
+    for table in ("task", "forget", "blocked", "link", "member"):
+        assert store.db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+
+
+def test_of_several_that_failed_the_error_of_one_that_still_has_is_told(store: Store) -> None:
+    ids, _, (body,) = group(store, message("a"), message("b"), then=[step("c")])
+    for delivery in take(store):
+        settle(store, delivery, "failed")
+    assert transact(store, lambda: looking.retry(store, ids[0]))
+    run_one(store)
+    assert json.loads(find(store, body).error or b"")["message"] == "no stock"
 
 
 def test_a_group_that_is_open_takes_more(store: Store) -> None:
