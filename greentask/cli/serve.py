@@ -41,6 +41,7 @@ _LIMITS = {
     "max_depth": f"Levels of arrays and objects in a line; at most {DEEPEST}.",
     "line_timeout": "Seconds that a line has for arriving, and one more for each 64 KiB of it; 0: any time.",
     "idle_timeout": "Seconds after which a connection with nothing to do is closed; 0: never.",
+    "dead_after": "Seconds after which a connection is given up whose peer's machine or network is gone.",
     "stream_timeout": "Seconds after which a stream is cancelled whose reader takes nothing more; 0: never.",
     "max_connections": "Connections at once; further ones wait.",
     "max_connections_per_address": "Of these from one address; further ones are closed at once. 0: any number.",

@@ -88,7 +88,7 @@ class Link:
         self._socket: GreenSocket | TLSSocket | None = None
         self._outlet: Outlet | None = None
         self._watch: Any = None  # the timer that looks for signs of life
-        self._heard_at = self._busy_at = self._looked_at = 0.0
+        self._heard_at = self._busy_at = self._look_at = 0.0
         self._greenlet: gevent.Greenlet[..., Any] | None = gevent.spawn(self._live)
         self._greenlet.rawlink(self._died)
 
@@ -210,10 +210,8 @@ class Link:
         loop = self._home.hub.loop
         self._socket = sock
         self._outlet = outlet_of(sock, loop, failed)
-        self._heard_at = self._busy_at = self._looked_at = time.monotonic()
-        interval = self._options.dead_after / _LOOKS
-        self._watch = loop.timer(interval, interval, ref=False)
-        self._watch.start(self._look_for_life)
+        self._heard_at = self._busy_at = time.monotonic()
+        self._look_after(self._options.dead_after / _LOOKS)
         self._events.link_opened(self)
 
     def _read(self, sock: GreenSocket | TLSSocket, first: bytes) -> None:
@@ -244,10 +242,9 @@ class Link:
     def _look_for_life(self) -> None:
         """Ask after a server that is silent; give up one that doesn't answer, and a connection that nobody uses."""
         now, options = time.monotonic(), self._options
-        overslept = now - self._looked_at - options.dead_after / _LOOKS
+        overslept = now - self._look_at
         if overslept > options.dead_after / _LOOKS / 2:  # this thread did something else: it was we who didn't listen
             self._heard_at = min(now, self._heard_at + overslept)
-        self._looked_at = now
         if self.in_flight:
             self._busy_at = now
         elif now - self._busy_at >= options.idle_after:
@@ -256,8 +253,18 @@ class Link:
         silent = now - self._heard_at
         if silent >= options.dead_after:
             self._end(f"{self.target.address} gave no sign of life for {silent:.1f} s")
-        elif silent >= options.dead_after / _LOOKS / 2:
+            return
+        if silent >= options.dead_after / _LOOKS / 2:
             self.write(_PING)
+        self._look_after(min(options.dead_after / _LOOKS, options.dead_after - silent))
+
+    def _look_after(self, seconds: float) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch.close()
+        self._look_at = time.monotonic() + seconds
+        self._watch = self._home.hub.loop.timer(seconds, ref=False)
+        self._watch.start(self._look_for_life, update=True)
 
 
 def _open(address: Address, options: LinkOptions, hold: Hold) -> GreenSocket | TLSSocket:

@@ -96,9 +96,8 @@ class Acceptor:
         self._servers: list[_Listener] = []
         self._greenlets = GreenletPool(limits.max_connections)
         self._origins: Counter[str] = Counter()  # where the open ones come from, if that is limited
-        self._turn = max(
-            0.05, min(_TURN, *(0.1 * time or _TURN for time in (limits.line_timeout, limits.idle_timeout)))
-        )
+        times = (limits.line_timeout, limits.idle_timeout, limits.dead_after)
+        self._turn = max(0.05, min(_TURN, *(0.1 * time or _TURN for time in times)))
         self._ageing: gevent.Greenlet[[], None] | None = None
         self._told: dict[str, float] = {}  # when a warning was last given
 

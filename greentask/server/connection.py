@@ -19,6 +19,7 @@ from ..hub.outlet import outlet_of
 from ..wire.text import LineSplitter
 from .limits import Limits
 from .origin import origin_of
+from .silence import ask_after, silent_for
 
 if TYPE_CHECKING:
     from ..hub.tls import TLSSocket
@@ -29,12 +30,6 @@ _poll: Callable[[], Any] = monkey.get_original("select", "poll")
 
 _CHUNK = 64 * 1024
 _A_TURN = 1e-9  # seconds; any time at all lets the loop turn
-#: A peer whose machine or network is gone is noticed after two minutes, where the kernel's own way takes two hours.
-_KEEPALIVE = [
-    (getattr(socket, name), value)
-    for name, value in {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}.items()
-    if hasattr(socket, name)
-]
 _FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
 _LINGERS = 2.0  # seconds that a peer has for finishing what nobody reads
 _LINE_RATE = 64 * 1024  # bytes a second: for each of them a line has a second more, so that a long one may be slow
@@ -69,6 +64,7 @@ class LineConnection:
         "_ended",
         "_grew",
         "_has_much",
+        "_heard",
         "_is_over",
         "_limits",
         "_line_age",
@@ -109,12 +105,11 @@ class LineConnection:
         self._reads = False  # waiting for what the peer sends
         self._line_age = 0.0  # seconds that a line has not ended in, while it could have been read
         self._moved = 0  # bytes that had moved when it last grew older
+        self._heard = 0  # bytes that were written, of which the peer has all for sure
         self._is_over = False  # the last was said: what arrives now is forgotten
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            ask_after(sock, limits.dead_after)
         self._outlet = outlet_of(sock, get_hub().loop, self._failed)
 
     @property
@@ -274,6 +269,7 @@ class LineConnection:
 
     def grow_older(self, seconds: float) -> bool:
         """Time has passed: end what is over a limit. True where that was a line that took too long."""
+        self._look_for_life()
         limits, moved = self._limits, self.bytes_read + self._outlet.written
         waits = self._reads or self.is_behind
         if moved != self._moved or not waits or (self.owner is not None and self.owner.is_busy()):
@@ -301,6 +297,20 @@ class LineConnection:
         )
         self.end_reading()
         return True
+
+    def _look_for_life(self) -> None:
+        """Give up a peer that acknowledges nothing of what it was sent, for its machine or network is gone."""
+        written = self._outlet.written
+        if written == self._heard or self._socket.family == socket.AF_UNIX:
+            return
+        try:
+            silent = silent_for(self._socket)
+        except OSError:
+            return  # it is closed
+        if silent is None:
+            self._heard = written
+        elif silent >= self._limits.dead_after:
+            self.abort(ConnectionAbortedError(errno.ETIMEDOUT, f"no sign of life for {silent:.0f} s (dead_after)"))
 
     def _refuse_line(self, fault: CallError) -> None:
         self.fault = fault

@@ -36,6 +36,9 @@ class Limits:
         it; after that the connection is closed. Counted while the server is ready to read. 0: any time.
     idle_timeout
         Seconds after which a connection is closed on which no call is in flight and no byte moves. 0: never.
+    dead_after
+        Seconds without a sign of life after which a connection is given up whose peer's machine or network is gone.
+        The peer's kernel answers for it: a program that is busy, stopped, or slow at reading is not meant.
     stream_timeout
         Seconds after which a stream is cancelled whose task waits for its reader: to grant more items, or to read what
         was sent. It takes up a call, and perhaps a task process. 0: never.
@@ -70,6 +73,7 @@ class Limits:
     max_depth: int = MAX_DEPTH
     line_timeout: float = 30.0
     idle_timeout: float = 0.0
+    dead_after: float = 120.0
     stream_timeout: float = 3600.0
     max_connections: int = 10_000
     max_connections_per_address: int = 0

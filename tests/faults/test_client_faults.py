@@ -70,7 +70,7 @@ def test_n2_a_reset_ends_the_calls_in_flight_and_the_next_one_connects(way: str,
 
 
 def test_n10_the_kernel_is_told_to_ask_after_a_peer_that_is_silent() -> None:
-    """Pulling a cable takes a machine with two; what notices it is these."""
+    """What the client itself does against a pulled cable is in test_cable_faults; this is for want of it."""
     with peer(echoing) as server, Client(server.address) as client:
         client.call("f")
         sock = client._core.router()._links[0]._socket

@@ -194,6 +194,21 @@ def test_a_peer_that_does_not_read_is_idle() -> None:
         wait_until(lambda: gone and not gone[0].is_open, "it is cut off")
 
 
+def test_a_peer_that_is_well_and_does_not_read_is_not_taken_for_dead() -> None:
+    """Its kernel answers for it."""
+    sent = "x" * 12_000_000
+
+    def answer(connection: TextConnection, line: str) -> None:
+        connection.send(sent)
+
+    with listening(answer, limits=Limits(dead_after=SHORT)) as server, connect(server) as peer:
+        peer.send_bytes(b"more\n")
+        gevent.sleep(4 * SHORT)
+        (connection,) = server.connections.values()
+        assert connection.is_open
+        assert peer.line() == sent.encode()
+
+
 # ---- Places
 
 

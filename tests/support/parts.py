@@ -1,4 +1,4 @@
-"""Parts of the machine that some tests need: a browser, netcat, PHP, another Python."""
+"""Parts of the machine that some tests need: a browser, netcat, PHP, namespaces, another Python."""
 
 import os
 import resource
