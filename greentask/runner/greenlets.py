@@ -13,7 +13,9 @@ from gevent.hub import get_hub
 
 from ..errors import CallError, Cancelled, CancelRequest, Interrupt, TimeLimit, ended_by, out_of_time, refusal
 from ..hub.spawner import Spawner
+from ..hub.steps import run_in_turns
 from ..pool.calls import Listener
+from ..pool.frames import Body, whole
 from ..tasks.context import RunningTask
 from ..tasks.execution import execute
 from ..tasks.middleware import Hooks
@@ -99,6 +101,7 @@ class GreenletCall:
         self._began = True
         self._greenlet = getcurrent()
         call, hooks = self._call, self._hooks
+        body: Body
         try:
             ended_well, body = execute(
                 call.task,
@@ -109,6 +112,7 @@ class GreenletCall:
                 durable=call.call.attempt is not None,
                 hooks=hooks,
                 info=None if hooks is None else call.info,
+                in_turns=run_in_turns,
             )
         except Interrupt as interrupt:
             # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
@@ -116,8 +120,10 @@ class GreenletCall:
         finally:
             self._greenlet = None
         listener = self._take_listener()
-        if listener is not None:
-            (listener.done if ended_well else listener.failed)(body)
+        if listener is not None and ended_well:
+            listener.done(body)
+        elif listener is not None:
+            listener.failed(whole(body))
 
     def _running(self) -> RunningTask:
         call = self._call.call

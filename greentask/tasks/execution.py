@@ -10,12 +10,18 @@ from typing import Any
 
 from ..errors import CallError, Interrupt, InvalidArguments, InvalidResult, describe, ended_by, refusal
 from ..pool.coroutines import run_coroutine
+from ..pool.frames import Body, whole
 from ..wire.json import dumps
+from ..wire.steps import take_apart
+from ..wire.writing import dumps_in_steps, is_large
 from .context import RunningTask, enter
 from .middleware import CallInfo, Hooks, Refused
 from .task import Task
 
 __all__ = ["execute", "execute_in_steps"]
+
+#: Runs steps, and lets others have their turn between two of them.
+InTurns = Callable[[Generator[None, None, Any]], Any]
 
 
 def execute(
@@ -28,14 +34,15 @@ def execute(
     durable: bool = False,
     hooks: Hooks | None = None,
     info: CallInfo | None = None,
-) -> tuple[bool, bytes]:
+    in_turns: InTurns | None = None,
+) -> tuple[bool, Body]:
     """Run it here; whether it ended well, and the JSON of its result or of its error object.
 
     ``running`` is what ``current()`` gives meanwhile, or makes it when that is called.
     ``emit`` takes the items of a generator one by one, and may wait; without it they are the result, as an array.
     Raises ``Interrupt`` only: whoever interrupted it says what that means. With ``debug``, errors carry tracebacks;
     those of a ``durable`` call always do, and say whether they are worth another attempt: that is for the queue.
-    ``hooks`` run around it, and see it as ``info``.
+    ``hooks`` run around it, and see it as ``info``. ``in_turns`` puts a large result into JSON.
     """
     try:
         if emit is not None and not task.streams:
@@ -46,8 +53,8 @@ def execute(
     enter(running)
     try:
         if hooks is None or info is None:
-            return True, _run(task, positional, named, emit)
-        return True, hooks.around(info, lambda: _run(task, positional, named, emit), _told)
+            return True, _run(task, positional, named, emit, in_turns)
+        return True, hooks.around(info, lambda: _run(task, positional, named, emit, in_turns), _told)
     except Interrupt:
         raise
     except BaseException as error:
@@ -77,7 +84,7 @@ def execute_in_steps(
     try:
         with hooks.watching(info, _told), contextlib.closing(task.function(*positional, **named)) as items:
             for item in items:
-                yield _encode(task, "yielded", item)
+                yield whole(_encode(task, "yielded", item))
                 count += 1
         return True, dumps({"items": count})
     except (Interrupt, GeneratorExit):
@@ -87,14 +94,23 @@ def execute_in_steps(
 
 
 def _run(
-    task: Task[..., Any], positional: list[Any], named: dict[str, Any], emit: Callable[[bytes], None] | None
-) -> bytes:
+    task: Task[..., Any],
+    positional: list[Any],
+    named: dict[str, Any],
+    emit: Callable[[bytes], None] | None,
+    in_turns: InTurns | None,
+) -> Body:
     result = task.function(*positional, **named)
     if task.streams:
-        result = _drain(task, result, emit)
+        result = _drain(task, result, emit, in_turns)
     elif isinstance(result, CoroutineType):
         result = run_coroutine(result)
-    return _encode(task, "returned", result)
+    body = _encode(task, "returned", result, in_turns)
+    if in_turns is not None and type(body) is list:
+        freed = [result]
+        del result
+        in_turns(take_apart(freed))
+    return body
 
 
 def _told(error: BaseException, *, debug: bool = False) -> dict[str, Any]:
@@ -112,8 +128,11 @@ class _NotJSON(Exception):
     """What a task returned or yielded can't be put into JSON; a class of its own, for tasks raise InvalidResult too."""
 
 
-def _encode(task: Task[..., Any], did: str, value: Any) -> bytes:
+def _encode(task: Task[..., Any], did: str, value: Any, in_turns: InTurns | None = None) -> Body:
     try:
+        if in_turns is not None and is_large(value):
+            pieces: list[bytes] = in_turns(dumps_in_steps(value))
+            return pieces
         return dumps(value)
     except InvalidResult as error:
         raise _NotJSON(f"{task.name} {did} what JSON can't carry: {error}") from None
@@ -122,13 +141,13 @@ def _encode(task: Task[..., Any], did: str, value: Any) -> bytes:
         raise _NotJSON(f"{task.name} {did} what can't be put into JSON: {told['type']}: {told['message']}") from error
 
 
-def _drain(task: Task[..., Any], items: Any, emit: Callable[[bytes], None] | None) -> Any:
+def _drain(task: Task[..., Any], items: Any, emit: Callable[[bytes], None] | None, in_turns: InTurns | None) -> Any:
     if emit is None:
         return list(items)
     count = 0
     with contextlib.closing(items):
         for item in items:
-            emit(_encode(task, "yielded", item))
+            emit(whole(_encode(task, "yielded", item, in_turns)))
             count += 1
     return {"items": count}
 

@@ -129,9 +129,10 @@ class _TaskHandler:
             info = CallInfo(name, id, None, None, "process", self._group, time.monotonic(), {})
         task = self._tasks.get(name)
         args = message["args"] if "args" in message else message.get("params")  # as JSON-RPC calls them
-        return execute(
+        ended_well, body = execute(
             task, args, running, emit, debug=self._debug, durable=attempt is not None, hooks=hooks, info=info
         )
+        return ended_well, whole(body)
 
     def interrupted(self, interrupt: Interrupt) -> bytes:
         return dumps(refusal(ended_by(interrupt)))

@@ -139,7 +139,7 @@ class Answer:
 def _run(
     task: Task[..., Any], call: Call, running: RunningTask, hooks: Hooks, info: CallInfo, watched: WatchedCall
 ) -> None:
-    def run() -> tuple[bool, bytes]:
+    def run() -> tuple[bool, Body]:
         with time_limit(running.deadline):
             # A context of its own, as on a server: what the caller has in its own is not there.
             durable = call.attempt is not None
@@ -156,18 +156,18 @@ def _run(
     elif ended_well:
         watched.done(body)
     else:
-        watched.failed(body)
+        watched.failed(whole(body))
 
 
 def _is_coroutine(task: Task[..., Any]) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(task.function))
 
 
-def _beside_event_loop(run: Callable[[], tuple[bool, bytes]]) -> tuple[bool, bytes]:
+def _beside_event_loop(run: Callable[[], tuple[bool, Body]]) -> tuple[bool, Body]:
     """Run it here, or in a thread where this one runs an event loop already: coroutine tasks have one of their own."""
     if asyncio._get_running_loop() is None:
         return run()
-    results: list[tuple[bool, bytes]] = []
+    results: list[tuple[bool, Body]] = []
     errors: list[BaseException] = []
 
     def run_there() -> None:
@@ -202,7 +202,7 @@ class _Stream:
         self._watched = watched
         self._context = Context()
         steps = execute_in_steps(task, call.args, running, hooks, info)
-        self._steps: Generator[bytes, None, tuple[bool, bytes]] | None = steps
+        self._steps: Generator[bytes, None, tuple[bool, Body]] | None = steps
 
     def go_on(self) -> None:
         while self.credit > 0 and self._steps is not None:

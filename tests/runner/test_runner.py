@@ -42,6 +42,11 @@ def here(value: Any) -> list[Any]:
 
 
 @tasks.task
+def rows_here(count: int) -> dict[str, Any]:
+    return {"rows": [{"id": number, "name": "é" * 20} for number in range(count)]}
+
+
+@tasks.task
 def fail_here(text: str) -> None:
     raise ValueError(text)
 
@@ -184,6 +189,16 @@ def test_calls_in_greenlets_run_side_by_side() -> None:
 
 
 # ---- What a greenlet's caller hears
+
+
+def test_a_large_result_holds_nobody_up() -> None:
+    started = start(Runner(tasks), "rows_here", 50_000)
+    turns = 0
+    while not started.answers:
+        gevent.sleep(1e-6)
+        turns += 1
+    assert turns > 20  # it was one, whatever the size
+    assert len(started.result()["rows"]) == 50_000
 
 
 def test_errors_come_back() -> None:
