@@ -76,7 +76,8 @@ class Holders:
         self._is_fresh = False
 
     def rolled_back(self) -> None:
-        """The transaction has not been."""
+        """The transaction has not been, nor a beat in it."""
+        self._beaten_at = -TICK
         if self._mine is not None and self._is_fresh:
             self._let_go()
 
@@ -88,7 +89,7 @@ class Holders:
     def leave(self) -> None:
         """At the end, within a transaction: what is ours is for others at once."""
         if self._mine is not None:
-            self.take_back(self._mine, self._beat, count=False)
+            self.take_back(self._mine, None, count=False)
 
     # ---- The others
 
@@ -121,13 +122,15 @@ class Holders:
         self.has_company = len(seen) > len(over)
         return over
 
-    def take_back(self, holder: int, beat: int, *, count: bool = True) -> int:
-        """Have what that holder had wait again, within a transaction; how many they were. Nothing if its beat differs.
+    def take_back(self, holder: int, beat: int | None, *, count: bool = True) -> int:
+        """Have what that holder had wait again, within a transaction; how many they were. Nothing if its beat differs
+        from that one, where there is one.
 
         With ``count`` each has lost a server, and after too many of them becomes a dead letter.
         """
         store = self._store
-        if not store.db.execute("DELETE FROM holder WHERE id = ? AND beat = ?", (holder, beat)).rowcount:
+        delete = "DELETE FROM holder WHERE id = ? AND beat = coalesce(?, beat)"
+        if not store.db.execute(delete, (holder, beat)).rowcount:
             return 0
         rows = store.db.execute("SELECT id, failures, losses FROM running WHERE holder = ?", (holder,)).fetchall()
         store.db.execute("DELETE FROM running WHERE holder = ?", (holder,))

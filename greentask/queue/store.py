@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .allowances import Allowances
@@ -107,6 +107,21 @@ class Store:
                 self.db.execute("ROLLBACK")
             except sqlite3.Error as error:
                 logger.error("a rollback failed: %s", error)
+
+    def attempt(self, change: Callable[[Store], Any]) -> Any:
+        """What a change comes to; where it fails, the transaction goes on as if it had not been tried."""
+        self.db.execute("SAVEPOINT attempt")
+        try:
+            value = change(self)
+        except BaseException:
+            self._lanes.clear()
+            self._names.clear()
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK TO attempt")
+                self.db.execute("RELEASE attempt")
+            raise
+        self.db.execute("RELEASE attempt")
+        return value
 
     def know_time(self) -> None:
         """Go on with the file's queue time."""

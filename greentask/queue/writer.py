@@ -93,6 +93,7 @@ class _Batch:
     enqueued: list[tuple[Sequence[Message], Future[list[str]] | _Told]] = field(default_factory=list)
     counted: list[bool] = field(default_factory=list)
     outcomes: list[tuple[Future[Any] | _Told, Any]] = field(default_factory=list)
+    failed: list[tuple[Future[Any], Exception]] = field(default_factory=list)  # changes that were not made
     deliveries: list[Delivery] = field(default_factory=list)
     is_lost: bool = False
     has_ended_some: bool = False
@@ -198,13 +199,14 @@ class Writer:
         try:
             is_over = False
             while not is_over:
-                self._sleep(poll)
-                is_over = self._is_closing and len(self._arrived) <= _MOST
                 try:
+                    self._sleep(poll)
+                    is_over = self._is_closing and len(self._arrived) <= _MOST
                     self._turn()
-                except Exception:
+                except Exception as error:
                     logger.exception("the queue's thread goes on after an error of its own")
                     self._is_stuck = True  # so that it doesn't spin
+                    self._why_stuck = _explained(error)
             self._leave()
         finally:
             self._ended.release()
@@ -237,19 +239,17 @@ class Writer:
     def _turn(self) -> None:
         batch, looks = self._collect()
         knocked = self._beside.hear_knocks()
-        overdue: list[tuple[int, int]] = []
         is_tick = time.monotonic() - self._ticked_at >= TICK
-        if is_tick or (knocked and not self._has_company):
-            self._ticked_at = time.monotonic()
-            overdue = self._holders.overdue(is_stuck=self._is_stuck)
-            self._has_company = self._holders.has_company
-        if is_tick:
-            self._store.ticks.look()
-            self._store.cleaner.look()
-        if self._is_stuck:
-            self._try_again(batch, overdue)
-        elif len(batch) or overdue or self._has_own_work(is_tick):
-            self._write(batch, overdue)
+        try:
+            overdue = self._look_around(is_tick=is_tick, knocked=knocked)
+            has_work = self._is_stuck or len(batch) or overdue or self._has_own_work(is_tick)
+        except Exception as error:  # it can't even be read
+            self._stuck(batch, error)
+        else:
+            if self._is_stuck:
+                self._try_again(batch, overdue)
+            elif has_work:
+                self._write(batch, overdue)
         for look, future in looks:
             self._answer_look(look, future)
         if is_tick and not self._is_stuck and self._store.cleaner.can_shrink():
@@ -257,6 +257,18 @@ class Writer:
                 self._store.cleaner.shrink()
         if knocked:
             self._home.post(self._listener.knocked)
+
+    def _look_around(self, *, is_tick: bool, knocked: bool) -> list[tuple[int, int]]:
+        """See what others have written, and who of them is gone."""
+        overdue: list[tuple[int, int]] = []
+        if is_tick or (knocked and not self._has_company):
+            self._ticked_at = time.monotonic()
+            overdue = self._holders.overdue(is_stuck=self._is_stuck)
+            self._has_company = self._holders.has_company
+        if is_tick:
+            self._store.ticks.look()
+            self._store.cleaner.look()
+        return overdue
 
     def _collect(self) -> tuple[_Batch, list[tuple[Callable[[Store], Any], Future[Any]]]]:
         batch, looks, room = self._kept, [], _MOST_BYTES
@@ -327,7 +339,9 @@ class Writer:
         except Exception as error:
             self._holders.rolled_back()
             self._store.rollback()
-            batch.counted, batch.outcomes, batch.deliveries = [], [], []
+            if batch.is_lost:  # it is so, whatever was written
+                self._home.post(self._listener.lost)
+            batch.counted, batch.outcomes, batch.failed, batch.deliveries = [], [], [], []
             if _is_the_files(error):
                 self._stuck(batch, error)
             elif len(batch) > 1:
@@ -356,7 +370,12 @@ class Writer:
             if batch.settled:
                 batch.counted = store.settle(batch.settled)
             for change, future in batch.changes:
-                batch.outcomes.append((future, change(store)))
+                try:
+                    batch.outcomes.append((future, store.attempt(change)))
+                except Exception as error:
+                    if _is_the_files(error):
+                        raise
+                    batch.failed.append((future, error))  # it costs the others nothing
             if batch.enqueued:
                 ids = iter(store.enqueue([message for messages, _ in batch.enqueued for message in messages]))
                 for messages, told in batch.enqueued:
@@ -389,6 +408,8 @@ class Writer:
             future.set_result(value)
             if number % _FEW == _FEW - 1:
                 yield
+        for future, error in batch.failed:
+            future.set_exception(error)
         if batch.settled:
             self._listener.settled(batch.settled, batch.counted)
         if batch.has_ended_some:

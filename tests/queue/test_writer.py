@@ -1,14 +1,19 @@
 """The thread that writes: what shares a commit, and what happens where the file can't be written."""
 
 import random
+import sqlite3
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from greentask.errors import QueueError, QueueFull
-from greentask.queue.interface import Want
+from greentask.queue.beside import Beside
+from greentask.queue.interface import Step, Want
 from greentask.queue.sqlite import SQLiteQueue
 from support.queues import Taker, message
 from support.waiting import wait_until
@@ -135,3 +140,99 @@ def test_several_threads_and_queues_lose_nothing(path: Path) -> None:
     assert sorted(one.id for taker in takers for one in taker.got) == sorted(ids)
     for queue in queues:
         queue.close()
+
+
+# ---- Where the file can't even be read
+
+
+@contextmanager
+def without(path: Path, table: str) -> Iterator[None]:
+    """Meanwhile that table can't be read, as where its pages are damaged."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
+        db.execute(f"ALTER TABLE {table} RENAME TO away")
+        try:
+            yield
+        finally:
+            db.execute(f"ALTER TABLE away RENAME TO {table}")
+
+
+@pytest.mark.parametrize("table", ["later", "holder", "forget"])
+def test_where_it_can_not_be_read_everybody_is_told_and_it_goes_on(
+    queue: SQLiteQueue, path: Path, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greentask.queue.writer.TICK", 0.02)  # it looks around in each turn
+    taker = Taker(queue)
+    kept = queue.enqueue([message()]).result(WITHIN)
+    taker.want(2)
+    taker.wait_for(1)
+    with without(path, table):
+        taker.settle(taker.got[0])
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            found, refused = queue.find(kept[0]), queue.enqueue([message("other")])
+            assert isinstance(refused.exception(WITHIN), QueueError)
+            assert found.exception(WITHIN) is None
+    wait_until(lambda: queue.find(kept[0]).result(WITHIN).state == "done", WITHIN, "what had ended is written down")
+    wait_until(lambda: queue.enqueue([message()]).exception(WITHIN) is None, WITHIN, "it can be written again")
+    assert len(taker.wait_for(2)) == 2
+
+
+def test_the_thread_outlives_whatever_goes_wrong_before_it_sleeps(
+    queue: SQLiteQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks, failures = queue._writer._store.ticks, iter([sqlite3.DatabaseError("malformed"), MemoryError()])
+    moment = ticks.moment
+
+    def fail_at_first() -> float | None:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return moment()
+
+    monkeypatch.setattr(ticks, "moment", fail_at_first)
+    wait_until(lambda: queue.enqueue([message()]).exception(WITHIN) is None, WITHIN, "it goes on")
+    assert next(failures, None) is None
+
+
+def test_who_was_silent_is_told_also_where_that_is_not_written(queue: SQLiteQueue, path: Path) -> None:
+    taker = Taker(queue)
+    queue.enqueue([message()]).result(WITHIN)
+    taker.want(1)
+    taker.wait_for(1)
+    with without(path, "later"):
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
+            db.execute("DELETE FROM holder")  # as others do that take everything back
+        wait_until(lambda: taker.lost, WITHIN, "it is lost")
+    assert taker.lost == 1
+
+
+def test_a_sign_of_life_that_was_not_written_leaves_no_trace(path: Path) -> None:
+    queue = SQLiteQueue(path)
+    queue.open()
+    taker = Taker(queue)
+    queue.enqueue([message()]).result(WITHIN)
+    taker.want(1)
+    taker.wait_for(1)
+    holders = queue._open[1]  # type: ignore[index]
+    with without(path, "later"):
+        beats = holders._beat
+        wait_until(lambda: holders._beat > beats, WITHIN, "a beat that is rolled back")
+    wait_until(lambda: queue.enqueue([message("other")]).exception(WITHIN) is None, WITHIN, "it can be written again")
+    queue.close()
+    queue.open()
+    taker = Taker(queue)
+    taker.want(1)
+    assert taker.wait_for(1)[0].losses == 0, "it was left in good order"
+    queue.close()
+
+
+def test_a_change_that_can_not_be_made_costs_the_others_no_commit(queue: SQLiteQueue, path: Path) -> None:
+    before = queue.counters()["commits"]
+    beside = Beside(str(path))
+    with beside.turn():
+        good = [queue.enqueue([message()]) for _ in range(300)]
+        bad = [queue.compose([Step(message(f"new-{number}"))], "0" * 13) for number in range(5)]
+        more = [queue.enqueue([message("new-0")]) for _ in range(300)]
+    beside.close()
+    assert all(future.result(WITHIN) for future in (*good, *more))
+    assert all(isinstance(future.exception(WITHIN), QueueError) for future in bad)
+    assert queue.counters()["commits"] - before < 10
