@@ -15,8 +15,8 @@ from ..wire.json import dumps
 from ..wire.message import Args, Call, item_line, member
 
 if TYPE_CHECKING:
+    from .answer import Answer
     from .server import Server
-    from .session import Answer
 
 __all__ = ["Batch"]
 

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from ..errors import CallError, Draining, InvalidResult, Overloaded, QueueError, refusal
+from ..errors import CallError, Draining, Overloaded, QueueError
 from ..hub.steps import run_in_turns
-from ..pool.frames import Body
-from ..runner import Running
 from ..wire.json import dumps
 from ..wire.jsonrpc import PARSE_ERROR, refused
 from ..wire.message import (
@@ -31,12 +29,12 @@ from ..wire.message import (
     error_member,
     line,
     line_around,
-    member,
 )
 from ..wire.steps import LARGE, take_apart
+from .answer import Answer
 from .batch import Batch
 from .connection import LineConnection
-from .durable import QUEUE_FUNCTIONS, Durable, Pending
+from .durable import QUEUE_FUNCTIONS, Durable
 from .held import COUNTED, weigh
 from .jsonrpc import RpcBatch, RpcCall, take
 from .own import OWN, call_own
@@ -45,86 +43,11 @@ from .stream import Stream
 if TYPE_CHECKING:
     from .server import Server
 
-__all__ = ["Answer", "Session"]
+__all__ = ["Session"]
 
 #: As many of the longest lines may be in flight on one connection; where they are large, the next one waits.
 _MOST_LINES = 4
 _FEW_BYTES = 4 * 1024 * 1024  # and where the longest line is short, four times this
-
-
-class Answer:
-    """The ``Listener`` of one call. Where the call has no id, ``body`` waits here for its turn."""
-
-    __slots__ = ("body", "bulk", "id", "running", "session", "size", "stream")
-
-    def __init__(self, session: Session, id: Id | None) -> None:
-        self.session = session
-        self.id = id
-        self.body: tuple[bytes, ...] | None = None
-        self.running: Running | Batch | Pending | None = None
-        self.stream: Stream | None = None
-        self.size = 0  # bytes that its line takes up, where that is much
-        self.bulk: list[Any] = []  # what came in it
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether its items are wanted one by one."""
-        return self.stream is not None
-
-    @property
-    def _cut_off(self) -> bytes | None:
-        return None if self.stream is None else self.stream.cut_off
-
-    def done(self, result: Body) -> None:
-        limits = self.session.server.limits
-        if self._cut_off is not None:
-            self.session.finish(self, self._cut_off)
-        elif isinstance(result, bytes) and len(result) <= limits.max_unsent:
-            self.session.finish(self, b'"result":' + result)
-        else:
-            self._done_large(result)
-
-    def _done_large(self, result: Body) -> None:
-        try:
-            self.session.server.limits.check_result(result)
-        except InvalidResult as error:
-            self.refuse(error)
-        else:
-            self.session.finish(self, b'"result":', *result)  # nobody copies what is large
-
-    def failed(self, error: bytes) -> None:
-        self.session.finish(self, self._cut_off or member("error", error))
-
-    def refuse(self, error: CallError) -> None:
-        """End it with one of the protocol's own errors."""
-        self.failed(dumps(refusal(error)))
-
-    def progress(self, report: bytes) -> None:
-        if not self.session.connection.is_behind:  # who reads slowly sees fewer
-            self.session.connection.send(line(self.id, member("progress", report)))
-
-    def item(self, item: bytes) -> None:
-        if self.stream is None or self.stream.takes(len(item)):
-            self.session.connection.send(line(self.id, member("item", item)))
-        elif self.running is not None:
-            self.running.cancel()
-
-    def grant(self, items: int) -> None:
-        """The reader of the stream takes so many more items."""
-        if self.stream is not None:
-            self.stream.grant(items)
-
-    def grant_no_more(self) -> None:
-        """The reader has shut down its side."""
-        if self.stream is not None:
-            self.stream.grant_no_more()
-
-    def abandon(self) -> None:
-        """The connection is broken. What waits for a grant would do so for ever; the rest is as configured."""
-        if self.running is None:
-            return
-        if self.is_stream or self.session.server.cancel_abandoned or getattr(self.running, "waits", False):
-            self.running.cancel()
 
 
 # For all connections that have nothing in order: an empty deque takes 760 bytes.

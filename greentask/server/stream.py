@@ -15,7 +15,7 @@ from ..errors import Cancelled
 from ..wire.message import error_member
 
 if TYPE_CHECKING:
-    from .session import Answer
+    from .answer import Answer
 
 __all__ = ["Stream"]
 

@@ -13,8 +13,9 @@ from gevent.socket import create_connection
 from greentask import Limits, Server, task
 from greentask.hub.outlet import Outlet
 from greentask.runner.greenlets import GreenletCall
+from greentask.server.answer import Answer
 from greentask.server.connection import LineConnection
-from greentask.server.session import Answer, Session
+from greentask.server.session import Session
 from support.waiting import wait_until
 
 KINDS = (Answer, GreenletCall, LineConnection, Outlet, Session)
