@@ -69,8 +69,8 @@ class ClientReceipt(Receipt[R]):
         report: dict[str, Any] | None = self._ask("greentask.result").get("progress")
         return report
 
-    def revoke(self) -> bool:
-        return bool(self._ask("greentask.revoke"))
+    def revoke(self, *, running: bool = False) -> bool:
+        return bool(self._ask("greentask.revoke", **({"running": True} if running else {})))
 
     def then(self, function: str | Task[..., Any] | Step, /, *args: Any, **kwargs: Any) -> Receipt[Any]:
         return self._client._enqueue_after(self.id, function, args, kwargs)

@@ -107,11 +107,11 @@ class Consumer:
         self._timer: Any = None
         self._here = 0  # deliveries that have not ended
         self.reports: dict[str, bytes] = {}  # the newest one of each attempt that has told any
-        self.counts = {"done": 0, "failed": 0, "retried": 0, "lost": 0, "released": 0}
+        self.counts = {"done": 0, "failed": 0, "retried": 0, "lost": 0, "released": 0, "revoked": 0}
 
     def start(self) -> None:
         """Begin to take."""
-        self.source.consume(self._deliver, self._lost, _limits(self.runner))
+        self.source.consume(self._deliver, self._lost, _limits(self.runner), self._revoked)
         self._timer = self._loop.timer(_PATIENCE, _PATIENCE, ref=False)
         self._timer.start(self._give_back)
         self._refill()
@@ -193,6 +193,13 @@ class Consumer:
         logger.warning("this server was silent for too long: others run what it had (%d tasks)", self.running)
         self._cancel_all()
 
+    def _revoked(self, ids: list[str]) -> None:
+        """Somebody has revoked these, which may run."""
+        wanted = set(ids)
+        for place in self.places:
+            for attempt in [one for one in place.attempts if one.delivery.id in wanted]:
+                attempt.revoke()
+
     def _cancel_all(self) -> None:
         for place in self.places:
             for attempt in list(place.attempts):
@@ -204,7 +211,7 @@ class Consumer:
         """An attempt has ended."""
         attempt.place.ended(attempt)
         self.reports.pop(attempt.delivery.id, None)
-        self.counts[_COUNTED[ending.how]] += 1
+        self.counts["revoked" if attempt.is_revoked and ending.how != "done" else _COUNTED[ending.how]] += 1
         self.source.settle(attempt.delivery, ending)
         self._here -= 1
         if not self._here:
@@ -218,7 +225,7 @@ _COUNTED = {"done": "done", "failed": "failed", "retry": "retried", "lost": "los
 class Attempt:
     """The ``Listener`` of one delivery's call."""
 
-    __slots__ = ("_consumer", "_running", "_task", "came", "delivery", "place")
+    __slots__ = ("_consumer", "_running", "_task", "came", "delivery", "is_revoked", "place")
 
     def __init__(self, consumer: Consumer, place: Place, delivery: Delivery) -> None:
         self._consumer = consumer
@@ -227,6 +234,7 @@ class Attempt:
         self.place = place
         self.delivery = delivery
         self.came = time.monotonic()
+        self.is_revoked = False  # it was cancelled for that
         place.attempts[self] = None
 
     def start(self) -> None:
@@ -265,6 +273,12 @@ class Attempt:
         """End it."""
         if self._running is not None:
             self._running.cancel()
+
+    def revoke(self) -> None:
+        """End it for good, which the queue sees to."""
+        if not self.is_revoked:
+            self.is_revoked = self._running is not None
+            self.cancel()
 
     # ---- What becomes of it
 

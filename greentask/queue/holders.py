@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ..errors import WorkerLost, refusal
 from ..wire.json import dumps
 from .beside import Beside
-from .store import Store
+from .store import REVOKED, Store
 
 __all__ = ["Holders", "is_anybody_here", "pause_after_loss"]
 
@@ -91,6 +91,10 @@ class Holders:
         if self._mine is not None:
             self.take_back(self._mine, None, count=False)
 
+    def to_revoke(self) -> list[int]:
+        """Those of ours that somebody has revoked, and that run all the same."""
+        return [] if self._mine is None else self._store.revoking.of(self._mine)
+
     # ---- The others
 
     def is_anybody_here(self) -> bool:
@@ -134,8 +138,11 @@ class Holders:
             return 0
         rows = store.db.execute("SELECT id, failures, losses FROM running WHERE holder = ?", (holder,)).fetchall()
         store.db.execute("DELETE FROM running WHERE holder = ?", (holder,))
+        marked = store.revoking.take(id for id, *_ in rows)
         for id, failures, losses in rows:
-            if not count:
+            if id in marked:
+                store.end_without(REVOKED, id, failures + losses + 1)
+            elif not count:
                 store.put_back(id, failures, losses, 0.0)
             elif losses + 1 >= MOST_SERVERS_LOST:
                 error = WorkerLost(f"{losses + 1} servers or processes died while they ran it, or had it")

@@ -208,8 +208,11 @@ class Queue(Protocol):
     def find_by_key(self, key: str) -> Future[Found | None]:
         """The same, of the task that has this key."""
 
-    def revoke(self, id: str) -> Future[bool]:
-        """Have a task that has not begun not begin; False where it has, or is not known."""
+    def revoke(self, id: str, *, running: bool = False) -> Future[bool]:
+        """Have a task that has not begun not begin; False where it has, or is not known.
+
+        ``running``: one that has begun is asked to end, on whichever server it runs; its attempt is the last one.
+        """
 
     def follow(
         self, id: str, hear: Callable[[Found], None], progress: Callable[[bytes], None] = lambda _: None
@@ -228,8 +231,10 @@ class Source(Protocol):
         deliver: Callable[[list[Delivery]], None],
         lost: Callable[[], None],
         limits: Mapping[str, Limit],
+        revoked: Callable[[list[str]], None] = lambda _: None,
     ) -> None:
-        """Hand out deliveries to ``deliver``; call ``lost`` when all that were handed out have been taken back.
+        """Hand out deliveries to ``deliver``; call ``lost`` when all that were handed out have been taken back, and
+        ``revoked`` with the ids of those that are to end; with the same ones again while they have not.
 
         ``limits``, by names of tasks, hold for what all servers are handed.
         """

@@ -11,7 +11,7 @@ from .interface import Found, State
 from .keys import Keyed
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
-__all__ = ["dead", "find", "find_by_key", "find_ended", "purge", "retry", "revoke", "state_of"]
+__all__ = ["dead", "find", "find_by_key", "find_ended", "purge", "retry", "revoke", "revoke_running", "state_of"]
 
 _FINAL: dict[int, State] = {DONE: "done", FAILED: "failed", REVOKED: "revoked", EXPIRED: "expired"}
 
@@ -84,32 +84,44 @@ def _last_error(store: Store, id: int) -> bytes | None:
     return None if row is None else row[0]
 
 
-def revoke(store: Store, text: str) -> bool:
-    """Have a task that has not begun not begin, within a transaction; False where it has, or is not known."""
+def revoke(store: Store, text: str, *, running: bool = False) -> bool:
+    """Have a task that has not begun not begin, within a transaction; False where it has, or is not known.
+
+    ``running``: have one that has begun end, as well; its server sees that in a moment.
+    """
     id = parse_id(text)
     row = store.db.execute("SELECT lane, rank, state FROM task WHERE id = ?", (id,)).fetchone()
     if id is None or row is None or row[2] != OPEN:
         return False
-    if store.db.execute("SELECT 1 FROM running WHERE id = ?", (id,)).fetchone() is not None:
-        return False
+    lane, rank, _ = row
     members = store.composer.members(id)
     if members is not None:
-        revoked = _revoke_members(store, members)
+        revoked = _revoke_members(store, members, running)
         return store.composer.close(id) or revoked  # where nobody came back to close it
+    state, attempts = _open_state(store, id, lane, rank)
+    if state == "running":
+        if running:
+            store.revoking.mark(id)
+        return running
     store.composer.unblock(id)
-    store.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id = ?", (row[0], row[1], id))
-    store.end_without(REVOKED, id)  # what is in `later` is dropped when its moment comes
+    store.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id = ?", (lane, rank, id))
+    store.end_without(REVOKED, id, attempts)  # what is in `later` is dropped when its moment comes
     return True
 
 
-def _revoke_members(store: Store, members: list[int]) -> bool:
-    """Have those of a group not begin that have not; whether there were any."""
+def revoke_running(store: Store, text: str) -> bool:
+    """The same, of one that may run."""
+    return revoke(store, text, running=True)
+
+
+def _revoke_members(store: Store, members: list[int], running: bool) -> bool:
+    """Have those of a group not begin that have not, or end; whether there were any."""
     revoked = False
     for member in members:
         one: int | None = member
         while one is not None:  # with those before it that it waits for
             before = store.composer.before(one)
-            revoked |= revoke(store, id_text(one))
+            revoked |= revoke(store, id_text(one), running=running)
             one = before
     return revoked
 
@@ -129,6 +141,7 @@ def retry(store: Store, text: str) -> bool:
         return False
     store.db.execute("UPDATE task SET state = 0, ended = NULL, attempts = NULL, expires = NULL WHERE id = ?", (id,))
     store.db.execute("DELETE FROM failure WHERE id = ?", (id,))
+    store.revoking.take([id])  # of a server of an older version, which knows of no marks
     store.put_back(id, 0, 0, 0.0)
     store.composer.reopened(id)
     return True

@@ -14,7 +14,7 @@ from ..errors import InvalidArguments
 from ..wire.json import loads
 from .ids import id_text, parse_id
 from .interface import State
-from .looking import purge, retry, revoke, state_of
+from .looking import purge, retry, revoke, revoke_running, state_of
 from .pausing import paused
 from .store import DONE, FAILED, OPEN, Store
 from .timetable import next_ticks
@@ -31,6 +31,7 @@ CHANGES: dict[str, tuple[Callable[[Store, str], bool], frozenset[State]]] = {
     "retry": (retry, frozenset({"failed"})),
     "purge": (purge, frozenset({"done", "failed", "revoked", "expired"})),
     "revoke": (revoke, frozenset({"blocked", "waiting", "scheduled"})),
+    "revoke_running": (revoke_running, frozenset({"blocked", "waiting", "scheduled", "running"})),
 }
 
 
@@ -172,6 +173,7 @@ def show(store: Store, text: str) -> dict[str, Any] | None:
     ).fetchone()
     if holder is not None:
         told["server"] = holder[0]
+        told["is_revoked"] = store.revoking.is_marked(id)
     errors = store.db.execute("SELECT attempt, at, error FROM failure WHERE id = ? ORDER BY attempt", (id,))
     told["errors"] = [{"attempt": attempt, "at": at, **loads(error)} for attempt, at, error in errors]
     return told
@@ -238,6 +240,6 @@ def change_some(store: Store, action: str, wanted: Filter, after: str | None) ->
     if not wanted.states:
         wanted = Filter(states, wanted.name, wanted.error, wanted.older, wanted.younger)
     elif wanted.states - states:
-        raise InvalidArguments(f"{action} is for tasks that are {', '.join(sorted(states))}")
+        raise InvalidArguments(f"{action.partition('_')[0]} is for tasks that are {', '.join(sorted(states))}")
     found, following = select(store, wanted, after, _CHANGED)
     return len(change(store, action, [task["task"] for task in found])), following

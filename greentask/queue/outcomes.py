@@ -40,9 +40,9 @@ class Outcomes:
         source: int | None = id
         while source is not None:
             id, source = source, self._first_failed(source)
-        row = self._db.execute("SELECT state FROM task WHERE id = ?", (id,)).fetchone()
+        row = self._db.execute("SELECT state, attempts FROM task WHERE id = ?", (id,)).fetchone()
         if row is not None and row[0] == _REVOKED:
-            return dumps(refusal(Cancelled("it was revoked", started=False)))
+            return dumps(refusal(Cancelled("it was revoked", started=bool(row[1]))))
         if row is not None and row[0] == _EXPIRED:
             return dumps(refusal(DeadlineExceeded("it had not begun when its ttl was over", started=False)))
         row = self._db.execute("SELECT error FROM failure WHERE id = ? ORDER BY attempt DESC LIMIT 1", (id,)).fetchone()

@@ -202,6 +202,9 @@ def _piece_together(db: sqlite3.Connection) -> None:
         "DELETE FROM link WHERE id NOT IN (SELECT id FROM task)",
         "DELETE FROM member WHERE waiter NOT IN (SELECT id FROM task)",
         "CREATE TEMP TABLE known (id INTEGER PRIMARY KEY)",
+        f"UPDATE task SET state = {REVOKED}, ended = strftime('%s', 'now'), body = NULL "
+        f"WHERE state = {OPEN} AND id IN (SELECT id FROM revoked)",
+        "DELETE FROM revoked",
         "INSERT OR IGNORE INTO known SELECT id FROM later UNION SELECT id FROM blocked",
         "INSERT OR IGNORE INTO ready SELECT t.lane, t.rank, t.id, "
         "coalesce(p.failures, (SELECT count(*) FROM failure f WHERE f.id = t.id)), coalesce(p.losses, 0) "

@@ -9,6 +9,7 @@ ready      waits for its turn. Its key is the order in which tasks are taken, so
 later      waits for a moment, by queue time (``clock`` 0) or by the wall clock (1)
 running    handed out, to that ``holder``
 holder     who has deliveries; ``beat`` changes while he lives
+revoked    those that run, and are to be ended by their holder
 blocked    waits for another task (``source``), or is a group, which waits for its members and runs nothing. ``missing``
            have not ended, ``failed`` have ended otherwise than well
 link       which tasks wait for a task; kept until that one is forgotten
@@ -50,7 +51,20 @@ _BUSY = 10.0  # seconds, for those who hold the file and don't take turns: a bac
 _CHECKPOINT = 4000  # pages of the log (16 MB) that are written back at once
 
 _CHECKED = 2 * 1024**3  # bytes of a file that is looked through for damage at each start
-_SMALL = ("meta", "lane", "ready", "later", "running", "started", "schedule", "single", "holder", "key", "lapse")
+_SMALL = (
+    "meta",
+    "lane",
+    "ready",
+    "later",
+    "running",
+    "started",
+    "schedule",
+    "single",
+    "holder",
+    "key",
+    "lapse",
+    "revoked",
+)
 
 # What makes a file of each version one of the next, from an empty one on.
 _STEPS = (
@@ -107,6 +121,9 @@ CREATE TRIGGER forget_link AFTER DELETE ON task BEGIN DELETE FROM link WHERE id 
 CREATE TRIGGER forget_blocked AFTER DELETE ON task BEGIN DELETE FROM blocked WHERE id = OLD.id; END;
 CREATE TRIGGER forget_member AFTER DELETE ON task BEGIN DELETE FROM member WHERE waiter = OLD.id; END;
 CREATE TRIGGER forget_plan AFTER DELETE ON task BEGIN DELETE FROM plan WHERE id = OLD.id; END;
+""",
+    """
+CREATE TABLE revoked (id INTEGER PRIMARY KEY);
 """,
 )
 VERSION = len(_STEPS)

@@ -236,10 +236,13 @@ class TaskQueue:
     # ---- greentask.revoke, greentask.compose, greentask.queue
 
     def _revoke(self, call: Call, answer: Listener) -> None:
-        def revoke(task: str) -> str:
-            return task
+        def revoke(task: str, running: bool = False) -> tuple[str, bool]:
+            if not isinstance(running, bool):
+                raise InvalidArguments("greentask.revoke: running is true or false")
+            return task, running
 
-        answer_with(self._queue.revoke(_bind(revoke, call)), answer)
+        task, running = _bind(revoke, call)
+        answer_with(self._queue.revoke(task, running=running), answer)
 
     def _compose_chain(self, call: Call, answer: Listener) -> None:
         def compose(chain: Any) -> Any:
@@ -361,7 +364,7 @@ def _told(found: Found, report: bytes | None) -> bytes:
     if found.state == "failed":
         return head + b',"error":%b}' % dumps(_shown(found.error))
     if found.state == "revoked":
-        return head + b',"error":%b}' % dumps(refusal(Cancelled("it was revoked", started=False)))
+        return head + b',"error":%b}' % dumps(refusal(Cancelled("it was revoked", started=found.attempts > 0)))
     if found.state == "expired":
         late = DeadlineExceeded("it had not begun when its ttl was over", started=False)
         return head + b',"error":%b}' % dumps(refusal(late))

@@ -74,6 +74,7 @@ class SQLiteQueue:
         self._counters: dict[str, int] = {}
         self._deliver: Callable[[list[Delivery]], object] = lambda _: None
         self._lost: Callable[[], object] = lambda: None
+        self._revoked: Callable[[list[str]], object] = lambda _: None
         self._followers: dict[str, list[_Follower]] = {}
         self._is_looking = self._look_again = False
         #: Attempts whose end did not count, for they had been taken back.
@@ -109,7 +110,12 @@ class SQLiteQueue:
             db.close()
             raise
         listener = Listener(
-            self._hear_deliveries, self._hear_settled, self._hear_lost, self._hear_knock, self._hear_changed
+            self._hear_deliveries,
+            self._hear_settled,
+            self._hear_lost,
+            self._hear_revoked,
+            self._hear_knock,
+            self._hear_changed,
         )
         home = home or find_home()
         writer = Writer(home, store, beside, holders, listener)
@@ -159,8 +165,8 @@ class SQLiteQueue:
     def find_by_key(self, key: str) -> Future[Found | None]:
         return self._writer.look(lambda store: looking.find_by_key(store, key))
 
-    def revoke(self, id: str) -> Future[bool]:
-        return self._writer.change(lambda store: looking.revoke(store, id))
+    def revoke(self, id: str, *, running: bool = False) -> Future[bool]:
+        return self._writer.change(lambda store: looking.revoke(store, id, running=running))
 
     def follow(
         self, id: str, hear: Callable[[Found], None], progress: Callable[[bytes], None] = lambda _: None
@@ -189,8 +195,9 @@ class SQLiteQueue:
         deliver: Callable[[list[Delivery]], None],
         lost: Callable[[], None],
         limits: Mapping[str, Limit],
+        revoked: Callable[[list[str]], None] = lambda _: None,
     ) -> None:
-        self._deliver, self._lost = deliver, lost
+        self._deliver, self._lost, self._revoked = deliver, lost, revoked
         if limits:
             self._writer.set_limits(limits)
 
@@ -261,6 +268,9 @@ class SQLiteQueue:
 
     def _hear_lost(self) -> None:
         self._lost()
+
+    def _hear_revoked(self, ids: list[int]) -> None:
+        self._revoked([id_text(id) for id in ids])
 
     def _hear_knock(self) -> None:
         """Tasks may have ended that nobody tells us of."""

@@ -20,6 +20,7 @@ from .interface import Delivery, Ending, Message, Want
 from .keys import Keys
 from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL
 from .pausing import paused
+from .revoking import Revoking
 from .sharing import Group, Sharing
 from .timetable import Ticks
 
@@ -77,18 +78,23 @@ class Store:
         )
         #: How many of a task may be handed out.
         self.allowances = Allowances(db, self.find_lane, self.name)
+        #: Who was revoked while it runs.
+        self.revoking = Revoking(db)
         #: What is enqueued by itself.
         self.ticks = Ticks(self)
         #: Who waits for whom.
         self.composer = Composer(self)
         #: Whether tasks have ended in this transaction of which nobody is told.
         self.has_ended_some = False
+        #: Those whose attempts were settled in this transaction, and that were revoked meanwhile.
+        self.revoked: set[int] = set()
 
     # ---- Transactions
 
     def begin(self) -> None:
         """Begin one; nobody else writes until its end."""
         self.has_ended_some = False
+        self.revoked.clear()
         self.composer.changed.clear()
         self.db.execute("BEGIN IMMEDIATE")
 
@@ -343,12 +349,15 @@ class Store:
             delete = "DELETE FROM running WHERE id = ? AND holder = ?"
             counts = [self.db.execute(delete, handle).rowcount == 1 for handle in handles]
         self.db.execute("RELEASE settling")
+        marked = self.revoking.take(id for (id, _), counted in zip(handles, counts) if counted)
         done: list[tuple[bytes | None, int, int]] = []
         for (delivery, ending), counted in zip(settled, counts):
             if not counted:
                 continue
             if ending.how == "done":
                 done.append((ending.body, delivery.attempt, delivery.handle[0]))
+            elif delivery.handle[0] in marked:
+                self._settle_revoked(delivery, ending)
             else:
                 self._settle_otherwise(delivery, ending)
         if done:
@@ -367,6 +376,13 @@ class Store:
         failures += ending.how == "retry"
         losses += ending.how == "lost"
         self.put_back(id, failures, losses, ending.delay)
+
+    def _settle_revoked(self, delivery: Delivery, ending: Ending) -> None:
+        id = delivery.handle[0]
+        if ending.how != "released":  # it had an error of its own
+            self.note_failure(id, delivery.attempt, ending.body)
+        self.revoked.add(id)
+        self.end_without(REVOKED, id, delivery.attempt)
 
     def note_failure(self, id: int, attempt: int, error: bytes) -> None:
         """Write down what came of an attempt."""
@@ -411,10 +427,10 @@ class Store:
             (self.time.now() + self._result_ttl, group),
         )
 
-    def end_without(self, state: int, id: int) -> None:
-        """End one that has no result."""
+    def end_without(self, state: int, id: int, attempts: int = 0) -> None:
+        """End one that has no result, after so many attempts."""
         self.has_ended_some = True
-        self._end(state, [(None, 0, id)])
+        self._end(state, [(None, attempts, id)])
 
     # ---- Forgetting
 

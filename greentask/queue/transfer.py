@@ -72,7 +72,9 @@ def _line(store: Store, task: dict[str, Any]) -> bytes:
     to_wall = store.clock.wall() - store.time.now()
     task["expires"] = None if expires is None else expires + to_wall
     place = None
-    if state == OPEN:
+    if state == OPEN and store.revoking.is_marked(id):  # it is not to run again, there as little as here
+        task["state"], task["ended"], body = "revoked", store.clock.wall(), None
+    elif state == OPEN:
         place = store.db.execute(
             "SELECT clock, due, failures, losses FROM due WHERE id = :id AND :scheduled "
             "UNION ALL SELECT 0, NULL, failures, losses FROM running WHERE id = :id "

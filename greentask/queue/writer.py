@@ -49,19 +49,21 @@ _MOST_BYTES = 32 * 1024 * 1024  # of what is enqueued in one transaction
 _PAUSE_TO_FORGET = 0.01  # seconds between two transactions in which tasks are forgotten, and nothing else is to do
 _SLICE = 0.002  # seconds for which the hub is told things in one go
 _FEW = 16  # things that it is told between two looks at the clock
+_GIVEN_BACK = Ending("released")
 _PAUSE = 0.25  # seconds between attempts at writing to a file that could not be written
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Who is told in the hub: ``deliveries`` to be run, what was ``settled`` and whether that counted; that what was
-    delivered is ``lost``, for others have it; that another server has written something (``knocked``); and which groups
-    and steps have ``changed``.
+    delivered is ``lost``, for others have it, or in part ``revoked``, and to be ended; that another server has written
+    something (``knocked``); and which groups and steps have ``changed``.
     """
 
     deliveries: Callable[[list[Delivery]], object]
     settled: Callable[[Sequence[tuple[Delivery, Ending]], Sequence[bool]], object]
     lost: Callable[[], object]
+    revoked: Callable[[list[int]], object]
     knocked: Callable[[], object]
     changed: Callable[[list[int]], object]
 
@@ -98,6 +100,7 @@ class _Batch:
     is_lost: bool = False
     has_ended_some: bool = False
     changed: list[int] = field(default_factory=list)
+    revoked: set[int] = field(default_factory=set)  # of what is settled
 
     def __len__(self) -> int:
         return len(self.settled) + len(self.changes) + len(self.enqueued)
@@ -238,7 +241,8 @@ class Writer:
 
     def _turn(self) -> None:
         batch, looks = self._collect()
-        knocked = self._beside.hear_knocks()
+        may_be_revoked = knocked = self._beside.hear_knocks()
+        may_be_revoked |= bool(batch.changes)
         is_tick = time.monotonic() - self._ticked_at >= TICK
         try:
             overdue = self._look_around(is_tick=is_tick, knocked=knocked)
@@ -257,6 +261,8 @@ class Writer:
                 self._store.cleaner.shrink()
         if knocked:
             self._home.post(self._listener.knocked)
+        if self._held and not self._is_stuck and (may_be_revoked or is_tick) and (revoked := self._holders.to_revoke()):
+            self._home.post(self._listener.revoked, revoked)
 
     def _look_around(self, *, is_tick: bool, knocked: bool) -> list[tuple[int, int]]:
         """See what others have written, and who of them is gone."""
@@ -390,6 +396,7 @@ class Writer:
                 batch.deliveries = store.take(wants, holders.me())
             store.commit()
             batch.has_ended_some = store.has_ended_some
+            batch.revoked = set(store.revoked)
             batch.changed = list(store.composer.changed)
 
     # ---- In the hub again
@@ -411,7 +418,10 @@ class Writer:
         for future, error in batch.failed:
             future.set_exception(error)
         if batch.settled:
-            self._listener.settled(batch.settled, batch.counted)
+            settled, revoked = batch.settled, batch.revoked
+            if revoked:  # what came of it is no end that who waits for it is told of
+                settled = [(one, _GIVEN_BACK if one.handle[0] in revoked else ending) for one, ending in settled]
+            self._listener.settled(settled, batch.counted)
         if batch.has_ended_some:
             self._listener.knocked()
         if batch.changed:

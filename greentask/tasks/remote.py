@@ -78,8 +78,13 @@ class Receipt(ABC, Generic[R]):
         """The newest report of the attempt that runs, if there is one; asks the server."""
 
     @abstractmethod
-    def revoke(self) -> bool:
-        """Have it not begin; False where it has, or has ended."""
+    def revoke(self, *, running: bool = False) -> bool:
+        """Have it not begin; False where it has, or has ended.
+
+        With ``running`` one that has begun is asked to end, wherever it runs: ``CancelRequest`` is raised in it, and a
+        process that doesn't end it within its grace is killed. True then says that it was asked: it is ``revoked`` in a
+        moment, and not tried again, or ``done`` where it was quicker.
+        """
 
     @abstractmethod
     def then(self, function: str | Task[..., Any] | Step, /, *args: Any, **kwargs: Any) -> Receipt[Any]:
@@ -104,7 +109,7 @@ class BatchReceipt(Receipt[dict[str, int]], Sequence[Receipt[R]]):
 
     ``result()`` waits until all have ended and is ``{"total": …, "done": …, "failed": …}``; ``progress`` is the same,
     at any time; what comes with ``then`` takes a list of all results. ``revoke`` keeps those from running that have not
-    begun.
+    begun, and with ``running=True`` ends the others.
 
     >>> receipts = resize.enqueue_many([[path] for path in paths])                       # doctest: +SKIP
     >>> receipts.then(make_page).result(timeout=60)                                      # doctest: +SKIP

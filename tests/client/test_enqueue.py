@@ -97,6 +97,17 @@ def test_waiting_for_a_result_has_an_end(client: Client) -> None:
         receipt.result(5)
 
 
+def test_what_runs_is_ended(client: Client) -> None:
+    receipt = client.enqueue("steps", 10_000)
+    wait_until(lambda: receipt.progress)
+    assert receipt.revoke() is False
+    assert receipt.revoke(running=True) is True
+    with pytest.raises(Cancelled, match="revoked") as caught:
+        receipt.result(20)
+    assert caught.value.started is True
+    assert receipt.state == "revoked"
+
+
 def test_its_progress_is_told(client: Client) -> None:
     receipt = client.enqueue("steps", 6)
     heard: list[dict[str, object]] = []

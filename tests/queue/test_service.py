@@ -101,6 +101,42 @@ def test_what_has_not_begun_can_be_revoked(peer: LineClient) -> None:
     assert (found["state"], found["error"]["type"]) == ("revoked", "Cancelled")
 
 
+@pytest.mark.parametrize("function", ["nap", "nap_in_process"])
+def test_what_runs_is_ended_where_that_is_asked_for(peer: LineClient, tmp_path: Path, function: str) -> None:
+    task = enqueue(peer, function, str(tmp_path / "marks"), 60, retries=5)
+    wait_until(lambda: marks(tmp_path / "marks") == ["began"])
+    assert peer.call("greentask.revoke", task=task) is False
+    assert peer.call("greentask.revoke", task=task, running=True) is True
+    found = outcome(peer, task)
+    assert (found["state"], found["attempts"]) == ("revoked", 1)
+    assert found["error"] == {"type": "Cancelled", "message": "it was revoked", "started": True}
+    assert peer.call("greentask.revoke", task=task, running=True) is False
+    assert marks(tmp_path / "marks") == ["began"]
+    refused = peer.ask({"function": "greentask.revoke", "args": [task, 1], "id": 5})
+    assert refused["error"]["type"] == "InvalidArguments"
+
+
+def test_what_runs_is_ended_wherever_that_is_asked_for(tmp_path: Path) -> None:
+    """At a server that doesn't have the task, and at the file."""
+    queue, file = str(tmp_path / "tasks.db"), tmp_path / "marks"
+    with ExitStack() as stack:
+        one, other = (
+            stack.enter_context(serving("--queue", queue, apps=apps, processes=1))
+            for apps in (APPS, ("support.durable_tasks:add",))
+        )
+        peer, stranger = (stack.enter_context(server.connect()) for server in (one, other))
+        for revoke in (
+            lambda task: stranger.call("greentask.revoke", task=task, running=True),
+            lambda task: "being ended" in greentask("queue", "revoke", "--running", task, "-q", queue).stdout,
+        ):
+            file.unlink(missing_ok=True)
+            task = enqueue(peer, "nap_in_process", str(file), 60)
+            wait_until(lambda: marks(file) == ["began"])
+            assert revoke(task)
+            assert outcome(peer, task)["state"] == outcome(stranger, task)["state"] == "revoked"
+        assert one.status()["queue"]["revoked"] == 2
+
+
 def test_who_waits_hears_of_a_revocation(server: RunningServer, peer: LineClient) -> None:
     task = enqueue(peer, "add", 1, delay=3600)
     peer.send({"function": "greentask.result", "args": [task, True], "id": 5})

@@ -78,8 +78,9 @@ class Access:
         if self._file is not None:
             return self._file.change(action, tasks)
         assert self._client is not None
-        if action == "revoke":
-            return [task for task in tasks if self._client.call("greentask.revoke", task=task)]
+        if action in ("revoke", "revoke_running"):
+            more = {"running": True} if action == "revoke_running" else {}
+            return [task for task in tasks if self._client.call("greentask.revoke", task=task, **more)]
         return [task for task in tasks if self._client.call("greentask.queue", action=action, task=task)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -14,11 +15,16 @@ from .filters import filter_options
 
 __all__ = ["pause_command", "purge_command", "resume_command", "retry_command", "revoke_command"]
 
-_DONE = {"retry": "wait again", "purge": "are forgotten", "revoke": "will not run"}
+_DONE = {
+    "retry": "wait again",
+    "purge": "are forgotten",
+    "revoke": "will not run",
+    "revoke_running": "will not run, and those that do are being ended",
+}
 
 
-def _changing(action: str, help: str) -> click.Command:
-    """A command that does it to tasks that are named, or to all that fit."""
+def _changing(action: str, help: str, *more: Callable[..., Any]) -> click.Command:
+    """A command that does it to tasks that are named, or to all that fit; ``more`` are options of its own."""
 
     @click.command(action, help=help, epilog=EXIT_CODES)
     @click.argument("tasks", metavar="[TASK]...", nargs=-1)
@@ -26,28 +32,38 @@ def _changing(action: str, help: str) -> click.Command:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @filter_options
     @queue_options
-    def command(tasks: tuple[str, ...], everything: bool, as_json: bool, wanted: dict[str, Any], queue: Where) -> None:
+    def command(
+        tasks: tuple[str, ...],
+        everything: bool,
+        as_json: bool,
+        wanted: dict[str, Any],
+        queue: Where,
+        running: bool = False,
+    ) -> None:
+        what = f"{action}_running" if running else action
         if bool(tasks) + everything + bool(wanted) != 1 and not (everything and wanted and not tasks):
             raise click.UsageError("say which tasks: by their ids, or by a filter (--task NAME, say), or --all")
         with accessed(queue) as access:
             if tasks:
-                done = access.change(action, list(dict.fromkeys(tasks)))
+                done = access.change(what, list(dict.fromkeys(tasks)))
                 for task in tasks:
                     if task not in done:
                         click.echo(f"greentask: there is no task {task!r}, or it can't be: see its state", err=True)
                 changed = len(done)
             else:
                 try:
-                    changed = access.file.change_all(action, Filter.decode(wanted))
+                    changed = access.file.change_all(what, Filter.decode(wanted))
                 except InvalidArguments as error:
                     raise click.UsageError(str(error)) from None
         if as_json:
             click.echo(json.dumps({"changed": changed}))
         else:
-            click.echo(f"{changed:,} task{'s' * (changed != 1)}: they {_DONE[action]}")
+            click.echo(f"{changed:,} task{'s' * (changed != 1)}: they {_DONE[what]}")
         if changed == 0 or changed < len(set(tasks)):
             raise SystemExit(NOTHING_DONE)
 
+    for option in more:
+        command = option(command)
     return command
 
 
@@ -63,7 +79,10 @@ purge_command = _changing(
     """,
 )
 revoke_command = _changing(
-    "revoke", "Have tasks that wait, or are scheduled, not begin: each TASK, or all that fit. What runs goes on."
+    "revoke",
+    "Have tasks that wait, or are scheduled, not begin: each TASK, or all that fit. What runs goes on, but for "
+    "--running.",
+    click.option("--running", is_flag=True, help="End those that run as well, on whichever server."),
 )
 
 

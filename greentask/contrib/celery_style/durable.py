@@ -8,7 +8,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DeadlineExceeded, QueueError, UnknownTask, from_wire
-from .exceptions import ChordError, NotCarriedOver, TaskRevokedError
+from .exceptions import ChordError, TaskRevokedError
 from .message import Message
 from .request import pack
 from .transport import Sent
@@ -87,12 +87,8 @@ class Kept(Sent):
         return None if self._end is None else self._end[0]
 
     def cancel(self, *, terminate: bool) -> None:
-        """Have it not begin. What runs is left alone."""
-        if not self._find().revoke() and terminate and self._look() == "running":
-            raise NotCarriedOver(
-                f"revoke(terminate=True) of {self.task}[{self.id}], which runs: a task in a queue is not interrupted; "
-                "give it a limit where it is declared: task(time_limit=…)"
-            )
+        """Have it not begin; with ``terminate``, have it end where it has."""
+        self._find().revoke(running=terminate)
 
     def _find(self) -> Receipt[Any]:
         """Its receipt. Its id may be one of its caller's, which is its key then."""

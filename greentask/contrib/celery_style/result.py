@@ -144,8 +144,8 @@ class AsyncResult:
     def revoke(self, terminate: bool = False, wait: bool = False, timeout: float | None = None) -> None:
         """Cancel it: what waits does not run.
 
-        Where the server has no queue, what runs is interrupted (by ``greentask.CancelRequest``), for which Celery wants
-        ``terminate``. A task in a queue that runs goes on, and ``terminate`` raises ``NotCarriedOver``.
+        With ``terminate`` what runs is interrupted as well (by ``greentask.CancelRequest``, and killed if that doesn't
+        end it). Where the server has no queue, it is so without ``terminate``, too.
         """
         self._sent.cancel(terminate=terminate)
 

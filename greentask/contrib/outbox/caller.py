@@ -41,7 +41,7 @@ class OutboxReceipt(Receipt[Any]):
     def progress(self) -> dict[str, Any] | None:
         self._refuse()
 
-    def revoke(self) -> bool:
+    def revoke(self, *, running: bool = False) -> bool:
         self._refuse()
 
     def then(self, function: str | Task[..., Any] | Step, /, *args: Any, **kwargs: Any) -> Receipt[Any]:
