@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..errors import ConfigurationError, QueueError
 from ..hub.home import Home, find_home
 from . import looking, managing
+from .batches import Listener
 from .beside import Beside
 from .clock import Clock
 from .holders import Holders
@@ -21,7 +22,7 @@ from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_LEASE, DEFAULT_
 from .reader import Reader
 from .schema import check_file, explain, open_file
 from .store import Store
-from .writer import Listener, Writer
+from .writer import Writer
 
 __all__ = ["SQLiteQueue"]
 

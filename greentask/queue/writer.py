@@ -20,7 +20,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any
 
 from gevent import monkey
@@ -29,6 +28,7 @@ from ..errors import InvalidResult, QueueError, QueueFull, refusal
 from ..hub.future import HomeFuture
 from ..hub.home import Home, allocate_lock
 from ..wire.json import dumps
+from .batches import Batch, Listener, Told, tell
 from .beside import Beside
 from .cleaning import FEW, STEP
 from .holders import TICK, Holders
@@ -36,7 +36,7 @@ from .ids import id_text
 from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
 from .store import Store
 
-__all__ = ["Listener", "Writer"]
+__all__ = ["Writer"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,62 +48,7 @@ _MOST = 2000  # operations in one transaction
 _MOST_BYTES = 32 * 1024 * 1024  # of what is enqueued in one transaction
 _PAUSE_TO_FORGET = 0.01  # seconds between two transactions in which tasks are forgotten, and nothing else is to do
 _SLICE = 0.002  # seconds for which the hub is told things in one go
-_FEW = 16  # things that it is told between two looks at the clock
-_GIVEN_BACK = Ending("released")
 _PAUSE = 0.25  # seconds between attempts at writing to a file that could not be written
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who is told in the hub: ``deliveries`` to be run, what was ``settled`` and whether that counted; that what was
-    delivered is ``lost``, for others have it, or in part ``revoked``, and to be ended; that another server has written
-    something (``knocked``); and which groups and steps have ``changed``.
-    """
-
-    deliveries: Callable[[list[Delivery]], object]
-    settled: Callable[[Sequence[tuple[Delivery, Ending]], Sequence[bool]], object]
-    lost: Callable[[], object]
-    revoked: Callable[[list[int]], object]
-    knocked: Callable[[], object]
-    changed: Callable[[list[int]], object]
-
-
-class _Told:
-    """What is told in place of a future, where nobody needs more than a callback."""
-
-    __slots__ = ("_then",)
-
-    def __init__(self, then: Kept) -> None:
-        self._then = then
-
-    def set_result(self, ids: list[str]) -> None:
-        try:
-            self._then(ids, None)
-        except Exception:
-            logger.exception("what was to be told of an enqueued task failed")
-
-    def set_exception(self, error: BaseException) -> None:
-        self._then(None, error)
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What is done in one transaction, and then what came of it."""
-
-    settled: list[tuple[Delivery, Ending]] = field(default_factory=list)
-    changes: list[tuple[Callable[[Store], Any], Future[Any]]] = field(default_factory=list)
-    enqueued: list[tuple[Sequence[Message], Future[list[str]] | _Told]] = field(default_factory=list)
-    counted: list[bool] = field(default_factory=list)
-    outcomes: list[tuple[Future[Any] | _Told, Any]] = field(default_factory=list)
-    failed: list[tuple[Future[Any], Exception]] = field(default_factory=list)  # changes that were not made
-    deliveries: list[Delivery] = field(default_factory=list)
-    is_lost: bool = False
-    has_ended_some: bool = False
-    changed: list[int] = field(default_factory=list)
-    revoked: set[int] = field(default_factory=set)  # of what is settled
-
-    def __len__(self) -> int:
-        return len(self.settled) + len(self.changes) + len(self.enqueued)
 
 
 class Writer:
@@ -124,7 +69,7 @@ class Writer:
         # The thread's own:
         self._slots: dict[frozenset[str], int] = {}
         self._filled_by: dict[str, frozenset[str]] = {}  # of each task, whose slots those are
-        self._kept = _Batch()  # what could not be written yet
+        self._kept = Batch()  # what could not be written yet
         self._is_stuck = False
         self._why_stuck: Exception = QueueError("the queue's file can't be written")
         self._ticked_at = 0.0
@@ -146,7 +91,7 @@ class Writer:
 
     def keep(self, messages: Sequence[Message], then: Kept) -> None:
         """As ``enqueue``, with a callback."""
-        self._post("enqueue", messages, _Told(then))
+        self._post("enqueue", messages, Told(then))
 
     def change(self, change: Callable[[Store], Any]) -> Future[Any]:
         """What a function comes to that is called within a transaction."""
@@ -276,9 +221,9 @@ class Writer:
             self._store.cleaner.look()
         return overdue
 
-    def _collect(self) -> tuple[_Batch, list[tuple[Callable[[Store], Any], Future[Any]]]]:
+    def _collect(self) -> tuple[Batch, list[tuple[Callable[[Store], Any], Future[Any]]]]:
         batch, looks, room = self._kept, [], _MOST_BYTES
-        self._kept = _Batch()
+        self._kept = Batch()
         for _ in range(min(len(self._arrived), _MOST)):
             kind, what, more = self._arrived.popleft()
             if kind == "settle":
@@ -338,7 +283,7 @@ class Writer:
 
     # ---- Writing
 
-    def _write(self, batch: _Batch, overdue: Sequence[tuple[int, int]], *, takes: bool = True) -> bool:
+    def _write(self, batch: Batch, overdue: Sequence[tuple[int, int]], *, takes: bool = True) -> bool:
         """One transaction; whether it is on disk. Where it isn't, everybody who is concerned knows."""
         try:
             self._transact(batch, overdue, takes=takes)
@@ -360,12 +305,12 @@ class Writer:
         self._held += len(batch.deliveries) - len(batch.settled)
         for delivery in batch.deliveries:
             self._slots[self._filled_by[delivery.task]] -= 1
-        self._home.post(self._finish, self._tell(batch))
+        self._home.post(self._finish, tell(self._listener, batch))
         if self._has_company and (batch.settled or batch.enqueued or batch.changes or overdue):
             self._beside.knock()
         return True
 
-    def _transact(self, batch: _Batch, overdue: Sequence[tuple[int, int]], *, takes: bool) -> None:
+    def _transact(self, batch: Batch, overdue: Sequence[tuple[int, int]], *, takes: bool) -> None:
         store, holders = self._store, self._holders
         with self._beside.turn():
             store.begin()
@@ -409,41 +354,18 @@ class Writer:
                 self._home.post(self._finish, steps)
                 return
 
-    def _tell(self, batch: _Batch) -> Iterator[None]:
-        """In steps."""
-        for number, (future, value) in enumerate(batch.outcomes):
-            future.set_result(value)
-            if number % _FEW == _FEW - 1:
-                yield
-        for future, error in batch.failed:
-            future.set_exception(error)
-        if batch.settled:
-            settled, revoked = batch.settled, batch.revoked
-            if revoked:  # what came of it is no end that who waits for it is told of
-                settled = [(one, _GIVEN_BACK if one.handle[0] in revoked else ending) for one, ending in settled]
-            self._listener.settled(settled, batch.counted)
-        if batch.has_ended_some:
-            self._listener.knocked()
-        if batch.changed:
-            self._listener.changed(batch.changed)
-        if batch.is_lost:
-            self._listener.lost()
-        for start in range(0, len(batch.deliveries), _FEW):
-            self._listener.deliveries(batch.deliveries[start : start + _FEW])
-            yield
-
     # ---- Where that fails
 
-    def _write_apart(self, batch: _Batch) -> None:
+    def _write_apart(self, batch: Batch) -> None:
         """One of them can't be done: each for itself."""
         for settled in batch.settled:
-            self._write(_Batch(settled=[settled]), ())
+            self._write(Batch(settled=[settled]), ())
         for change in batch.changes:
-            self._write(_Batch(changes=[change]), ())
+            self._write(Batch(changes=[change]), ())
         for enqueued in batch.enqueued:
-            self._write(_Batch(enqueued=[enqueued]), ())
+            self._write(Batch(enqueued=[enqueued]), ())
 
-    def _fail(self, batch: _Batch, error: Exception) -> None:
+    def _fail(self, batch: Batch, error: Exception) -> None:
         for _, future in (*batch.changes, *batch.enqueued):
             self._home.post(future.set_exception, error)
         if not (batch.changes or batch.enqueued):
@@ -451,9 +373,9 @@ class Writer:
         for delivery, ending in batch.settled:
             if ending.how != "failed":  # or it would stay ours for ever
                 told = refusal(InvalidResult(f"what came of it can't be kept: {error}"))
-                self._write(_Batch(settled=[(delivery, Ending("failed", dumps(told)))]), ())
+                self._write(Batch(settled=[(delivery, Ending("failed", dumps(told)))]), ())
 
-    def _stuck(self, batch: _Batch, error: Exception) -> None:
+    def _stuck(self, batch: Batch, error: Exception) -> None:
         """The file can't be written: refuse what can be refused, and keep the rest."""
         if not self._is_stuck:
             logger.error("the queue's file can't be written, and is tried again: %s", error)
@@ -462,15 +384,15 @@ class Writer:
         self._why_stuck = _explained(error)
         self._refuse(batch)
 
-    def _refuse(self, batch: _Batch) -> None:
+    def _refuse(self, batch: Batch) -> None:
         """What is to be changed and enqueued is not."""
         for _, future in (*batch.changes, *batch.enqueued):
             self._home.post(future.set_exception, self._why_stuck)
 
-    def _try_again(self, batch: _Batch, overdue: Sequence[tuple[int, int]]) -> None:
+    def _try_again(self, batch: Batch, overdue: Sequence[tuple[int, int]]) -> None:
         """What has ended first: it may just fit."""
-        rest = _Batch(changes=batch.changes, enqueued=batch.enqueued)
-        if not self._write(_Batch(settled=batch.settled), overdue, takes=False):
+        rest = Batch(changes=batch.changes, enqueued=batch.enqueued)
+        if not self._write(Batch(settled=batch.settled), overdue, takes=False):
             self._refuse(rest)
         elif self._write(rest, ()):
             self._is_stuck = False
