@@ -1,10 +1,13 @@
 """What holds for every test: reproducible randomness, no silent skips in CI, no process left behind."""
 
+import contextlib
 import os
 import random
+import subprocess
 import time
 import uuid
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -45,6 +48,15 @@ def pytest_report_header(config: pytest.Config) -> str:
     seed = config.getoption("hypothesis_seed", None)
     said = f"--hypothesis-seed={seed}" if seed is not None else "seed: its own (told when a test fails)"
     return f"hypothesis: {said}, max_examples={settings().max_examples}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a process of pytest-xdist ended that died: of a signal's default action nothing else is seen."""
+    if error:
+        with contextlib.suppress(AttributeError, subprocess.TimeoutExpired):  # execnet's own affair
+            code = node.gateway._io.popen.wait(5)
+            print(f"\n{node.gateway.id} ended with {code}, at {time.strftime('%H:%M:%S')}", flush=True)
 
 
 # ---- Skips
