@@ -32,11 +32,13 @@ class ItemFuture(CallFuture):
         self.index = index
         self._is_alone = False
 
-    def send_again(self, id: int, data: bytes, timeout: float | None, idempotent: bool) -> None:
-        """Send it as a call of its own; in the home's thread."""
+    def send_alone(self, id: int, data: bytes, timeout: float | None, error: BaseException) -> bool:
+        """Send it as a call of its own, if that may be after the error; in the home's thread."""
+        if self.done():
+            return False
         self._id = id
         self._is_alone = True
-        self._carrier.start(id, data, self, timeout, idempotent)
+        return self._batch.router.start_alone(id, data, self, timeout, self._batch.id, error)
 
     def _cancel_call(self) -> None:
         if self._is_alone:
@@ -48,8 +50,8 @@ class ItemFuture(CallFuture):
 class BatchReceiver(Receiver):
     """Hears what comes of a batch, and tells its items' futures. Belongs to the home's thread.
 
-    ``failed`` is told each item's error, and whether it is that of the whole batch: it ends the future, or sends it
-    again. The batch is cancelled with the last of its items.
+    ``failed`` is told each item's error, and whether it is that of the whole batch: it ends the future, or sends the
+    item alone. The batch is cancelled with the last of its items.
     """
 
     def __init__(
@@ -134,31 +136,25 @@ class Batching:
         until = None if timeout is None else time.monotonic() + timeout
 
         def failed(future: ItemFuture, error: BaseException, is_whole: bool) -> None:
-            if future.done() or not self._may_send_again(router, error, is_whole):
-                future.ended(None, error)
-                return
             left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                future.ended(None, error)
-                return
-            id = self._core.next_id()
-            line = encode_call(Call(self._function, items[future.index], id, left))
-            future.send_again(id, line, left, self._idempotent)
+            if self._may_go_alone(error, is_whole) and (left is None or left > 0):
+                id = self._core.next_id()
+                line = encode_call(Call(self._function, items[future.index], id, left))
+                if future.send_alone(id, line, left, error):
+                    return
+            future.ended(None, error)
 
         receiver = BatchReceiver(router, call.id, len(items), failed)
         router.home.run(router.start, call.id, data, receiver, timeout, self._idempotent, len(items))
         return receiver.futures
 
-    def _may_send_again(self, router: Router, error: BaseException, is_whole: bool) -> bool:
+    def _may_go_alone(self, error: BaseException, is_whole: bool) -> bool:
         if is_whole and isinstance(error, InvalidMessage):  # a server that knows no batches
             self._most = 0
             return True
         if isinstance(error, Draining):
             return not is_whole  # or the router has tried it
-        if isinstance(error, Overloaded):
-            return not is_whole and len(self._core.addresses) > 1 and router.may_repeat()
-        may_have_run = isinstance(error, WorkerLost) or (isinstance(error, ConnectionLost) and error.sent)
-        return self._idempotent and may_have_run and router.may_repeat()
+        return isinstance(error, (ConnectionLost, Overloaded, WorkerLost))
 
 
 def one_by_one(submit: Callable[[Args], Future[Any]]) -> Callable[[Sequence[Args], bool], Sequence[Future[Any]]]:

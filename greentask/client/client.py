@@ -149,8 +149,8 @@ class Client:
         ``idempotent`` calls do no harm when they run twice: one whose connection or task process was lost is sent
         again. At most a tenth of all calls are, with ten in reserve, or a struggling server would get still more to do.
 
-        ``progress`` gets ``{"done": …, "total": …, "note": …}``: with ``call`` in the caller's greenlet or thread, with
-        ``submit`` in the thread of the I/O, where it must be quick and must not block.
+        ``progress`` gets ``{"done": …, "total": …, "note": …}``: with ``call`` and ``stream`` in the caller's greenlet
+        or thread, with ``submit`` and ``map`` in the thread of the I/O, where it must be quick and must not block.
 
         What is to be enqueued has further options: ``delay`` in seconds or ``at`` as a Unix time, ``priority`` from -10
         to 10, a ``key`` under which it is enqueued once, and ``key_ttl``, the seconds for which that holds when it is
@@ -332,12 +332,14 @@ class Client:
         *,
         timeout: float | None = None,
         window: int = DEFAULT_STREAM_WINDOW,
+        progress: ProgressCallback | bool | None = None,
     ) -> Iterator[Any]:
         """``stream``, with the arguments as the wire has them."""
         if window < 1:
             raise ValueError(f"window must be at least 1, not {window}")
-        call = Call(function, args, self._core.next_id(), self._time_left(timeout), stream=window)
-        return self._stream(call, window)
+        report = self._progress if progress is None else progress
+        call = Call(function, args, self._core.next_id(), self._time_left(timeout), bool(report), stream=window)
+        return self._stream(call, window, report)
 
     def enqueue_args(self, function: str, args: Args, *, timeout: float | None = None) -> Receipt[Any]:
         """``enqueue``, with the arguments as the wire has them: a dict by name, or a list by position."""
@@ -480,7 +482,11 @@ class Client:
             _forget(carrier, call)
             raise
 
-    def _stream(self, call: Call, window: int) -> Iterator[Any]:
+    def _stream(self, call: Call, window: int, report: ProgressCallback | bool | None) -> Iterator[Any]:
+        with showing(call.function) if report is True else nullcontext(report or None) as tell:
+            yield from self._items(call, window, tell)
+
+    def _items(self, call: Call, window: int, progress: ProgressCallback | None) -> Iterator[Any]:
         carrier, receiver = carrier_of(self._core.router), EventReceiver(window=window)
         carrier.check_may_wait()
         assert call.id is not None
@@ -495,6 +501,9 @@ class Client:
                     if taken * 2 >= window:
                         carrier.home.run(carrier.send, call.id, encode_more(More(call.id, taken)))
                         taken = 0
+                elif isinstance(event, Progress):
+                    if progress is not None:  # else nobody asked the server for it
+                        progress(event.report)
                 elif isinstance(event, Ended):
                     event.result()
                     return

@@ -103,10 +103,12 @@ _MOST_REPORTS = 100
 class EventReceiver(Receiver):
     """Puts everything that is heard of a call into a mailbox."""
 
-    __slots__ = ("_window", "mailbox")
+    __slots__ = ("_most", "mailbox")
 
     def __init__(self, *, window: int = 0) -> None:
-        self._window = window  # items that may be ahead of who takes them; 0: nobody asked for any
+        # Items that wait, each perhaps with a report before it; 0: nobody asked for any. A server that counts
+        # differently by the window does no harm yet.
+        self._most = 4 * window + _MOST_REPORTS if window else 0
         self.mailbox: Mailbox[Ended | Progress | Item] = Mailbox()
 
     def ended(self, value: Any, error: BaseException | None) -> None:
@@ -116,12 +118,12 @@ class EventReceiver(Receiver):
         self.mailbox.put_latest(Progress(report), _MOST_REPORTS)
 
     def item(self, item: Any) -> None:
-        if not self._window:
+        if not self._most:
             return
-        if len(self.mailbox) < 2 * self._window:  # a server that counts differently does no harm yet
+        if len(self.mailbox) < self._most:
             self.mailbox.put(Item(item))
         else:
-            self._window = 0
+            self._most = 0
             self.mailbox.put(
                 Ended(None, InvalidMessage("the server sent a stream's items faster than it was asked to"))
             )

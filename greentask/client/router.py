@@ -20,6 +20,7 @@ from ..errors import (
     ConnectionLost,
     DeadlineExceeded,
     Draining,
+    InvalidMessage,
     Overloaded,
     Unauthenticated,
     WorkerLost,
@@ -43,7 +44,8 @@ _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 #: reads no further while a connection has max_in_flight (1,000) calls in flight, pings among it.
 _MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
 #: How often a call that may have run is sent again, though it does no harm: it may be what ends its servers.
-_MOST_REPEATS = 3
+#: A batch is once as a whole, and its items then are each alone: one of them may be, and not the others.
+_MOST_REPEATS, _MOST_REPEATS_OF_BATCH = 3, 1
 _chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
 _REMEDY = "; is a server running there?"
 
@@ -121,11 +123,40 @@ class Router:
         size: int = 1,
     ) -> None:
         """Send a call's line, or that of a batch of ``size`` calls; ``receiver`` hears what comes of it."""
-        sent = self._calls[id] = _Sent(data, receiver, size, idempotent=idempotent)
+        self._budget.earn(size)
+        self._start(id, _Sent(data, receiver, size, idempotent=idempotent), timeout)
+
+    def start_alone(
+        self, id: int, data: bytes, receiver: Receiver, timeout: float | None, batch: int, error: BaseException
+    ) -> bool:
+        """Send an item of a batch as a call of its own, if a call could be sent again after that error.
+
+        To be asked while the batch's receiver is told: the item goes on from where the batch was, as to servers that
+        were tried, and how often.
+        """
+        before = self._calls.get(batch)
+        if before is None:
+            return False
+        sent = _Sent(data, receiver, 1, idempotent=before.idempotent)
+        if isinstance(error, Overloaded):
+            sent.avoid = {*before.avoid, *(() if before.link is None else (before.link.target,))}
+            sent.refusal = error
+            may_go = self._has_another(sent) and self._budget.spend()
+        elif isinstance(error, WorkerLost) or (isinstance(error, ConnectionLost) and error.sent):
+            sent.repeats = before.repeats
+            may_go = self._may_repeat(sent)
+            sent.repeats += 1
+        else:
+            may_go = isinstance(error, (Draining, InvalidMessage))
+        if may_go:
+            self._start(id, sent, timeout)
+        return may_go
+
+    def _start(self, id: int, sent: _Sent, timeout: float | None) -> None:
+        self._calls[id] = sent
         if timeout is not None:
             sent.timer = self.home.hub.loop.timer(timeout + _ANSWER_MARGIN)
             sent.timer.start(self._out_of_time, id, timeout, update=True)
-        self._budget.earn(size)
         self._used_at = time.monotonic()
         self._send(id, sent)
 
@@ -142,10 +173,6 @@ class Router:
         sent = self._calls.get(id)
         if sent is not None and sent.link is not None and sent.was_sent:
             sent.link.write(data)
-
-    def may_repeat(self) -> bool:
-        """Whether the budget has one more call that may have run; it is spent."""
-        return self._budget.spend()
 
     def flush(self, done: Bell) -> None:
         """Ring when what is to be sent has left."""
@@ -261,8 +288,9 @@ class Router:
         self._send(id, sent)
 
     def _may_repeat(self, sent: _Sent) -> bool:
+        most = _MOST_REPEATS if sent.size == 1 else _MOST_REPEATS_OF_BATCH
         is_harmless = sent.idempotent and not sent.has_begun
-        return is_harmless and sent.repeats < _MOST_REPEATS and self._budget.spend(sent.size)
+        return is_harmless and sent.repeats < most and self._budget.spend(sent.size)
 
     def _try_once_more(self, id: int, sent: _Sent, error: Exception) -> None:
         """It may have run, and does no harm: on another server, or else on the same one."""
@@ -276,9 +304,7 @@ class Router:
             self._send(id, sent)
 
     def _give_up(self, id: int, sent: _Sent) -> None:
-        if self._take(id) is not None:
-            sent.receiver.ended(None, sent.refusal or ConnectionLost("there is no server to be tried", sent=False))
-            self._end_if_left()
+        self._end(id, sent, sent.refusal or ConnectionLost("there is no server to be tried", sent=False))
 
     def _has_another(self, sent: _Sent) -> bool:
         tried = sent.avoid if sent.link is None else {*sent.avoid, sent.link.target}

@@ -153,7 +153,13 @@ class Caller(Protocol):
         """One call, waited for."""
 
     def stream_args(
-        self, function: str, args: dict[str, Any] | list[Any], *, timeout: float | None = None, window: int = ...
+        self,
+        function: str,
+        args: dict[str, Any] | list[Any],
+        *,
+        timeout: float | None = None,
+        window: int = ...,
+        progress: ProgressCallback | bool | None = None,
     ) -> Iterator[Any]:
         """The items of a generator, one by one."""
 

@@ -315,7 +315,9 @@ class RemoteFunction(Generic[P, R]):
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         """The items of a generator task, one by one."""
-        return self.client.stream_args(self.task.name, self._args(args, kwargs), timeout=self._timeout)
+        return self.client.stream_args(
+            self.task.name, self._args(args, kwargs), timeout=self._timeout, progress=self._progress
+        )
 
     def _args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | list[Any]:
         return merge_arguments(args, kwargs, self.task.binder)

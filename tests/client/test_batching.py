@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from greentask import Client, ConnectionLost, InvalidArguments
+from greentask import Client, ConnectionLost, InvalidArguments, Overloaded, WorkerLost
+from greentask.client.batching import Batching
+from greentask.wire.message import Args
 from support.peers import peer
 from support.servers import LineClient, wait_until
 
@@ -190,6 +193,87 @@ def test_an_item_is_sent_again_where_a_call_would_be(kind: str, idempotent: bool
     sent_alone = [call for call in server.calls if call.get("args") == refused]
     assert len(sent_alone) == again
     assert isinstance(results[refused[0]], Exception) is not again
+
+
+def batch_of(client: Client, count: int, *, idempotent: bool = False) -> list[Future[Any]]:
+    """Start so many calls that share a line."""
+
+    def submit(_: Args) -> Future[Any]:
+        raise AssertionError("they were to share a line")
+
+    batching = Batching(client._core, "echo", submit, lambda: None, idempotent=idempotent)
+    return [*batching.start([[number] for number in range(count)], True)]
+
+
+def test_an_item_that_may_have_run_is_sent_again_three_times_as_a_call_would_be() -> None:
+    """It ends its servers, and with them whatever else they were asked."""
+    bad, seen = 3, []
+
+    def die_of_it(connection: LineClient) -> None:
+        while (line := connection.line()) is not None:
+            call = json.loads(line)
+            if [bad] in (call.get("args"), *call.get("batch", ())):
+                seen.append("alone" if "args" in call else "batch")
+                return
+            if "batch" in call:
+                answer(connection, call)
+            else:
+                connection.send({"id": call["id"], "result": call["args"][0]})
+
+    with peer(die_of_it) as running, Client(running.address) as client:
+        for _ in range(150):
+            assert client.call("echo", "so that the budget has enough") is not None
+        futures = batch_of(client, 8, idempotent=True)
+        errors = [future.exception(20) for future in futures]
+    assert seen == ["batch", "batch", "alone", "alone"]
+    assert isinstance(errors[bad], ConnectionLost)
+
+
+def test_an_item_that_ends_its_processes_is_sent_again_three_times_and_the_others_not_at_all() -> None:
+    bad, lost = 3, {"type": "WorkerLost", "message": "its process died"}
+
+    def lose(connection: LineClient) -> None:
+        while (line := connection.line()) is not None:
+            call = json.loads(line)
+            calls.append(call)
+            if "batch" in call:
+                items = items_of(call)
+                items[bad] = {"id": call["id"], "index": bad, "error": lost}
+                connection.send(*items, {"id": call["id"], "result": {"done": 7, "failed": 1}})
+            else:
+                connection.send({"id": call["id"], "error": lost})
+
+    calls: list[Message] = []
+    with peer(lose) as running, Client(running.address) as client:
+        errors = [future.exception(20) for future in batch_of(client, 8, idempotent=True)]
+    assert [call.get("args") for call in calls] == [None, [bad], [bad], [bad]]
+    assert [type(error) for error in errors if error is not None] == [WorkerLost]
+
+
+def test_of_a_batch_that_has_too_much_so_many_go_elsewhere_as_the_budget_has() -> None:
+    """As of as many calls, each of which was refused: ten and a tenth."""
+    lines: list[tuple[int, Message]] = []
+    refused: list[Message] = []
+
+    def refuse_first(connection: LineClient) -> None:
+        while (line := connection.line()) is not None:
+            call = json.loads(line)
+            lines.append((connection.socket.getsockname()[1], call))
+            if "batch" in call:
+                refused.append(call)
+                error = {"type": "Overloaded", "message": "too much"}
+                connection.send({"id": call["id"], "error": error})
+            else:
+                connection.send({"id": call["id"], "result": call["args"][0]})
+
+    with peer(refuse_first) as one, peer(refuse_first) as other, Client([one.address, other.address]) as client:
+        errors = [future.exception(20) for future in batch_of(client, 40)]
+    assert sum(error is None for error in errors) == 10 + 4
+    assert {type(error) for error in errors if error is not None} == {Overloaded}
+    (batch_at, _), *alone = lines
+    assert len(refused) == 1
+    assert len(alone) == 10 + 4
+    assert all(at != batch_at for at, _ in alone), "not to the one that has too much already"
 
 
 def test_closing_cancels_the_batch() -> None:

@@ -93,6 +93,40 @@ def test_what_cannot_be_streamed_says_so(
         next(client.stream(function, *args))
 
 
+def test_progress_is_reported_between_the_items() -> None:
+    """To whoever takes the items, in their order."""
+
+    def report(connection: LineClient) -> None:
+        call = connection.hear()
+        assert call["progress"] is True
+        for number in range(3):
+            connection.send({"id": call["id"], "progress": {"done": number}}, {"id": call["id"], "item": number})
+        connection.send({"id": call["id"], "result": {"items": 3}})
+        silent(connection)
+
+    told: list[Any] = []
+    with peer(report) as server, Client(server.address) as client:
+        for item in client.using(progress=lambda report: told.append((report, threading.get_ident()))).stream("rows"):
+            assert told[-1] == ({"done": item}, threading.get_ident())
+    assert len(told) == 3
+
+
+def test_reports_of_a_reader_who_is_behind_are_no_items_too_many(client: Client) -> None:
+    items = client.using(progress=lambda report: None).stream("count_and_report", 2000, window=4)
+    assert next(items) == 0
+    time.sleep(0.1)  # more come than it takes
+    assert list(items) == list(range(1, 2000))
+
+
+def test_what_a_callback_raises_ends_the_stream(client: Client) -> None:
+    def fail(report: dict[str, Any]) -> None:
+        raise ValueError("no place for it")
+
+    items = client.using(progress=fail).stream("count_and_report", 10)
+    with pytest.raises(ValueError, match="no place for it"):
+        next(items)
+
+
 def test_an_impossible_window_is_refused_at_once(client: Client) -> None:
     with pytest.raises(ValueError, match="window must be at least 1"):
         client.stream("count", 1, window=0)

@@ -59,6 +59,15 @@ def release(key: str) -> None:
 
 
 @task
+def count_and_report(to: int) -> Iterator[int]:
+    """Ten reports before each item."""
+    for number in range(to):
+        for _ in range(10):
+            current().progress(number, to)
+        yield number
+
+
+@task
 def subtract(a: int, b: int = 0, *, times: int = 1) -> int:
     """Has arguments by position or name, and one by name only."""
     return a - b * times

@@ -125,9 +125,15 @@ class Enqueuing:
         return self._client().call_args(function, args, timeout=timeout, progress=progress)
 
     def stream_args(
-        self, function: str, args: Args, *, timeout: float | None = None, window: int = DEFAULT_STREAM_WINDOW
+        self,
+        function: str,
+        args: Args,
+        *,
+        timeout: float | None = None,
+        window: int = DEFAULT_STREAM_WINDOW,
+        progress: ProgressCallback | bool | None = None,
     ) -> Iterator[Any]:
-        return self._client().stream_args(function, args, timeout=timeout, window=window)
+        return self._client().stream_args(function, args, timeout=timeout, window=window, progress=progress)
 
     def map_args(
         self,
