@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Generator, Iterator
@@ -13,6 +14,11 @@ import psutil
 import pytest
 from gevent.hub import Hub
 from hypothesis import settings
+
+# Where PYTHONDONTWRITEBYTECODE is set, as in many an image of a container, each worker would rewrite every test anew,
+# and each server that a test starts compile all of greentask: that is most of what the tests cost.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 pytest.register_assert_rewrite("support")  # before any of it is imported
 
