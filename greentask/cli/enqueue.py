@@ -31,7 +31,7 @@ Exit codes:
 @argument_options
 @click.option("--delay", type=Seconds(), metavar="TIME", help="Not before so long from now: 90s, 10m, 2h, 3d.")
 @click.option("--at", type=float, metavar="SECONDS", help="Not before that Unix time.")
-@click.option("--priority", type=click.IntRange(-MOST_PRIORITY, MOST_PRIORITY), default=0, help="Higher ones go first.")
+@click.option("--priority", type=click.IntRange(-MOST_PRIORITY, MOST_PRIORITY), help="Higher ones go first.")
 @click.option("--key", help="While a task with this key is known, print that one, and keep no second one.")
 @click.option(
     "--key-ttl", type=Seconds(), metavar="TIME", help="For how long the key holds when its task is forgotten."
@@ -81,7 +81,7 @@ def _put(path: str, name: str, args: dict[str, Any] | list[Any], durable: Enqueu
             Message(
                 name,
                 dumps({"args": args}),
-                durable.priority,
+                durable.priority or 0,
                 durable.delay or 0.0,
                 durable.at,
                 durable.key,

@@ -40,7 +40,7 @@ def message_of(task: Task[..., Any], payload: bytes, args: Args | None, options:
     return Message(
         task.name,
         payload,
-        options.priority,
+        task.priority if options.priority is None else options.priority,
         options.delay or 0.0,
         options.at,
         options.key,

@@ -32,3 +32,4 @@ class TaskOptions(TypedDict, total=False):
     rate: str | None
     singleton: Singleton
     ttl: float | None
+    priority: int

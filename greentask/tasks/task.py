@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError
+from ..wire.enqueue import MOST_PRIORITY
 from .binding import Binder
 from .importing import find_target, is_importable, target_of
 from .rates import make_rate
@@ -63,6 +64,7 @@ class Task(Generic[P, R]):
         rate: str | None = None,
         singleton: Singleton = False,
         ttl: float | None = None,
+        priority: int = 0,
     ) -> None:
         if isinstance(function, Task):
             raise ConfigurationError(f"{function.name!r} is a task already")
@@ -88,9 +90,13 @@ class Task(Generic[P, R]):
             )
         if ttl is not None and not 0 < ttl < math.inf:
             raise ConfigurationError(f"task {self.name!r}: ttl is in seconds above 0, not {ttl!r}")
+        if type(priority) is not int or not -MOST_PRIORITY <= priority <= MOST_PRIORITY:
+            bounds = f"from {-MOST_PRIORITY} to {MOST_PRIORITY}"
+            raise ConfigurationError(f"task {self.name!r}: priority is a whole number {bounds}, not {priority!r}")
         self.process = process
         self.timeout = timeout
         self.ttl = ttl
+        self.priority = priority
         self.max_running = max_running
         self.max_waiting = max_waiting
         self.policy: RetryPolicy = make_policy(self.name, retries, backoff, retry_on, give_up_on)
@@ -379,7 +385,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOp
     run, or to none without ``catch_up``. ``rate``: how many may begin in any stretch of time (``"100/m"``), and
     ``max_running`` how many run at once, on all servers of a queue. ``singleton``: of its calls, or of those with the
     same values of the arguments that it names, at most one waits or runs. ``ttl``: seconds within which it must have
-    begun.
+    begun. ``priority``: from -10 to 10, higher ones go first.
 
     >>> @task(process=True, timeout=60)                       # doctest: +SKIP
     ... def report(year): ...

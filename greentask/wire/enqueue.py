@@ -22,10 +22,10 @@ class Enqueue:
     """How a durable task is to run.
 
     ``delay``: seconds from now, ``at``: a Unix time, before which it doesn't; ``priority``: from -10 to 10, higher ones
-    go first; ``key``: while a task with it is known, it is not enqueued again; ``retries``: in place of what the task
-    says; ``ttl``: seconds within which it must have begun; ``key_ttl``: seconds for which the key holds after its task
-    is forgotten, in place of what the queue says; ``singleton``: while a task of this name with it waits or runs, it is
-    not enqueued again.
+    go first; ``key``: while a task with it is known, it is not enqueued again; ``ttl``: seconds within which it must
+    have begun; ``key_ttl``: seconds for which the key holds after its task is forgotten, in place of what the queue
+    says; ``singleton``: while a task of this name with it waits or runs, it is not enqueued again. ``priority``,
+    ``retries`` and ``ttl`` are in place of what the task says.
 
     ``then``: what follows it; ``after``: the task or group that it waits for, ``takes`` whether it takes what came of
     that, and ``errors`` whether it runs also where that has failed; ``group``: that a batch is a group (True), or more
@@ -34,7 +34,7 @@ class Enqueue:
 
     delay: float | None = None
     at: float | None = None
-    priority: int = 0
+    priority: int | None = None
     key: str | None = None
     retries: int | None = None
     ttl: float | None = None
@@ -55,7 +55,8 @@ class Enqueue:
         _check_number("ttl", self.ttl, 0, _LONGEST, "seconds above 0")
         if self.ttl == 0:
             raise ValueError("ttl is seconds above 0, not 0")
-        _check_whole("priority", self.priority, -MOST_PRIORITY, MOST_PRIORITY)
+        if self.priority is not None:
+            _check_whole("priority", self.priority, -MOST_PRIORITY, MOST_PRIORITY)
         if self.retries is not None:
             _check_whole("retries", self.retries, 0, MOST_RETRIES)
         _check_number("key_ttl", self.key_ttl, 0, _LONGEST, "seconds from 0 on")
@@ -92,7 +93,7 @@ class EnqueueOptions(TypedDict, total=False):
 
     delay: float | None
     at: float | None
-    priority: int
+    priority: int | None
     key: str | None
     retries: int | None
     ttl: float | None

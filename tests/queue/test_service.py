@@ -395,6 +395,14 @@ def test_a_ttl_is_the_tasks_unless_the_caller_says_one(peer: LineClient) -> None
     assert run(peer, "at_once", delay=0.2, ttl=60)["state"] == "done"
 
 
+def test_a_priority_is_the_tasks_unless_the_caller_says_one(peer: LineClient) -> None:
+    ids = [enqueue(peer, "urgent", delay=3600), enqueue(peer, "urgent", delay=3600, priority=0)]
+    shown = [peer.call("greentask.queue", action="show", task=id) for id in ids]
+    assert [one["priority"] for one in shown] == [7, 0]
+    for id in ids:
+        assert peer.call("greentask.revoke", task=id)
+
+
 def test_of_calls_that_are_the_same_to_a_singleton_one_waits_or_runs(peer: LineClient) -> None:
     large = "x" * 100_000  # of such a line a server keeps no arguments
     tasks = [enqueue(peer, "one_of", what, delay=3600) for what in ("a", large, "a", large, "b")]

@@ -128,6 +128,10 @@ def now() -> float:
     return time.monotonic()
 
 
+@task(priority=7)
+def urgent() -> None: ...
+
+
 @task(ttl=0.05)
 def at_once() -> None: ...
 

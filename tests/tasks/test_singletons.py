@@ -1,5 +1,7 @@
 """Which calls are the same to a task of which one at a time may wait, and for how long one may."""
 
+from typing import Any
+
 import pytest
 
 from greentask import task
@@ -42,6 +44,12 @@ def test_what_runs_by_itself_needs_no_arguments() -> None:
     with pytest.raises(ConfigurationError, match="each parameter needs a default"):
         task(every=30)(report.function)
     assert task(name="one", every=30)(lambda a=1, *b, **c: a).schedule is not None
+
+
+@pytest.mark.parametrize("priority", [11, -11, 2.0, True, "high"])
+def test_what_is_no_priority_is_refused(priority: Any) -> None:
+    with pytest.raises(ConfigurationError, match="priority is a whole number from -10 to 10, not"):
+        task(priority=priority)(report.function)
 
 
 @pytest.mark.parametrize("ttl", [0, -1, float("inf")])
