@@ -14,8 +14,9 @@ import pytest
 
 from greentask import Client, ConnectionLost
 from greentask.master.admin import AdminServer, socket_name
+from greentask.master.fronts import PATCH
 from support.parts import require
-from support.programs import environment, greentask
+from support.programs import environment, greentask, run_source
 from support.reloaded import write_module
 from support.servers import LineClient, RunningServer, connect, is_goodbye, serving, wait_until
 
@@ -57,6 +58,24 @@ def test_a_front_that_dies_is_replaced_and_the_others_go_on(tmp_path: Path) -> N
         assert first not in [front.pid for front in server.fronts()]
         assert server.status()["master"]["deaths"] == 1
         assert f"(process {first}) was killed by signal 9 (SIGKILL)" in server.output()
+
+
+def test_a_front_heeds_gevents_plugins(tmp_path: Path) -> None:
+    installed = tmp_path / "plug-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        "[gevent.plugins.monkey.will_patch_module]\none = plug:leave_select\n"
+        "[gevent.plugins.monkey.did_patch_all]\ntwo = plug:tell\n"
+    )
+    (tmp_path / "plug.py").write_text(
+        "from gevent.events import DoNotPatch\n\ndef tell(event):\n    print('told')\n\ndef leave_select(event):\n"
+        "    if event.module_name == 'select':\n        raise DoNotPatch\n"
+    )
+    asked = (
+        "print(monkey.is_module_patched('socket'), monkey.is_module_patched('select'), metadata.entry_points is look)"
+    )
+    assert run_source(PATCH + asked, PYTHONPATH=str(tmp_path)) == ["told", "True", "False", "True"]
 
 
 def is_on(server: RunningServer, pid: int) -> LineClient | None:
