@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..wire.json import dumps
 from ..wire.message import Args
 from .interface import Fan, Message, Step
 
-__all__ = ["chain_of", "message_of", "messages_of", "step_of"]
+__all__ = ["chain_of", "count_steps", "message_of", "messages_of", "step_of"]
 
 _FEW = 64  # items of a batch that are looked at in one step
 
@@ -49,6 +50,18 @@ def message_of(task: Task[..., Any], payload: bytes, args: Args | None, options:
         options.key_ttl,
         singleton,
     )
+
+
+def count_steps(tasks: Tasks, chain: WireChain) -> Counter[Task[..., Any]]:
+    """How many steps of a chain there are of each task. Raises ``UnknownTask``."""
+    counts: Counter[Task[..., Any]] = Counter()
+    for given in chain:
+        if "group" in given:
+            for inner in given["group"]:
+                counts += count_steps(tasks, inner)
+        else:
+            counts[tasks.find(given["function"])] += 1
+    return counts
 
 
 def chain_of(tasks: Tasks, chain: WireChain, *, is_first: bool = False) -> list[Step | Fan]:

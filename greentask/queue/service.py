@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ..errors import (
 from ..hub.home import Home
 from ..hub.steps import run_in_turns
 from ..pool.calls import Listener
+from ..runner.enqueueing import watch_enqueueing
 from ..tasks.binding import Binder
 from ..tasks.schedules import Schedule
 from ..tasks.task import Task
@@ -41,7 +43,7 @@ from .limits import (
     DEFAULT_RESULT_TTL,
     MOST_IN_BATCH,
 )
-from .messages import chain_of, message_of, messages_of, step_of
+from .messages import chain_of, count_steps, message_of, messages_of, step_of
 from .sqlite import SQLiteQueue
 
 if TYPE_CHECKING:
@@ -90,7 +92,6 @@ class TaskQueue:
         self._functions: dict[str, Callable[[Call, Listener], _Waiting | None]] = {
             "greentask.result": self._result,
             "greentask.revoke": self._revoke,
-            "greentask.compose": self._compose_chain,
             "greentask.queue": self._manage,
         }
 
@@ -104,12 +105,22 @@ class TaskQueue:
         self._consumer.start()
         self._queue.repeat([_repeat(task, task.schedule) for task in server.tasks if task.schedule is not None])
 
-    def enqueue(self, call: Call, text: bytes, answer: Listener) -> None:
+    def enqueue(self, call: Call, text: bytes, answer: Listener, peer: str | None = None) -> None:
         """Keep what a call asks for: for the server."""
         server, options = self._server, call.enqueue
         assert server is not None
         assert options is not None
         task = server.tasks.find(call.function)
+        counts = Counter({task: 1 if call.batch is None else len(call.batch)})
+        if options.then is not None:
+            counts += count_steps(server.tasks, options.then)
+        answer = watch_enqueueing(server.runner.hooks, counts, call.id, peer, answer)
+        try:
+            self._enqueue(call, options, task, text, answer)
+        except CallError as error:
+            answer.refuse(error)
+
+    def _enqueue(self, call: Call, options: Enqueue, task: Task[..., Any], text: bytes, answer: Listener) -> None:
         if call.batch is not None:
             if options.after is not None:
                 raise InvalidArguments("a batch doesn't follow anything: after is for one task")
@@ -161,10 +172,13 @@ class TaskQueue:
                 lambda kept: {"tasks": kept[0], "group": kept[1], "then": kept[2]},
             )
 
-    def call(self, call: Call, answer: Listener) -> _Waiting | None:
+    def call(self, call: Call, answer: Listener, peer: str | None = None) -> _Waiting | None:
         """Run one of the queue's own functions: for the server."""
         if call.batch is not None or call.stream:
             raise InvalidArguments(f"{call.function} takes no batch and has no stream")
+        if call.function == "greentask.compose":
+            self._compose_chain(call, answer, peer)
+            return None
         return self._functions[call.function](call, answer)
 
     def drain(self) -> None:
@@ -244,7 +258,7 @@ class TaskQueue:
         task, running = _bind(revoke, call)
         answer_with(self._queue.revoke(task, running=running), answer)
 
-    def _compose_chain(self, call: Call, answer: Listener) -> None:
+    def _compose_chain(self, call: Call, answer: Listener, peer: str | None) -> None:
         def compose(chain: Any) -> Any:
             return chain
 
@@ -254,8 +268,13 @@ class TaskQueue:
             given = check_chain(compose(*positional, **named), "chain", lambda options: Enqueue(**options))
         except ValueError as error:
             raise InvalidArguments(f"greentask.compose: {error}") from None
-        chain = chain_of(self._server.tasks, given, is_first=True)
-        answer_with(self._queue.compose(chain), answer, lambda placed: {"tasks": placed})
+        counts = count_steps(self._server.tasks, given)
+        answer = watch_enqueueing(self._server.runner.hooks, counts, call.id, peer, answer)
+        try:
+            chain = chain_of(self._server.tasks, given, is_first=True)
+            answer_with(self._queue.compose(chain), answer, lambda placed: {"tasks": placed})
+        except CallError as error:
+            answer.refuse(error)
 
     def _manage(self, call: Call, answer: Listener) -> None:
         assert self._server is not None

@@ -61,7 +61,9 @@ class WatchedCall:
         task = self.task
         if self._state is None:
             self._state = {}
-        return CallInfo(task.name, self.call.id, self._item, self._peer, "server", task.group, self.began, self._state)
+        info = CallInfo(task.name, self.call.id, self._item, self._peer, "server", task.group, self.began, self._state)
+        call = self.call
+        return info if call.enqueue is None else info._replace(enqueues=1 if call.batch is None else len(call.batch))
 
     def begin(self) -> None:
         """It has come. Raises ``CallError`` where a hook refuses it."""

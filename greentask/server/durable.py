@@ -33,10 +33,13 @@ class Durable(Protocol):
     def start(self, server: Server) -> None:
         """Begin to run what is in it. Raises ``ConfigurationError``."""
 
-    def enqueue(self, call: Call, text: bytes, answer: Listener) -> None:
-        """Keep what the call, which came as ``text``, asks for; answer when it is on disk. May raise ``CallError``."""
+    def enqueue(self, call: Call, text: bytes, answer: Listener, peer: str | None) -> None:
+        """Keep what the call, which came as ``text`` from ``peer``, asks for; answer when it is on disk.
 
-    def call(self, call: Call, answer: Listener) -> Pending | None:
+        The hooks are asked first. May raise ``CallError``.
+        """
+
+    def call(self, call: Call, answer: Listener, peer: str | None) -> Pending | None:
         """Run one of ``QUEUE_FUNCTIONS``. May raise ``CallError``."""
 
     def drain(self) -> None:

@@ -38,7 +38,8 @@ class CallLog(Middleware):
             return
         where = "a greenlet" if call.group is None else f"group {call.group}"
         logger.info(
-            "call of %s, id %s, by %s, in %s: %s in %.6f s",
+            "%s of %s, id %s, by %s, in %s: %s in %.6f s",
+            f"enqueueing {call.enqueues}" if call.enqueues else "call",
             _plain(call.task),
             _plain(str(call.id)),
             call.peer,
@@ -58,6 +59,8 @@ def _extra(call: CallInfo) -> dict[str, object]:
         "outcome": call.outcome,
         "duration": None if call.duration is None else round(call.duration, 6),
     }
+    if call.enqueues:
+        told["enqueues"] = call.enqueues
     if call.item is not None:
         told["item"] = call.item
     if call.error is not None:

@@ -427,10 +427,10 @@ class Session:
                 server.runner.refuse(call, answer, why_not, self.connection.peer)
                 return
             if call.enqueue is not None:
-                _queue_of(server).enqueue(call, text, answer)
+                _queue_of(server).enqueue(call, text, answer, self.connection.peer)
                 return
             if call.function in QUEUE_FUNCTIONS:
-                answer.running = _queue_of(server).call(call, answer)
+                answer.running = _queue_of(server).call(call, answer, self.connection.peer)
                 return
             deadline = None if call.timeout is None else arrived + call.timeout
             if call.batch is not None and isinstance(answer, Answer):  # JSON-RPC has other batches, and no streams

@@ -72,6 +72,9 @@ class CallInfo(NamedTuple):
         Seconds since ``began``; None before the end.
     outcome, error
         How it ended, and the error object that its caller gets: ``{"type": …, "message": …}``. None before the end.
+    enqueues
+        How many durable tasks of this name the call asks to be enqueued, without running them; 0: it runs. Each attempt
+        at a durable task is a call of its own later, whose ``peer`` is ``"queue"``.
     """
 
     task: str
@@ -85,10 +88,11 @@ class CallInfo(NamedTuple):
     duration: float | None = None
     outcome: Outcome | None = None
     error: dict[str, Any] | None = None
+    enqueues: int = 0
 
     def ended(self, outcome: Outcome, error: dict[str, Any] | None = None) -> CallInfo:
         """The same, at its end."""
-        return CallInfo(*self[:8], time.monotonic() - self.began, outcome, error)
+        return self._replace(duration=time.monotonic() - self.began, outcome=outcome, error=error)
 
 
 class Middleware:
@@ -112,7 +116,7 @@ class Middleware:
         """In each task process, before its first task."""
 
     def before_call(self, call: CallInfo) -> None:
-        """In the server: a call has come. It may have to wait before its task runs."""
+        """In the server: a call has come. It may have to wait before its task runs, or be enqueued (``enqueues``)."""
 
     def before_task(self, call: CallInfo) -> None:
         """In the greenlet or the process that is to run the function: it runs now."""
