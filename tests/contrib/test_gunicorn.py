@@ -19,6 +19,7 @@ from greentask import Client, ConfigurationError
 from greentask.contrib import gunicorn
 from greentask.contrib.gunicorn import TaskServer
 from support.documents import blocks
+from support.forking import run_in_child
 from support.parts import require
 from support.waiting import wait_until
 
@@ -155,12 +156,12 @@ def test_a_worker_s_copy_of_it_stops_and_reloads_nothing(arbiter: SimpleNamespac
     """gunicorn forks its workers, and one that ends runs hooks, too."""
     tasks = TaskServer("hooked", processes=1)
     tasks.on_starting(arbiter)
-    worker = os.fork()
-    if worker == 0:
+
+    def end() -> None:
         tasks.on_exit(arbiter)
         tasks.on_reload(arbiter)
-        os._exit(0)
-    assert os.waitpid(worker, 0)[1] == 0
+
+    assert run_in_child(end) == 0
     assert running().poll() is None
     assert call("version") == "first"
 

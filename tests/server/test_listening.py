@@ -20,6 +20,7 @@ from greentask.errors import ConfigurationError
 from greentask.server.listening import bound_address, listen_on, parse_mode, socket_files
 from greentask.server.server import DEFAULT_LISTEN
 from greentask.wire.address import parse_address, parse_addresses
+from support.forking import run_in_child
 from support.programs import environment
 
 
@@ -220,11 +221,7 @@ def test_its_file_is_removed_by_whoever_bound_it(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with listening("127.0.0.1:0", f"unix://{path}") as sockets:
         (file,) = socket_files(sockets)
-        child = os.fork()
-        if child == 0:
-            file.remove()
-            os._exit(0)
-        os.waitpid(child, 0)
+        assert run_in_child(file.remove) == 0
         assert can_connect(path), "a child of its isn't who bound it"
         file.remove()
         assert not path.exists()

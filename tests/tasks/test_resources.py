@@ -18,6 +18,7 @@ from greentask.errors import ConfigurationError, PoolBroken
 from greentask.tasks.processes import setup_for
 from greentask.tasks.resources import close_resources
 from support import resource_tasks
+from support.forking import run_in_child
 from support.pools import processes
 from support.resource_tasks import LOG
 from support.servers import serving, wait_until
@@ -190,12 +191,13 @@ def test_a_forked_process_loads_its_own_unless_it_was_preloaded(tmp_path: Path, 
             file.write("closed\n")
 
     mine = connection()
-    pid = os.fork()
-    if pid == 0:
+
+    def look() -> None:
         theirs = connection()
         close_resources()
-        os._exit(0 if (theirs == mine) == preload else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert (theirs == mine) == preload
+
+    assert run_in_child(look) == 0
     assert connection() == mine
     told = log.read_text().split()
     assert told.count("loaded") == loads
