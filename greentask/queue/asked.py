@@ -15,12 +15,15 @@ from ..pool.calls import Listener
 from ..tasks.binding import Binder
 from ..wire.json import dumps, loads
 from ..wire.message import Call
+from . import looking, managing
 from .managing import Filter
 from .sqlite import SQLiteQueue
+from .store import Store
 
 __all__ = ["answer_with", "as_call_error", "manage"]
 
 _MOST = 10_000  # tasks in one answer
+_MOST_BYTES = 1024 * 1024  # of dead letters in one answer, if it is more than one
 
 
 def manage(
@@ -55,19 +58,26 @@ def manage(
     if not (task is None or isinstance(task, str)):
         raise InvalidArguments("greentask.queue: task is a task's id")
 
-    def shown(letter: dict[str, Any]) -> dict[str, Any]:
+    def shown(found: dict[str, Any]) -> dict[str, Any]:
         if hides_arguments:
-            letter.pop("args", None)
-        return letter
+            found.pop("args", None)
+        return found
+
+    def show(store: Store) -> dict[str, Any] | None:
+        found = managing.show(store, task or "")
+        return found and shown(found)
+
+    def show_dead(store: Store) -> list[dict[str, Any]]:
+        return [shown(_letter(letter)) for letter in looking.dead(store, limit, task, most_bytes=_MOST_BYTES)]
 
     if action == "stats":
         answer_with(queue.count(), answer, lambda counted: {**counted, "server": status()})
     elif action == "list":
-        answer_with(queue.select(given["wanted"], task, limit), answer)
+        _answer_aside(queue, lambda store: managing.list_tasks(store, given["wanted"], task, limit), answer)
     elif action == "dead":
-        answer_with(queue.dead(limit, task), answer, lambda letters: [shown(_letter(letter)) for letter in letters])
+        _answer_aside(queue, show_dead, answer)
     elif action == "show" and task is not None:
-        answer_with(queue.show(task), answer, lambda found: found and shown(found))
+        _answer_aside(queue, show, answer)
     elif action in ("retry", "purge") and task is not None:
         answer_with(queue.retry(task) if action == "retry" else queue.purge(task), answer)
     else:
@@ -79,10 +89,19 @@ def manage(
 def answer_with(future: Future[Any], answer: Listener, show: Callable[[Any], Any] = lambda value: value) -> None:
     """Answer with what comes of a future."""
 
+    _answer_with_json(future, answer, lambda value: dumps(show(value)))
+
+
+def _answer_aside(queue: SQLiteQueue, look: Callable[[Store], Any], answer: Listener) -> None:
+    """Answer with what a look at much comes to; where it is made into JSON, no loop waits for that."""
+    _answer_with_json(queue.look_aside(lambda store: dumps(look(store))), answer, lambda text: text)
+
+
+def _answer_with_json(future: Future[Any], answer: Listener, show: Callable[[Any], bytes]) -> None:
     def ended(future: Future[Any]) -> None:
         error = future.exception()
         if error is None:
-            answer.done(dumps(show(future.result())))
+            answer.done(show(future.result()))
         else:
             answer.refuse(as_call_error(error))
 

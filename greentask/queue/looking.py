@@ -13,6 +13,7 @@ from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
 __all__ = ["dead", "find", "find_by_key", "find_ended", "purge", "retry", "revoke", "revoke_running", "state_of"]
 
+_ASKED = 500  # tasks that are asked for at once
 _FINAL: dict[int, State] = {DONE: "done", FAILED: "failed", REVOKED: "revoked", EXPIRED: "expired"}
 
 
@@ -48,18 +49,20 @@ def state_of(store: Store, id: int, lane: int, rank: int, state: int, attempts: 
     return _FINAL[state], attempts or 0
 
 
-def find_ended(store: Store, ids: list[str]) -> list[Found]:
-    """What is known of those of these tasks that have ended, and of groups."""
+def find_ended(store: Store, ids: list[int]) -> list[Found]:
+    """What is known of those of these tasks that have ended, and of groups. It is quick where they are few."""
     found = []
-    for text in ids:
-        (state,) = store.db.execute("SELECT state FROM task WHERE id = ?", (parse_id(text),)).fetchone() or (OPEN,)
-        if (state != OPEN or _is_group(store, text)) and (one := find(store, text)) is not None:
-            found.append(one)
+    for start in range(0, len(ids), _ASKED):
+        part = ids[start : start + _ASKED]
+        marks = ", ".join("?" * len(part))
+        for (id,) in store.db.execute(
+            "SELECT t.id FROM task t LEFT JOIN blocked b ON b.id = t.id "
+            f"WHERE t.id IN ({marks}) AND (t.state <> {OPEN} OR b.is_group = 1)",
+            part,
+        ).fetchall():
+            if (one := find(store, id_text(id))) is not None:
+                found.append(one)
     return found
-
-
-def _is_group(store: Store, text: str) -> bool:
-    return store.composer.progress(parse_id(text) or 0) is not None
 
 
 def _open_state(store: Store, id: int, lane: int, rank: int) -> tuple[State, int]:
@@ -157,14 +160,25 @@ def purge(store: Store, text: str) -> bool:
     return True
 
 
-def dead(store: Store, limit: int, after: str | None = None) -> list[dict[str, Any]]:
-    """Dead letters, the oldest first, from behind ``after`` on: each with its payload and every attempt's error."""
-    letters = []
-    for id, lane, enqueued, ended, attempts, body in store.db.execute(
+def dead(store: Store, limit: int, after: str | None = None, *, most_bytes: int | None = None) -> list[dict[str, Any]]:
+    """Dead letters, the oldest first, from behind ``after`` on: each with its payload and every attempt's error.
+
+    Not so many, but at least one, where their payloads and errors are more than ``most_bytes``.
+    """
+    letters: list[dict[str, Any]] = []
+    size = 0
+    found = store.db.execute(
         "SELECT id, lane, enqueued, ended, attempts, body FROM task WHERE state = 2 AND id > ? ORDER BY id LIMIT ?",
         (0 if after is None else parse_id(after) or 0, limit),
-    ).fetchall():
-        errors = store.db.execute("SELECT attempt, at, error FROM failure WHERE id = ? ORDER BY attempt", (id,))
+    )
+    for id, lane, enqueued, ended, attempts, body in found:
+        errors = store.db.execute(
+            "SELECT attempt, at, error FROM failure WHERE id = ? ORDER BY attempt", (id,)
+        ).fetchall()
+        size += len(body) + sum(len(error) for *_, error in errors)
+        if letters and most_bytes is not None and size > most_bytes:
+            found.close()
+            break
         letters.append(
             {
                 "task": id_text(id),
@@ -173,7 +187,7 @@ def dead(store: Store, limit: int, after: str | None = None) -> list[dict[str, A
                 "ended": ended,
                 "attempts": attempts,
                 "payload": body,
-                "errors": errors.fetchall(),
+                "errors": errors,
             }
         )
     return letters

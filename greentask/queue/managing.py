@@ -24,6 +24,7 @@ __all__ = ["CHANGES", "STATES", "Filter", "change", "change_some", "list_tasks",
 STATES: tuple[State, ...] = get_args(State)
 
 _SCANNED = 2000  # tasks that are looked at in one step
+_MOST_TEXT = 1024 * 1024  # characters of errors that are told in one step
 _CHANGED = 500  # tasks that are changed in one step
 
 #: What can be done to a task, and in which states that makes sense.
@@ -97,6 +98,7 @@ def select(store: Store, wanted: Filter, after: str | None, most: int) -> tuple[
         return [], None
     now = store.clock.wall()
     found: list[dict[str, Any]] = []
+    room = _MOST_TEXT
     for row in rows:
         if lane is not None and row.lane != lane:
             continue
@@ -111,7 +113,8 @@ def select(store: Store, wanted: Filter, after: str | None, most: int) -> tuple[
         if wanted.error is not None and (error is None or error.get("type") != wanted.error):
             continue
         found.append(_told(store, row, state, attempts, error))
-        if len(found) == most:
+        room -= 0 if error is None else len(str(error.get("message")))
+        if len(found) == most or room <= 0:
             return found, id_text(row.id)
     return found, id_text(rows[-1].id) if len(rows) == _SCANNED else None
 

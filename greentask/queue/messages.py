@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 from ..errors import InvalidArguments
@@ -11,7 +12,7 @@ from ..tasks.registry import Tasks
 from ..tasks.singletons import singleton_key
 from ..tasks.task import Task
 from ..wire.chain import Chain as WireChain
-from ..wire.enqueue import Enqueue
+from ..wire.enqueue import Enqueue, decode_enqueue
 from ..wire.json import dumps
 from ..wire.message import Args
 from .interface import Fan, Message, Step
@@ -64,19 +65,29 @@ def count_steps(tasks: Tasks, chain: WireChain) -> Counter[Task[..., Any]]:
     return counts
 
 
-def chain_of(tasks: Tasks, chain: WireChain, *, is_first: bool = False) -> list[Step | Fan]:
-    """The steps of a chain that was checked. Raises ``UnknownTask`` and ``InvalidArguments``.
+def chain_of(
+    tasks: Tasks, chain: WireChain, *, is_first: bool = False, counter: Iterator[int] | None = None
+) -> Generator[None, None, list[Step | Fan]]:
+    """The steps of a chain that was checked, in steps between which others may run.
 
-    ``is_first``: nothing comes before it, and so its first steps take nothing.
+    Raises ``UnknownTask`` and ``InvalidArguments``. ``is_first``: nothing comes before it, and so its first steps take
+    nothing.
     """
     steps: list[Step | Fan] = []
+    counter = counter or count(1)
     for given in chain:
         if "group" in given:
-            steps.append(Fan([chain_of(tasks, inner, is_first=is_first) for inner in given["group"]]))
+            chains = []
+            for inner in given["group"]:
+                chains.append((yield from chain_of(tasks, inner, is_first=is_first, counter=counter)))
+            steps.append(Fan(chains))
         else:
-            task, options = tasks.find(given["function"]), Enqueue(**given.get("enqueue", {}))
+            task, options = tasks.find(given["function"]), decode_enqueue(given.get("enqueue") or True)
+            assert options is not None
             takes, errors = given.get("takes", True) and not is_first, given.get("errors", False)
             steps.append(step_of(task, given.get("args"), options, takes=takes, errors=errors))
+            if next(counter) % _FEW == 0:
+                yield
         is_first = False
     return steps
 

@@ -158,7 +158,7 @@ class TaskQueue:
     def _compose(self, call: Call, messages: list[Message], options: Enqueue, answer: Listener) -> None:
         """Keep messages as a group, or one with what follows it."""
         assert self._server is not None
-        then = chain_of(self._server.tasks, options.then or [])
+        then = run_in_turns(chain_of(self._server.tasks, options.then or []))
         if call.batch is None:
             if options.group is not False or options.open:
                 raise InvalidArguments("a group is made of a batch: group and open don't go without one")
@@ -271,7 +271,7 @@ class TaskQueue:
         counts = count_steps(self._server.tasks, given)
         answer = watch_enqueueing(self._server.runner.hooks, counts, call.id, peer, answer)
         try:
-            chain = chain_of(self._server.tasks, given, is_first=True)
+            chain = run_in_turns(chain_of(self._server.tasks, given, is_first=True))
             answer_with(self._queue.compose(chain), answer, lambda placed: {"tasks": placed})
         except CallError as error:
             answer.refuse(error)

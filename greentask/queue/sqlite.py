@@ -7,7 +7,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ConfigurationError, QueueError
 from ..hub.home import Home, find_home
@@ -16,7 +17,7 @@ from .batches import Listener
 from .beside import Beside
 from .clock import Clock
 from .holders import Holders
-from .ids import id_text
+from .ids import id_text, parse_id
 from .interface import FINAL, Chain, Delivery, Ending, Found, Kept, Limit, Message, Placed, Repeat, Want
 from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
 from .reader import Reader
@@ -76,7 +77,7 @@ class SQLiteQueue:
         self._deliver: Callable[[list[Delivery]], object] = lambda _: None
         self._lost: Callable[[], object] = lambda: None
         self._revoked: Callable[[list[str]], object] = lambda _: None
-        self._followers: dict[str, list[_Follower]] = {}
+        self._followers: dict[int, dict[_Follower, None]] = {}  # by the tasks, as the file has them
         self._is_looking = self._look_again = False
         #: Attempts whose end did not count, for they had been taken back.
         self.refused = 0
@@ -172,15 +173,14 @@ class SQLiteQueue:
     def follow(
         self, id: str, hear: Callable[[Found], None], progress: Callable[[bytes], None] = lambda _: None
     ) -> Callable[[], None]:
-        followers = self._followers.setdefault(id, [])
-        follower = _Follower(hear, progress)
-        followers.append(follower)
+        number, follower = parse_id(id) or 0, _Follower(hear, progress)
+        followers = self._followers.setdefault(number, {})
+        followers[follower] = None
 
         def forget() -> None:
-            if follower in followers:
-                followers.remove(follower)
-            if not followers and self._followers.get(id) is followers:
-                del self._followers[id]
+            followers.pop(follower, None)
+            if not followers and self._followers.get(number) is followers:
+                del self._followers[number]
 
         def look(future: Future[Found | None]) -> None:
             if future.exception() is None and (found := future.result()) is not None and found.state in FINAL:
@@ -219,10 +219,6 @@ class SQLiteQueue:
 
     # ---- For people
 
-    def dead(self, limit: int = 100, after: str | None = None) -> Future[list[dict[str, Any]]]:
-        """Dead letters, the oldest first, from behind the task ``after`` on."""
-        return self._aside(lambda store: looking.dead(store, limit, after))
-
     def retry(self, id: str) -> Future[bool]:
         """Have a dead letter wait for its turn again; False where there is no such dead letter."""
         return self._writer.change(lambda store: looking.retry(store, id))
@@ -233,17 +229,9 @@ class SQLiteQueue:
 
     def count(self) -> Future[dict[str, Any]]:
         """How many tasks wait, run and have failed."""
-        return self._aside(managing.stats)
+        return self.look_aside(managing.stats)
 
-    def select(self, wanted: managing.Filter, after: str | None, limit: int) -> Future[dict[str, Any]]:
-        """Some of the tasks that fit, the oldest first, and from where to go on."""
-        return self._aside(lambda store: managing.list_tasks(store, wanted, after, limit))
-
-    def show(self, id: str) -> Future[dict[str, Any] | None]:
-        """All that is known of a task; None: nothing."""
-        return self._aside(lambda store: managing.show(store, id))
-
-    def _aside(self, look: Callable[[Store], Any]) -> Future[Any]:
+    def look_aside(self, look: Callable[[Store], Any]) -> Future[Any]:
         """What a function comes to that looks at much, beside the writer and on a connection of its own."""
         if self._open is None:
             raise QueueError("the queue is closed")
@@ -259,7 +247,7 @@ class SQLiteQueue:
         if not self._followers:
             return
         for (delivery, ending), counts in zip(settled, counted):
-            if counts and delivery.id in self._followers:
+            if counts and delivery.handle[0] in self._followers:
                 if ending.how == "done":
                     attempt = delivery.attempt
                     self._tell(Found(delivery.id, delivery.task, "done", attempts=attempt, result=ending.body))
@@ -288,7 +276,7 @@ class SQLiteQueue:
         """The counts of these have changed, or they have ended."""
         if not self._followers or self._open is None:
             return
-        ids = [text for id in changed if (text := id_text(id)) in self._followers]
+        ids = [id for id in changed if id in self._followers]
         if ids:
             self._writer.look(lambda store: looking.find_ended(store, ids)).add_done_callback(self._looked_at_changed)
 
@@ -304,14 +292,15 @@ class SQLiteQueue:
             if found.state in FINAL:
                 self._tell(found)
             elif found.progress is not None:
-                for follower in list(self._followers.get(found.id, ())):
+                for follower in list(self._followers.get(parse_id(found.id) or 0, ())):
                     follower.progress(found.progress)
 
     def _tell(self, found: Found) -> None:
-        for follower in list(self._followers.pop(found.id, ())):
+        for follower in list(self._followers.pop(parse_id(found.id) or 0, ())):
             follower.hear(found)
 
 
-class _Follower(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Follower:
     hear: Callable[[Found], None]
     progress: Callable[[bytes], None]

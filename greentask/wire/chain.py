@@ -58,4 +58,5 @@ def _check_step(step: dict[str, Any], name: str, check_options: Callable[[dict[s
     options = step.get("enqueue", {})
     if not isinstance(options, dict) or options.keys() - _OPTIONS:
         raise ValueError(f"enqueue of a step in {name} is an object of some of {', '.join(sorted(_OPTIONS))}")
-    check_options(options)
+    if options:
+        check_options(options)

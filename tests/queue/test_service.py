@@ -241,6 +241,19 @@ def test_after_its_last_attempt_it_is_a_dead_letter_that_has_everything(peer: Li
     assert all("in fail" in error["traceback"] for error in letter["errors"])
 
 
+def test_large_dead_letters_are_told_a_few_at_a_time(peer: LineClient) -> None:
+    first = enqueue(peer, "fail", "KeyError")
+    ids = [enqueue(peer, "fail", "x" * 600_000) for _ in range(3)]
+    assert [outcome(peer, task)["error"]["type"] for task in (first, *ids)] == ["KeyError"] * 4
+    told, after = [], first
+    while letters := peer.call("greentask.queue", action="dead", task=after, limit=10_000):
+        assert len(letters) == 1, "whoever asks doesn't hold up the loop, nor fill the memory"
+        told += letters
+        after = told[-1]["task"]
+    assert [letter["task"] for letter in told] == ids
+    assert all(peer.call("greentask.queue", action="purge", task=task) for task in (first, *ids))
+
+
 def test_some_errors_are_not_worth_another_attempt(peer: LineClient) -> None:
     assert run(peer, "fail", "KeyError")["attempts"] == 1
 
