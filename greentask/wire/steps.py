@@ -279,7 +279,7 @@ def take_apart(values: list[Any]) -> Steps:
     count = 0
     while values:
         value = values.pop()
-        if sys.getrefcount(value) > 2:
+        if sys.getrefcount(value) > 2 or not isinstance(value, (list, dict)):
             continue
         while value:
             if isinstance(value, list):
