@@ -237,9 +237,14 @@ class Client:
         """
         return self.enqueue_many_args(_name(function), items)
 
-    def receipt(self, id: str) -> Receipt[Any]:
-        """The receipt of a task that was enqueued somewhere else."""
-        return ClientReceipt(self, id)
+    def receipt(self, id: str | None = None, *, key: str | None = None) -> Receipt[Any]:
+        """The receipt of a task that was enqueued somewhere else, by its id or by the ``key`` that it was given.
+
+        By a key the server is asked at once. Raises ``QueueError`` where it knows no task with it (any more).
+        """
+        if (id is None) == (key is None):
+            raise TypeError("a receipt is found by an id, or by a key")
+        return ClientReceipt(self, self.call("greentask.result", key=key)["task"] if id is None else id)
 
     def executor(self, *, window: int = DEFAULT_WINDOW) -> TaskExecutor:
         """A ``concurrent.futures.Executor`` of this client: what is submitted runs on the server.

@@ -17,6 +17,7 @@ from ..errors import (
     DeadlineExceeded,
     Draining,
     InvalidArguments,
+    InvalidMessage,
     QueueError,
     refusal,
 )
@@ -30,8 +31,9 @@ from ..tasks.task import Task
 from ..wire.chain import check_chain
 from ..wire.enqueue import Enqueue
 from ..wire.json import dumps, loads
-from ..wire.message import Call
+from ..wire.message import Call, decode_enqueueing
 from ..wire.steps import LARGE, loads_in_steps
+from ..wire.writing import dumps_in_steps
 from .asked import answer_with, as_call_error, manage
 from .consumer import Consumer
 from .interface import FINAL, Found, Message, Repeat, Step
@@ -89,9 +91,11 @@ class TaskQueue:
         self._consumer: Consumer | None = None
         self._waiting: dict[str, list[_Waiting]] = {}  # for results, by the tasks' ids
         self._is_draining = False
-        self._functions: dict[str, Callable[[Call, Listener], _Waiting | None]] = {
+        self._functions: dict[str, Callable[[Call, Listener, str | None], _Waiting | None]] = {
+            "greentask.enqueue": self._enqueue_named,
             "greentask.result": self._result,
             "greentask.revoke": self._revoke,
+            "greentask.compose": self._compose_chain,
             "greentask.queue": self._manage,
         }
 
@@ -176,10 +180,7 @@ class TaskQueue:
         """Run one of the queue's own functions: for the server."""
         if call.batch is not None or call.stream:
             raise InvalidArguments(f"{call.function} takes no batch and has no stream")
-        if call.function == "greentask.compose":
-            self._compose_chain(call, answer, peer)
-            return None
-        return self._functions[call.function](call, answer)
+        return self._functions[call.function](call, answer, peer)
 
     def drain(self) -> None:
         """Begin nothing more: for the server."""
@@ -210,7 +211,7 @@ class TaskQueue:
 
     # ---- greentask.result
 
-    def _result(self, call: Call, answer: Listener) -> _Waiting | None:
+    def _result(self, call: Call, answer: Listener, _peer: str | None) -> _Waiting | None:
         def result(task: str = "", wait: bool | float = False, key: str = "") -> tuple[str, str, float | None]:
             if not isinstance(key, str) or bool(task) == bool(key):
                 raise InvalidArguments("greentask.result: it is asked for a task by its id, or by its key, a string")
@@ -247,9 +248,18 @@ class TaskQueue:
         for waiting in self._waiting.get(id, ()):
             waiting.report(report)
 
-    # ---- greentask.revoke, greentask.compose, greentask.queue
+    # ---- greentask.enqueue, greentask.revoke, greentask.compose, greentask.queue
 
-    def _revoke(self, call: Call, answer: Listener) -> None:
+    def _enqueue_named(self, call: Call, answer: Listener, peer: str | None) -> None:
+        """For those whose protocol has no place for how a call is to run: JSON-RPC."""
+        try:
+            asked = run_in_turns(decode_enqueueing(call.args, call.id))
+        except InvalidMessage as error:
+            raise InvalidArguments(f"greentask.enqueue: {error}") from None
+        text = b"" if asked.batch is not None else b"".join(run_in_turns(dumps_in_steps({"args": asked.args})))
+        self.enqueue(asked, text, answer, peer)
+
+    def _revoke(self, call: Call, answer: Listener, _peer: str | None) -> None:
         def revoke(task: str, running: bool = False) -> tuple[str, bool]:
             if not isinstance(running, bool):
                 raise InvalidArguments("greentask.revoke: running is true or false")
@@ -276,7 +286,7 @@ class TaskQueue:
         except CallError as error:
             answer.refuse(error)
 
-    def _manage(self, call: Call, answer: Listener) -> None:
+    def _manage(self, call: Call, answer: Listener, _peer: str | None) -> None:
         assert self._server is not None
         manage(self._queue, call, answer, self.status, hides_arguments=self._server.hides_arguments)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..errors import QueueError
 from ..pool.calls import Listener
 from ..runner import Running
 from ..wire.message import Call
@@ -15,10 +16,10 @@ from ..wire.message import Call
 if TYPE_CHECKING:
     from .server import Server
 
-__all__ = ["QUEUE_FUNCTIONS", "Durable", "Pending"]
+__all__ = ["QUEUE_FUNCTIONS", "Durable", "Pending", "queue_of"]
 
 #: The server's own functions that are the queue's.
-QUEUE_FUNCTIONS = frozenset({"greentask.result", "greentask.revoke", "greentask.compose", "greentask.queue"})
+QUEUE_FUNCTIONS = frozenset(f"greentask.{name}" for name in ("enqueue", "result", "revoke", "compose", "queue"))
 
 
 class Pending(Running, Protocol):
@@ -53,3 +54,10 @@ class Durable(Protocol):
 
     def status(self) -> dict[str, Any]:
         """How it is."""
+
+
+def queue_of(server: Server) -> Durable:
+    """The queue of a server. Raises ``QueueError`` where it has none."""
+    if server.queue is None:
+        raise QueueError("this server has no queue for durable tasks: start it with --queue FILE")
+    return server.queue

@@ -20,6 +20,7 @@ from ..wire.json import dumps
 from ..wire.jsonrpc import Request, batch_response, decode, error_response, refused, result_response
 from ..wire.message import BadRequest, JsonRpc
 from .batch import WINDOW
+from .durable import QUEUE_FUNCTIONS, queue_of
 from .own import OWN, call_own
 
 if TYPE_CHECKING:
@@ -207,7 +208,11 @@ class RpcBatch:
             elif why_not is not None:
                 runner.refuse(call, item, why_not, peer)
             else:
-                running = runner.start_item(call, call.args, item, None, peer, index)
+                running: Running | None
+                if call.function in QUEUE_FUNCTIONS:
+                    running = queue_of(self.session.server).call(call, item, peer)
+                else:
+                    running = runner.start_item(call, call.args, item, None, peer, index)
                 if index in self._in_flight:
                     self._in_flight[index] = running
         except CallError as error:

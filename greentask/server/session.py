@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from ..errors import CallError, Draining, Overloaded, QueueError
+from ..errors import CallError, Draining, Overloaded
 from ..hub.steps import run_in_turns
 from ..wire.json import dumps
 from ..wire.jsonrpc import PARSE_ERROR, refused
@@ -34,7 +34,7 @@ from ..wire.steps import LARGE, take_apart
 from .answer import Answer
 from .batch import Batch
 from .connection import LineConnection
-from .durable import QUEUE_FUNCTIONS, Durable
+from .durable import QUEUE_FUNCTIONS, queue_of
 from .held import COUNTED, weigh
 from .jsonrpc import RpcBatch, RpcCall, take
 from .own import OWN, call_own
@@ -427,10 +427,10 @@ class Session:
                 server.runner.refuse(call, answer, why_not, self.connection.peer)
                 return
             if call.enqueue is not None:
-                _queue_of(server).enqueue(call, text, answer, self.connection.peer)
+                queue_of(server).enqueue(call, text, answer, self.connection.peer)
                 return
             if call.function in QUEUE_FUNCTIONS:
-                answer.running = _queue_of(server).call(call, answer, self.connection.peer)
+                answer.running = queue_of(server).call(call, answer, self.connection.peer)
                 return
             deadline = None if call.timeout is None else arrived + call.timeout
             if call.batch is not None and isinstance(answer, Answer):  # JSON-RPC has other batches, and no streams
@@ -443,9 +443,3 @@ class Session:
             answer.running = server.runner.start(call, text, answer, deadline, self.connection.peer)
         except CallError as error:
             answer.refuse(error)
-
-
-def _queue_of(server: Server) -> Durable:
-    if server.queue is None:
-        raise QueueError("this server has no queue for durable tasks: start it with --queue FILE")
-    return server.queue

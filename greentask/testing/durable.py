@@ -77,9 +77,10 @@ class InPlaceQueue:
 
     def _find(self, call: Call) -> dict[str, Any]:
         args = call.args if isinstance(call.args, dict) else {}
-        found = self._kept.found.get(args.get("task", ""))
+        named = args.get("task") or args.get("key")
+        found = self._kept.found.get(self._kept.keys.get(args["key"], "") if "key" in args else args.get("task", ""))
         if found is None:
-            raise QueueError(f"no task {args.get('task')!r} was enqueued here")
+            raise QueueError(f"no task {named!r} was enqueued here")
         return found
 
     def _enqueue(self, id: int, call: Call) -> dict[str, Any]:

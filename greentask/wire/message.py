@@ -25,6 +25,7 @@ __all__ = [
     "JsonRpc",
     "More",
     "Reply",
+    "decode_enqueueing",
     "decode_reply",
     "decode_request",
     "decode_request_in_steps",
@@ -56,6 +57,7 @@ _are_args = frozenset({dict, list, type(None)}).issuperset  # of types
 
 _PLAIN_MEMBERS = frozenset({"function", "args", "id", "timeout"})
 _CALL_MEMBERS = _PLAIN_MEMBERS | {"progress", "batch", "stream", "enqueue"}
+_ENQUEUED = frozenset({"function", "args", "batch"})  # of what greentask.enqueue takes; the others say how
 _REPLY_KINDS = ("result", "error", "progress", "item")
 _NOT_YET = {
     "auth": "a proof belongs into the first line, and only where the server's first line asks for it",
@@ -223,6 +225,20 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
         if enqueue is not None and (progress or stream):
             raise BadRequest("a durable task has neither progress nor a stream here: greentask.result tells of it")
     return Call(function, _check_args(args, "args"), id, _decode_timeout(timeout), progress, batch, stream, enqueue)
+
+
+def decode_enqueueing(args: Args | None, id: Id | None) -> Generator[None, None, Call]:
+    """What ``greentask.enqueue`` asks for, in steps: a call as if it had come with a member ``enqueue``.
+
+    Raises ``InvalidMessage``.
+    """
+    if not isinstance(args, dict):
+        raise BadRequest("its arguments have names: function, args or batch, and what enqueue has")
+    message = {name: value for name, value in args.items() if name in _ENQUEUED}
+    message["enqueue"] = {name: value for name, value in args.items() if name not in _ENQUEUED}
+    call = _decode_call(message, 0 if id is None else id)  # a notification may have a batch here
+    yield from _check_items(call)
+    return call
 
 
 def _check_items(request: Call | More | JsonRpc) -> Generator[None, None, None]:
