@@ -183,15 +183,25 @@ class Composer:
         }
         return {id for id, group in groups.items() if group in keeping}
 
-    def needed(self, ids: Sequence[int]) -> set[int]:
-        """Those of these that have ended, and are not to be forgotten: somebody waits to take what came of them, or
-        has failed with them, and waits again when a dead letter is tried again.
+    def needed(self, ids: Sequence[int], ttl: float) -> set[int]:
+        """Those of these that are not to be forgotten, though their time is over: somebody waits to take what came of
+        them, or has failed with them, and waits again when a dead letter is tried again; or it is a group that was open
+        again since, and ended less than ``ttl`` ago.
         """
         if self._db.execute("SELECT 1 FROM blocked LIMIT 1").fetchone() is None:
             return set()
         groups = self._groups(ids)
         keeping = {group for group in set(groups.values()) if self._keeps(group)}
-        return {id for id in ids if groups.get(id) in keeping or self._is_awaited(id)}
+        return {id for id in ids if groups.get(id) in keeping or self._is_needed_group(id, ttl)}
+
+    def _is_needed_group(self, id: int, ttl: float) -> bool:
+        row = self._db.execute(
+            "SELECT t.state, t.ended FROM blocked b JOIN task t ON t.id = b.id WHERE b.id = ? AND b.is_group = 1", (id,)
+        ).fetchone()
+        if row is None:
+            return False
+        # Not to the second: these are two clocks.
+        return row[0] == _OPEN or self._store.clock.wall() - row[1] < 0.9 * ttl or self._is_awaited(id)
 
     def _keeps(self, group: int) -> bool:
         row = self._db.execute("SELECT missing > 0 FROM blocked WHERE id = ? AND keeps = 1", (group,)).fetchone()
@@ -352,7 +362,7 @@ class Composer:
         while again:
             found, again = self._waiters(again), []
             for source, _, waiter in found:
-                row = self._db.execute("SELECT missing, is_group FROM blocked WHERE id = ?", (waiter,)).fetchone()
+                row = self._db.execute("SELECT missing FROM blocked WHERE id = ?", (waiter,)).fetchone()
                 if row is None:
                     continue
                 self._db.execute(
@@ -365,8 +375,6 @@ class Composer:
                     again.append((waiter, False))
                     self._db.execute("UPDATE task SET state = 0, ended = NULL, attempts = NULL WHERE id = ?", (waiter,))
                     self._db.execute("DELETE FROM failure WHERE id = ?", (waiter,))
-                    if row[1]:
-                        self._db.execute("DELETE FROM forget WHERE id = ?", (waiter,))
 
     def export(self, id: int) -> dict[str, list[Any]]:
         """Who waits for it, and for what it waits, as JSON has it; for ``restore``."""

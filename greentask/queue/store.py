@@ -74,7 +74,7 @@ class Store:
         self._sharing = Sharing()
         self.keys = Keys(db, key_ttl)
         self.cleaner = Cleaner(
-            db, self.keys, self.time.now, dead_limit, result_ttl, lambda ids: self.composer.needed(ids)
+            db, self.keys, self.time.now, dead_limit, result_ttl, lambda ids: self.composer.needed(ids, result_ttl)
         )
         #: How many of a task may be handed out.
         self.allowances = Allowances(db, self.find_lane, self.name)
@@ -417,7 +417,9 @@ class Store:
             f"UPDATE task SET state = {state}, ended = {wall!r}, body = ?, attempts = ? WHERE id = ?", bodies
         )
         kept = self.composer.kept([id for *_, id in bodies])
-        self.db.executemany("INSERT INTO forget VALUES (?, ?)", [(forget, id) for *_, id in bodies if id not in kept])
+        self.db.executemany(
+            "INSERT OR IGNORE INTO forget VALUES (?, ?)", [(forget, id) for *_, id in bodies if id not in kept]
+        )
 
     def forget_members(self, group: int) -> None:
         """Forget in a while those of a group that were kept for who waits for it."""

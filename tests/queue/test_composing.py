@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from greentask.errors import InvalidArguments, QueueError
 from greentask.queue import looking
+from greentask.queue.ids import id_text
 from greentask.queue.interface import Chain, Delivery, Ending, Fan, Found, Message, Placed, Step, Want
 from greentask.queue.store import Store
 from support.queues import FakeClock, message, open_store, transact
@@ -326,6 +327,43 @@ def test_a_dead_letter_of_a_group_is_tried_again_however_late(store: Store, cloc
     assert run_one(store) == [[1, 2]]
     forget(store, clock)
     assert store.db.execute("SELECT count(*) FROM task").fetchone() == (0,)
+
+
+def test_a_group_that_was_open_again_is_known_as_long_as_others(store: Store, clock: FakeClock) -> None:
+    ids, id, _ = group(store, message("a"))
+    run_one(store, "failed")
+    clock.pass_by(95)  # of 100
+    assert transact(store, lambda: looking.retry(store, ids[0]))
+    (delivery,) = take(store)
+    clock.pass_by(10)
+    transact(store, store.cleaner.step)
+    assert find(store, id).state == "running"
+    settle(store, delivery)
+    clock.pass_by(95)
+    transact(store, store.cleaner.step)
+    assert find(store, id).state == "done"
+    forget(store, clock)
+    assert looking.find(store, id) is None
+
+
+def test_nobody_looks_through_all_that_have_ended_to_try_one_again(store: Store) -> None:
+    steps: list[int] = []
+
+    def count_steps() -> int:
+        steps[-1] += 1
+        return 0
+
+    for ended in (100, 20_000):
+        put = [message("b") for _ in range(ended)]
+        transact(store, lambda put=put: [looking.revoke(store, id_text(id)) for id in store.enqueue(put)])  # type: ignore[misc]
+        ids, _, _ = group(store, message("a"))
+        run_one(store, "failed")
+        steps.append(0)
+        store.db.set_progress_handler(count_steps, 10)
+        transact(store, lambda ids=ids: looking.retry(store, ids[0]))  # type: ignore[misc]
+        store.db.set_progress_handler(None, 10)
+        run_one(store)
+    assert steps[1] < steps[0] * 1.5
 
 
 def test_a_group_is_forgotten_when_nobody_waits_for_a_second_attempt(store: Store, clock: FakeClock) -> None:
