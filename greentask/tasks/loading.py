@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable
@@ -29,6 +30,8 @@ def load_apps(apps: Iterable[str], *, in_processes: Iterable[str] = ()) -> Tasks
     for app in apps:
         module_name, _, path = app.partition(":")
         module = _import(module_name, app)
+        if not path:
+            module = _celery_of(module) or module
         found = _attribute(module, path, app) if path else module
         for task in _tasks_of(found, app, groups):
             tasks.add(task)
@@ -83,6 +86,14 @@ def _import(name: str, app: str) -> Any:
         raise ConfigurationError(
             f"APP {app!r}: there is no module {error.name!r} in {_searched()}; is it spelled right, and installed?"
         ) from None
+
+
+def _celery_of(package: Any) -> Any:
+    """The module in which a package without tasks of its own has its application, as ``celery -A package`` finds it."""
+    name = f"{package.__name__}.celery"
+    if any(isinstance(value, (Task, Tasks)) for value in vars(package).values()) or not hasattr(package, "__path__"):
+        return None
+    return None if importlib.util.find_spec(name) is None else importlib.import_module(name)
 
 
 def _attribute(module: Any, path: str, app: str) -> Any:

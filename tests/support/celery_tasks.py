@@ -149,6 +149,15 @@ def append(file: str, line: str) -> str:
     return line
 
 
+@app.task(bind=True)
+def held(self: Any, value: Any, name: str, file: str, gate: str | None = None) -> Any:
+    """Writes down who runs it, and waits until the gate is there."""
+    append(file, f"{name} {self.request.retries} {os.getpid()}")
+    if gate is not None:
+        wait_for(gate)
+    return value
+
+
 def wait_for(file: str) -> None:
     while not Path(file).exists():
         time.sleep(0.01)

@@ -96,6 +96,13 @@ def test_a_module_in_a_package(write: Write) -> None:
     assert names(write(SHOP, "shop", package)) == ["inner", "only_in_it", "report", "send_mail"]
 
 
+def test_a_package_without_tasks_is_looked_for_its_celery_module(write: Write) -> None:
+    package = f"loaded_app_{next(numbers)}"
+    write("", "__init__", package)
+    write(SHOP, "celery", package)
+    assert names(package) == ["inner", "only_in_it", "report", "send_mail"]
+
+
 def test_a_function_that_nobody_decorated_works(write: Write) -> None:
     tasks = load_apps([f"{write(SHOP)}:plain", "os.path:getsize", "zlib:crc32", "math:sqrt"])
     assert tasks.find("os.path:getsize") is tasks.find("genericpath:getsize") is tasks.get("getsize")

@@ -22,11 +22,12 @@ from __future__ import annotations
 from typing import Any
 
 from .app import Celery, shared_task
-from .canvas import Signature, chain, chord, group, signature
+from .canvas import Signature, chain, chord, group, maybe_signature, signature
 from .exceptions import NeedsQueue, NotCarriedOver
 from .missing import refuse_import
 from .result import AsyncResult, GroupResult
 from .task import CeleryTask
+from .utils import uuid
 
 __all__ = [
     "AsyncResult",
@@ -39,8 +40,10 @@ __all__ = [
     "chain",
     "chord",
     "group",
+    "maybe_signature",
     "shared_task",
     "signature",
+    "uuid",
 ]
 
 

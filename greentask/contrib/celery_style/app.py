@@ -15,7 +15,7 @@ from ...tasks.task import Task
 from .conf import Conf
 from .durable import Durable, has_queue
 from .exceptions import NotCarriedOver
-from .missing import refuse_app_member
+from .missing import is_setting, refuse_app_member
 from .result import AsyncResult
 from .signature import Signature
 from .task import CeleryTask
@@ -44,6 +44,8 @@ class Celery(Tasks):
         Modules with tasks, imported when the application is served.
     client
         The client that carries the calls, in place of ``broker``.
+    unknown
+        Settings, as ``app.conf`` has them.
     process
         Where tasks run that don't say: True for a task process, as Celery's do; False for a greenlet.
     """
@@ -63,8 +65,6 @@ class Celery(Tasks):
         **unknown: Any,
     ) -> None:
         global _current
-        for option in unknown:
-            raise NotCarriedOver(f"{option}= of Celery() is not carried over: leave it out")
         super().__init__()
         self.main = main
         self.process = process
@@ -75,6 +75,10 @@ class Celery(Tasks):
         self._has_told = False
         self._live = Live(self._caller)
         self._asked: tuple[Caller, Durable | None] | None = None
+        for option, value in unknown.items():
+            if not (option in self.conf or is_setting(option)):
+                raise NotCarriedOver(f"{option}= of Celery() is not carried over: leave it out")
+            self.conf[option] = value
         if broker is not None:
             self.conf.broker_url = broker
         if config_source is not None:

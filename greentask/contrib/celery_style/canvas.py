@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from .durable import Durable
-from .exceptions import ChordError
-from .result import GroupResult
-from .signature import Canvas, Plan, Result, Signature, go_on, signature
+from .exceptions import ChordError, NotCarriedOver
+from .result import GroupResult, Result
+from .signature import Canvas, Plan, Signature, go_on, maybe_signature, signature
 from .transport import Transport
 
-__all__ = ["Signature", "chain", "chord", "group", "nested", "signature"]
+__all__ = ["Signature", "chain", "chord", "chunks", "group", "maybe_signature", "nested", "signature"]
 
 
 class chain(Canvas):
@@ -25,7 +26,7 @@ class chain(Canvas):
     def __init__(self, *tasks: Any) -> None:
         given = _members(tasks)
         self.tasks: tuple[Canvas, ...] = tuple(
-            one for task in given for one in (task.tasks if isinstance(task, chain) else (task,))
+            one for task in map(_unrolled, given) for one in (task.tasks if isinstance(task, chain) else (task,))
         )
         if not self.tasks:
             raise ValueError("a chain has at least one task")
@@ -38,7 +39,19 @@ class chain(Canvas):
 
     def clone(self) -> chain:
         """A copy of it."""
-        return chain(*(task.clone() for task in self.tasks))
+        return self._of(task.clone() for task in self.tasks)
+
+    def with_options(self, options: dict[str, Any]) -> chain:
+        """A copy of it whose first task has these options."""
+        first, *others = self.tasks
+        return self._of([_with(first, options, self), *others])
+
+    @classmethod
+    def _of(cls, tasks: Iterable[Canvas]) -> chain:
+        """Of these tasks as they are."""
+        made = cls.__new__(cls)
+        made.tasks = tuple(tasks)
+        return made
 
     def transport(self, *, eager: bool = False) -> Transport | Durable:
         """That of its first task."""
@@ -80,12 +93,29 @@ class group(Canvas):
     def __len__(self) -> int:
         return len(self.tasks)
 
+    def __or__(self, other: object) -> chain:
+        # What follows takes a list, also of one: only as a later part of a chain it is that one, as in Celery.
+        return chain._of([self, *chain(other).tasks]) if isinstance(other, Canvas) else NotImplemented
+
     def __call__(self, *args: Any, **options: Any) -> GroupResult:
         return self.apply_async(args, **options)  # type: ignore[no-any-return]
 
     def clone(self) -> group:
         """A copy of it."""
-        return group(*(task.clone() for task in self.tasks))
+        return type(self)(*(task.clone() for task in self.tasks))
+
+    def with_options(self, options: dict[str, Any]) -> group:
+        """A copy of it whose tasks all have these options."""
+        return type(self)(*(_with(task, options, self) for task in self.tasks))
+
+    def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> group:
+        """Have its tasks wait: the first for ``start`` seconds, each for ``step`` more, up to ``stop`` at most."""
+        delays = itertools.count(start, step)
+        self.tasks = tuple(
+            _with(task, {"countdown": delay if stop is None else min(delay, stop)}, self)
+            for task, delay in zip(self.tasks, delays, strict=False)
+        )
+        return self
 
     def transport(self, *, eager: bool = False) -> Transport | Durable:
         """That of its first task."""
@@ -109,7 +139,15 @@ class group(Canvas):
 
 
 class nested(group):
-    """A group whose members are groups: of ``chunks``, whose results are lists."""
+    """A group in a group, whose result is a list there."""
+
+
+class chunks(group):
+    """What a task's ``chunks`` gives: a group of groups."""
+
+    def group(self) -> group:
+        """As a group."""
+        return group(*self.tasks)
 
 
 class chord(Canvas):
@@ -144,7 +182,23 @@ class chord(Canvas):
         """The header, and the body behind it."""
         if self.body is None:
             raise TypeError(f"{self!r} has no body: chord(header)(body)")
-        return chain(self.header, self.body)
+        return chain._of([self.header, *chain(self.body).tasks])  # the header stays a group, also of one
+
+
+#: Options that what is first in a canvas may have.
+_FIRST = frozenset({"countdown", "eta", "expires"})
+
+
+def _with(task: Canvas, options: dict[str, Any], whole: Canvas) -> Canvas:
+    """A copy of it with these options, which were given to the whole that it is part of."""
+    for name in options.keys() - _FIRST:
+        raise NotCarriedOver(f"{name}= of a {type(whole).__name__}: give it to its tasks, with .set({name}=…)")
+    return task.with_options(options)
+
+
+def _unrolled(task: Canvas) -> Canvas:
+    """In a chain a group of one is that one, as in Celery."""
+    return task.tasks[0] if type(task) is group and len(task.tasks) == 1 else task
 
 
 def _members(tasks: tuple[Any, ...]) -> tuple[Canvas, ...]:

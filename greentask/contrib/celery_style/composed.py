@@ -16,8 +16,8 @@ from .durable import LEAST, Kept
 from .exceptions import NotCarriedOver
 from .message import Message, make_message
 from .request import pack
-from .result import AsyncResult, GroupResult
-from .signature import Canvas, Result, Signature
+from .result import AsyncResult, GroupResult, Result
+from .signature import Canvas, Signature
 
 if TYPE_CHECKING:
     from ...client import Client

@@ -79,8 +79,12 @@ class Conf:
             elif not (name.startswith("_") or inspect.ismodule(value) or callable(value)):
                 self[name] = value
 
+    def __contains__(self, name: object) -> bool:
+        """Whether it is a setting that one may have here."""
+        return name in _KEPT or name in _HARMLESS
+
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in _KEPT and name not in _HARMLESS:
+        if name not in self:
             raise refuse_setting(name)
         if name in _SERIALIZERS and not _is_json(value):
             raise refuse_setting(f"{name} = {value!r}")

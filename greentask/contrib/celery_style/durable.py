@@ -24,13 +24,19 @@ LEAST = 0.001
 
 
 def has_queue(client: Client) -> bool:
-    """Whether the server keeps tasks on disk: asks it. Raises ``ConnectionLost`` where there is none."""
+    """Whether the server keeps tasks on disk: asks it.
+
+    Raises ``ConnectionLost`` where there is no server, and ``QueueError`` where its queue can't tell at the moment:
+    the program must not go on as if there were none.
+    """
     ask = client.using(idempotent=True).submit_args
     # Of a task that nobody has: that is quick, and changes nothing.
     error = Context().run(ask, "greentask.queue", {"action": "show", "task": "0"}).exception()
-    if error is not None and not isinstance(error, (QueueError, UnknownTask)):
-        raise error
-    return error is None
+    if error is None:
+        return True
+    if isinstance(error, UnknownTask) or (isinstance(error, QueueError) and "has no queue" in str(error)):
+        return False
+    raise error
 
 
 class Kept(Sent):
@@ -85,6 +91,12 @@ class Kept(Sent):
     def value(self) -> Any:
         """The result."""
         return None if self._end is None else self._end[0]
+
+    def traceback(self) -> str | None:
+        """That of the last attempt."""
+        shown = self._client.call("greentask.queue", action="show", task=self._find().id)
+        text = shown["errors"][-1].get("traceback") if shown["errors"] else None
+        return text if isinstance(text, str) else None
 
     def cancel(self, *, terminate: bool) -> None:
         """Have it not begin; with ``terminate``, have it end where it has."""

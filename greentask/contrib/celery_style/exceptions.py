@@ -7,6 +7,7 @@
     │   └── NeedsQueue          what needs a queue on disk
     ├── TimeoutError            a result was not there in time              (also TimeoutError)
     ├── MaxRetriesExceededError a task asked to be tried again, and had been too often
+    ├── IncompleteStream        collect() came to a result that wasn't there
     ├── TaskRevokedError        the task was revoked, or had expired: it did not run to its end
     └── ChordError              a task of a chord's header failed: its body did not run
 """
@@ -20,6 +21,7 @@ from ...tasks.retries import Retry
 
 __all__ = [
     "ChordError",
+    "IncompleteStream",
     "MaxRetriesExceededError",
     "NeedsQueue",
     "NotCarriedOver",
@@ -40,6 +42,10 @@ class NeedsQueue(NotCarriedOver):
 
 class MaxRetriesExceededError(GreentaskError):
     """The task asked to be tried again, and had been ``max_retries`` times."""
+
+
+class IncompleteStream(GreentaskError):
+    """A task that is linked to another has not ended, so what is linked to it isn't known to be complete."""
 
 
 class TimeoutError(GreentaskError, builtins.TimeoutError):

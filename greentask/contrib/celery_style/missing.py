@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from .exceptions import NotCarriedOver, needs_queue
 
-__all__ = ["refuse_app_member", "refuse_import", "refuse_option", "refuse_setting"]
+__all__ = ["is_setting", "refuse_app_member", "refuse_import", "refuse_module", "refuse_option", "refuse_setting"]
 
 
 class _Queue(str):
@@ -21,6 +21,10 @@ _PRIORITY = (
     "or give urgent tasks processes of their own (process='NAME')"
 )
 _HOOK = "use greentask.Middleware, whose hooks run around every task"
+_INSIDE = "it is of Celery's own workings"
+_NEVER = "nothing raises it here, so there is nothing to catch"
+_NO_MESSAGE = "there is no broker, and so no message"
+_HIDDEN = "start the server with --hide-arguments"
 _JSON = "what is sent is always JSON"
 _CRON = _Queue("and declare the task with greentask's every= (seconds, or a cron expression)")
 _LATE = _Queue("and leave it out, for tasks in a queue are acknowledged late")
@@ -46,7 +50,13 @@ _TASK_OPTIONS = {
     "on_retry": _HOOK,
     "after_return": _HOOK,
     "before_start": _HOOK,
-    "pydantic": "check the arguments in the task: Model.model_validate(arguments)",
+    **dict.fromkeys(
+        ("pydantic", "pydantic_strict", "pydantic_context", "pydantic_dump_kwargs"),
+        "check the arguments in the task: Model.model_validate(arguments)",
+    ),
+    **dict.fromkeys(("acks_on_failure", "acks_on_timeout", "retry_on_worker_lost"), _LATE),
+    **dict.fromkeys(("abstract", "Request", "Strategy"), _CLASSES),
+    **dict.fromkeys(("lazy", "filter", "strict_typing", "resultrepr_maxsize"), _INSIDE),
     "serializer": _JSON,
     "compression": _JSON,
 }
@@ -61,6 +71,11 @@ _CALL_OPTIONS = {
     "exchange": _GROUPS,
     "priority": _PRIORITY,
     "headers": "pass it as an argument",
+    "argsrepr": _HIDDEN,
+    "kwargsrepr": _HIDDEN,
+    **dict.fromkeys(("root_id", "parent_id", "group_index", "chain", "task_type"), _INSIDE),
+    **dict.fromkeys(("router", "route_name", "replaced_task_nesting", "result_cls"), _INSIDE),
+    **dict.fromkeys(("stamped_headers", "delivery_mode", "mandatory", "immediate"), _NO_MESSAGE),
     "shadow": "a task has one name: task(name=…)",
     "producer": "Client shares its connections by itself",
     "connection": "Client shares its connections by itself",
@@ -126,6 +141,36 @@ _APP = {
     "worker_main": "run `greentask serve MODULE`",
     "Worker": "run `greentask serve MODULE`, or use greentask.Server",
     "Beat": _CRON,
+    "ResultSet": "use group(), whose GroupResult has the same methods",
+    "current_task": "declare the task with bind=True, and use self",
+    "current_worker_task": "declare the task with bind=True, and use self",
+    "config_from_envvar": "app.config_from_object(os.environ[NAME])",
+    "config_from_cmdline": "use app.conf, and the flags of `greentask serve`",
+    "gen_task_name": "name the task: task(name=…)",
+    "now": "use datetime.now(timezone.utc)",
+    "timezone": "use datetime.now(timezone.utc)",
+    "setup_security": "use tls:// addresses and --secret-file",
+    "bugreport": "run `greentask --version`",
+    "close": "the client's connections are closed at the program's end",
+    "WorkController": "run `greentask serve MODULE`, or use greentask.Server",
+    **dict.fromkeys(
+        (
+            *("IS_WINDOWS", "IS_macOS", "SYSTEM", "Pickler", "add_defaults", "amqp_cls", "annotations"),
+            *("autofinalize", "backend_cls", "builtin_fixups", "clock", "configured", "control_cls"),
+            *("create_task_cls", "either", "events_cls", "finalize", "finalized", "fixups", "loader_cls", "log_cls"),
+            *("namespace", "oid", "on_after_fork", "on_init", "prepare_config", "registry_cls", "set_as_current"),
+            *("set_default", "strict_typing", "subclass_with_self", "task_cls", "thread_oid", "type_checker"),
+            *("use_fast_trace_task", "uses_utc_timezone", "select_queues"),
+        ),
+        _INSIDE,
+    ),
+    **dict.fromkeys(
+        (
+            *("broker_connection", "connection_for_read", "connection_for_write", "default_connection"),
+            *("default_producer", "producer_or_acquire", "producer_pool"),
+        ),
+        "Client shares its connections by itself",
+    ),
     "GroupResult": "keep the GroupResult that apply_async gave, or the ids of its results",
 }
 
@@ -142,7 +187,6 @@ _IMPORTS = {
     "beat": _CRON,
     "bootsteps": _HOOK,
     "worker": "run `greentask serve MODULE`",
-    "uuid": "use uuid.uuid4() of the standard library",
     "ResultSet": "use group(), whose GroupResult has the same methods",
     "allow_join_result": "get() may be called in a task; leave it out",
     "SoftTimeLimitExceeded": "at the end of time_limit= greentask.TimeLimit is raised inside the task",
@@ -153,6 +197,24 @@ _IMPORTS = {
     "NotRegistered": "it is greentask.UnknownTask",
     "OperationalError": "it is greentask.ConnectionLost",
     "CeleryError": "it is greentask.GreentaskError",
+    "TaskError": "it is greentask.GreentaskError",
+    "ImproperlyConfigured": "it is greentask.ConfigurationError",
+    "InvalidTaskError": "it is greentask.InvalidMessage",
+    "reraise": "raise the error",
+    "bugreport": "run `greentask --version`",
+    **dict.fromkeys(("VERSION", "VERSION_BANNER", "SERIES", "version_info", "version_info_t"), "greentask.__version__"),
+    "maybe_patch_concurrency": "run `greentask serve`, which patches by itself",
+    "local": _INSIDE,
+    **dict.fromkeys(
+        (
+            *("AlreadyRegistered", "AlwaysEagerIgnored", "BackendError", "BackendGetMetaError", "BackendStoreError"),
+            *("CDeprecationWarning", "CPendingDeprecationWarning", "CeleryCommandException", "CeleryWarning"),
+            *("DuplicateNodenameWarning", "DuplicateTaskNameWarning", "FixupWarning", "NotConfigured"),
+            *("QueueNotFound", "SecurityError", "SecurityWarning", "TaskPredicate", "Terminated"),
+            *("WorkerShutdown", "WorkerTerminate"),
+        ),
+        _NEVER,
+    ),
 }
 
 
@@ -177,6 +239,17 @@ def refuse_setting(name: str) -> NotCarriedOver:
         if name.startswith(beginning):
             return _error(f"the setting {name}", remedy)
     return NotCarriedOver(f"the setting {name} is not known here: leave it out")
+
+
+def is_setting(name: str) -> bool:
+    """Whether Celery is known to have a setting of that name, or of its kind, which greentask refuses."""
+    return name.startswith(tuple(_SETTINGS))
+
+
+def refuse_module(name: str) -> NoReturn:
+    """Raise ``ImportError`` with the remedy for a module of Celery's: ``greentask.contrib.celery_style.NAME``."""
+    own = name.rpartition(".")[2]
+    raise ImportError(str(_error(f"celery.{own}", _IMPORTS[own])))
 
 
 def refuse_app_member(name: str) -> NoReturn:

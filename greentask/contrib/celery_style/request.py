@@ -19,6 +19,7 @@ from ...errors import InvalidArguments
 from ...tasks.binding import Binder
 from ...tasks.context import current
 from .exceptions import TaskRevokedError
+from .members import refuse_member
 
 __all__ = ["Request", "RequestBinder", "current_request", "entered", "pack", "unpack"]
 
@@ -40,6 +41,14 @@ class Request:
     called_directly: bool = False
     is_eager: bool = False
     retries: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return refuse_member("request", name, self)
+
+    @property
+    def correlation_id(self) -> str | None:
+        """Its id, by its other name."""
+        return self.id
 
     @property
     def hostname(self) -> str:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import concurrent.futures
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...errors import TaskError
 from . import states
 from .exceptions import (
     ChordError,
+    IncompleteStream,
     MaxRetriesExceededError,
     NeedsQueue,
     NotCarriedOver,
     TaskRevokedError,
     TimeoutError,
 )
+from .members import refuse_member
 from .transport import Sent
 
 if TYPE_CHECKING:
     from .app import Celery
 
-__all__ = ["AsyncResult", "EagerResult", "GroupResult"]
+__all__ = ["AsyncResult", "EagerResult", "GroupResult", "Result"]
 
 _ERRORS = (ChordError, MaxRetriesExceededError, NeedsQueue, NotCarriedOver, TaskRevokedError, TimeoutError)
 _OWN = {error.__name__: error for error in _ERRORS}
@@ -39,6 +42,8 @@ class AsyncResult:
     ``parent`` is the result that its task was given, in a chain or chord; ``children`` are those of ``link``.
     """
 
+    TimeoutError = TimeoutError
+
     def __init__(self, id: str | Sent, *, app: Celery | None = None) -> None:
         self._sent = id if isinstance(id, Sent) else _find(id, app)
         self.id = self._sent.id
@@ -50,6 +55,9 @@ class AsyncResult:
 
     def __str__(self) -> str:
         return self.id
+
+    def __getattr__(self, name: str) -> Any:
+        return refuse_member("result", name, self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AsyncResult) and other.id == self.id
@@ -75,12 +83,14 @@ class AsyncResult:
         no_ack: bool = True,
         follow_parents: bool = True,
         disable_sync_subtasks: bool = True,
+        **unknown: Any,
     ) -> Any:
         """The task's result; waits for it up to ``timeout`` seconds, and raises ``TimeoutError`` then.
 
         Raises what the task raised, or gives it as if it were the result without ``propagate``. The other arguments
         are Celery's, and change nothing: nobody polls, and waiting in a task is allowed.
         """
+        _refuse_unknown(unknown)
         error = self._error(timeout)
         if error is None:
             return self._sent.value()
@@ -101,6 +111,25 @@ class AsyncResult:
         if isinstance(error, TaskError) and error.type in _OWN:
             return _OWN[error.type](error.args[0])
         return error
+
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Result | None, Result]]:
+        """This result and those of what was linked to it, each with the one that it was linked to.
+
+        Raises ``IncompleteStream`` at one that has not ended, unless ``intermediate``.
+        """
+        found: deque[tuple[Result | None, Result]] = deque([(None, self)])
+        while found:
+            parent, result = found.popleft()
+            yield parent, result
+            if result.ready():
+                found.extend((result, child) for child in result.children)
+            elif not intermediate:
+                raise IncompleteStream(f"{result} has not ended")
+
+    def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[Result, Any]]:
+        """This result and those of what was linked to it, each with what it gives; ``options`` are those of ``get``."""
+        for _, result in self.iterdeps(intermediate):
+            yield result, result.get(**options)
 
     def ready(self) -> bool:
         """Whether it has ended."""
@@ -135,11 +164,13 @@ class AsyncResult:
 
     @property
     def traceback(self) -> str | None:
-        """The text of the task's traceback, where the server sends it (``--debug``)."""
+        """The text of the task's traceback: of a task in a queue, or where the server sends it (``--debug``)."""
         error = self._error() if self.ready() else None
-        cause = getattr(error, "__cause__", None)
+        if error is None:
+            return None
+        cause = error.__cause__
         text = cause.args[0] if isinstance(cause, TaskError) else getattr(error, "traceback", None)
-        return text if isinstance(text, str) else None
+        return text if isinstance(text, str) else self._sent.traceback()
 
     def revoke(self, terminate: bool = False, wait: bool = False, timeout: float | None = None) -> None:
         """Cancel it: what waits does not run.
@@ -161,6 +192,15 @@ class AsyncResult:
             tell(None if error is not None else self._sent.value(), error)
 
         self._sent.future.add_done_callback(done)
+
+
+def _refuse_unknown(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise NotCarriedOver(
+                f"{name}= of get() is not carried over from Celery: ask for `state` and `info` while it runs, or use "
+                "greentask's own client.receipt(id).result(progress=…)"
+            )
 
 
 def _find(id: str, app: Celery | None) -> Sent:
@@ -187,6 +227,14 @@ class GroupResult:
     def __str__(self) -> str:
         return self.id
 
+    def __getattr__(self, name: str) -> Any:
+        return refuse_member("result", name, self)
+
+    @classmethod
+    def restore(cls, id: str, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: what it was put together of is known to the program that sent it."""
+        raise NotCarriedOver(f"GroupResult.restore({id!r}) is not carried over from Celery: keep the results' ids")
+
     def __len__(self) -> int:
         return len(self.results)
 
@@ -208,15 +256,17 @@ class GroupResult:
         interval: float | None = None,
         no_ack: bool = True,
         disable_sync_subtasks: bool = True,
+        **unknown: Any,
     ) -> list[Any]:
         """All results, in the order of the group; ``timeout`` in seconds is for all of them together."""
+        _refuse_unknown(unknown)
         until = None if timeout is None else time.monotonic() + timeout
         return [
             result.get(None if until is None else max(0.0, until - time.monotonic()), propagate)
             for result in self.results
         ]
 
-    join = get
+    join = join_native = get
 
     def ready(self) -> bool:
         """Whether all have ended."""
@@ -266,3 +316,6 @@ class GroupResult:
                     tell(values, failed[0] if failed else None)
 
             result.when_done(done)
+
+
+Result = AsyncResult | GroupResult

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from .durable import Durable
 from .exceptions import NotCarriedOver
+from .members import refuse_member
 from .message import Message, check_args, check_options, make_message
-from .result import AsyncResult, EagerResult, GroupResult
+from .result import AsyncResult, EagerResult, Result
 from .transport import Eager, Transport
 
 if TYPE_CHECKING:
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from .canvas import chain
     from .task import CeleryTask
 
-__all__ = ["Canvas", "Plan", "Result", "Signature", "go_on", "signature"]
+__all__ = ["Canvas", "Plan", "Signature", "go_on", "maybe_signature", "signature"]
 
-Result = AsyncResult | GroupResult
 _Args = tuple[Any, ...]
 
 
@@ -54,12 +54,25 @@ class Canvas(ABC):
     def clone(self) -> Any:
         """A copy of it, which can be changed."""
 
-    def apply_async(self, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
-        """Send it, with these arguments before its own. Options (``expires``, ``task_id`` …) are a signature's."""
-        for name, value in options.items():
-            if value is not None:
-                raise NotCarriedOver(f"{name}= of a {type(self).__name__}: give it to its tasks, with .set({name}=…)")
-        return self._run(self.transport(), tuple(args), kwargs)
+    def __getattr__(self, name: str) -> Any:
+        return refuse_member("signature", name, self)
+
+    def apply_async(
+        self, args: Iterable[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """Send it, with these arguments before its own.
+
+        ``countdown``, ``eta`` and ``expires`` are for what is first in it: of a group, for all its tasks.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        canvas = self.with_options(given) if given else self
+        return canvas._run(canvas.transport(), tuple(args or ()), kwargs)
+
+    def with_options(self, options: dict[str, Any]) -> Canvas:
+        """A copy of it, with these options for what is first; ``NotCarriedOver`` for those that it can't have."""
+        for name in options:
+            raise NotCarriedOver(f"{name}= of a {type(self).__name__}: give it to its tasks, with .set({name}=…)")
+        return self
 
     def delay(self, *args: Any, **kwargs: Any) -> Any:
         """``apply_async``, with the arguments as they are."""
@@ -140,6 +153,10 @@ class Signature(Canvas):
         merged, named = self._merge(check_args(self.task, args), kwargs or {})
         task: CeleryTask | str = self.task if self._task is None else self._task
         return Signature(task, merged, named, {**self.options, **options}, immutable=self.immutable, app=self._app)
+
+    def with_options(self, options: dict[str, Any]) -> Signature:
+        """A copy of it with these options."""
+        return self.clone(**options)
 
     def set(self, immutable: bool | None = None, **options: Any) -> Signature:
         """Give it more options. Raises ``NotCarriedOver`` for one that greentask has not."""
@@ -253,3 +270,8 @@ def signature(
     if isinstance(task, Canvas):
         return task.clone()
     return Signature(task, args, kwargs, {**(options or {}), **more}, immutable=immutable, app=app)
+
+
+def maybe_signature(given: str | Canvas | None, app: Celery | None = None) -> Any:
+    """A signature of what is given, where that is something."""
+    return None if given is None else signature(given, app=app)

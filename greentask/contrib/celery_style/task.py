@@ -11,12 +11,13 @@ from datetime import datetime
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, ConnectionLost
 from ...tasks.context import current
 from ...tasks.retries import Retry
 from ...tasks.task import Task
 from . import states
-from .exceptions import NotCarriedOver
+from .exceptions import MaxRetriesExceededError, NotCarriedOver
+from .members import refuse_member
 from .missing import refuse_option
 from .request import Request, RequestBinder, current_request, entered, unpack
 from .result import AsyncResult, EagerResult
@@ -25,7 +26,7 @@ from .signature import Signature
 
 if TYPE_CHECKING:
     from .app import Celery
-    from .canvas import group
+    from .canvas import chunks, group
 
 __all__ = ["CeleryTask"]
 
@@ -38,6 +39,9 @@ class CeleryTask(Task[..., Any]):
 
     ``run`` is its function; with ``bind`` that gets the task as its first argument.
     """
+
+    MaxRetriesExceededError = MaxRetriesExceededError
+    OperationalError = ConnectionLost
 
     def __init__(self, function: Callable[..., Any], app: Celery | None, options: dict[str, Any]) -> None:
         if isinstance(function, Task) or not callable(function):
@@ -62,6 +66,9 @@ class CeleryTask(Task[..., Any]):
         """Run the function here."""
         with entered(Request(called_directly=True)):
             return self.run(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return refuse_member("task", name, self)
 
     @property
     def app(self) -> Celery:
@@ -118,6 +125,8 @@ class CeleryTask(Task[..., Any]):
         """A call of it that can be sent later, and be part of a canvas."""
         return Signature(self, args, kwargs, options, immutable=immutable)
 
+    subtask = signature
+
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """A signature with these arguments."""
         return self.signature(args, kwargs)
@@ -136,12 +145,12 @@ class CeleryTask(Task[..., Any]):
 
         return group(*(self.s(*item) for item in items))
 
-    def chunks(self, items: Iterable[Iterable[Any]], n: int) -> group:
-        """A group of groups of ``n`` calls each; its results are lists."""
-        from .canvas import group, nested
+    def chunks(self, items: Iterable[Iterable[Any]], n: int) -> chunks:
+        """Groups of ``n`` calls each, beside one another; their results are lists."""
+        from .canvas import chunks, nested
 
         arguments = [self.s(*item) for item in items]
-        return group(*(nested(*arguments[start : start + n]) for start in range(0, len(arguments), n)))
+        return chunks(*(nested(*arguments[start : start + n]) for start in range(0, len(arguments), n)))
 
     # ---- In a running task
 

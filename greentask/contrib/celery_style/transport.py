@@ -66,6 +66,10 @@ class Sent:
         """The result of one that has ended well."""
         return self.future.result()
 
+    def traceback(self) -> str | None:
+        """The text of its last error's traceback, where that is kept."""
+        return None
+
     def cancel(self, *, terminate: bool) -> None:
         """Have it not run, or interrupt it."""
         self.future.cancel()

@@ -111,8 +111,10 @@ def test_results_and_signatures_show_what_they_are_of() -> None:
     result = tasks.add.apply((1, 2), task_id="mine")
     assert repr(result) == "<EagerResult: mine of support.celery_tasks.add>"
     assert (str(result), result.task_id, result.name) == ("mine", "mine", "support.celery_tasks.add")
-    canvas = group(tasks.add.s(1, y=2)) | tasks.add.si(3)
-    assert repr(canvas) == "group(support.celery_tasks.add(1, y=2)) | support.celery_tasks.add(3)"
+    canvas = group(tasks.add.s(1, y=2), tasks.add.s(3, 4)) | tasks.add.si(3)
+    assert repr(canvas) == (
+        "group(support.celery_tasks.add(1, y=2), support.celery_tasks.add(3, 4)) | support.celery_tasks.add(3)"
+    )
     assert repr(canvas.clone()) == repr(canvas)
     assert repr(tasks.app) == "<Celery support.celery_tasks>"
     assert get_task_logger("mine").name == "mine"

@@ -1,16 +1,20 @@
 """Tasks in Celery's style where the server has a queue: they outlive who sends them, and the server."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from greentask import Client, InvalidArguments, QueueError, configure
+from greentask import Client, ConnectionLost, InvalidArguments, QueueError, UnknownTask, configure
 from greentask.client import default
-from greentask.contrib.celery_style import AsyncResult, Celery, NotCarriedOver, chain, chord, group
+from greentask.contrib.celery_style import AsyncResult, Celery, NotCarriedOver, Signature, chain, chord, group
+from greentask.contrib.celery_style.durable import has_queue
 from greentask.contrib.celery_style.exceptions import (
     ChordError,
     MaxRetriesExceededError,
@@ -139,6 +143,36 @@ def test_another_process_finds_the_result_by_its_id(durable: RunningServer) -> N
     assert (found.state, found.name) == ("SUCCESS", "support.celery_tasks.add")
 
 
+class Answers:
+    """A client whose server answers everything with the same error."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def using(self, **_: Any) -> "Answers":
+        return self
+
+    def submit_args(self, *_: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        if self.error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(self.error)
+        return future
+
+
+def test_a_queue_that_cannot_tell_at_the_moment_is_not_taken_for_none() -> None:
+    def asked(error: Exception | None) -> bool:
+        return has_queue(Answers(error))  # type: ignore[arg-type]
+
+    assert asked(None)
+    assert not asked(QueueError("this server has no queue for durable tasks: start it with --queue FILE"))
+    assert not asked(UnknownTask("no task is named 'greentask.queue'"))
+    for error in (QueueError("the disk is broken"), ConnectionLost("gone")):
+        with pytest.raises(type(error), match=str(error)):
+            asked(error)
+
+
 def test_an_id_that_nobody_knows_is_pending() -> None:
     unknown = AsyncResult("2f5c", app=tasks.app)
     assert (unknown.state, unknown.ready(), unknown.result) == ("PENDING", False, None)
@@ -208,6 +242,52 @@ def test_a_result_is_asked_for_by_a_key(client: Client) -> None:
     for wrong in ({}, {"task": receipt.id, "key": "order 5"}, {"key": 5}):
         with pytest.raises(InvalidArguments, match=r"greentask\.result: .* by its key"):
             client.call("greentask.result", **wrong)
+
+
+@pytest.mark.slow
+def test_a_chord_and_a_chain_go_on_whatever_is_killed_in_their_midst(tmp_path: Path) -> None:
+    """Part of each is done and part of it runs when a task process, a front, and then everything is killed."""
+    file, gate, listen = str(tmp_path / "ran"), str(tmp_path / "gate"), [f"unix://{tmp_path}/socket"]
+    queue = ("--queue", str(tmp_path / "tasks.db"))
+    waiting = ["header2", "header3", "second"]  # they run, and wait for the gate
+
+    def ran(name: str) -> list[list[str]]:
+        lines = Path(file).read_text().splitlines() if Path(file).exists() else []
+        return [line.split()[1:] for line in lines if line.split()[0] == name]
+
+    def all_run(times: int) -> bool:
+        return all(len(ran(name)) >= times for name in waiting)
+
+    with serving(*queue, apps=APPS, processes=3, listen=listen) as server, Client(listen[0]) as client:
+        own = Celery("own", client=client, set_as_current=False)
+
+        def held(name: str, *value: Any) -> Signature:
+            gated = (gate,) if name in waiting else ()
+            return own.signature("support.celery_tasks.held", (*value, name, file, *gated))
+
+        whole = chord([held(f"header{number}", number) for number in range(4)])(held("body"))
+        last = chain(held("first", "a"), held("second"), held("third"))()
+        wait_until(lambda: all_run(1), "all that waits for the gate to run")
+        wait_until(lambda: sum(result.ready() for result in whole.parent) == 2, "the others to be done")
+        os.kill(int(ran("header2")[0][1]), signal.SIGKILL)
+        wait_until(lambda: len(ran("header2")) == 2)
+        for front in server.fronts():
+            front.kill()
+        wait_until(lambda: all_run(2), "another front to have them run")
+        server.signal_all(signal.SIGKILL)
+    assert not ran("body")
+    assert not ran("third")
+    Path(gate).touch()
+    with serving(*queue, apps=APPS, processes=3, listen=listen), Client(listen[0]) as client:
+        own = Celery("own", client=client, set_as_current=False)
+        assert own.AsyncResult(whole.id).get(SOON) == [0, 1, 2, 3]
+        assert own.AsyncResult(last.id).get(SOON) == "a"
+        for result in (*whole.parent.results, last.parent, last.parent.parent):
+            assert own.AsyncResult(result.id).state == "SUCCESS"
+        left = client.call("greentask.queue", action="stats")
+        assert (left["waiting"], left["running"], left["blocked"], left["failed"]) == (0, 0, 0, 0)
+    for name in ("body", "third", "first", "header0", "header1"):
+        assert len(ran(name)) == 1, f"{name} ran {len(ran(name))} times"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from greentask import ConfigurationError
 from greentask.contrib import celery_style
-from greentask.contrib.celery_style import Celery, NeedsQueue, NotCarriedOver, group, missing, shared_task
+from greentask.contrib.celery_style import Celery, NeedsQueue, NotCarriedOver, group, members, missing, shared_task
 from greentask.contrib.celery_style.conf import Conf
 from support import celery_tasks as tasks
 
@@ -38,6 +38,9 @@ def test_an_option_that_nobody_knows_is_refused_by_name() -> None:
         tasks.add.apply_async((1, 2), colour="red")
     with pytest.raises(NotCarriedOver, match="colour="):
         Celery("tasks", colour="red")
+    with pytest.raises(NotCarriedOver, match="setting task_acks_late needs a durable queue"):
+        Celery("tasks", task_acks_late=True)
+    assert Celery("tasks", set_as_current=False, task_always_eager=True).conf.task_always_eager
 
 
 def test_options_that_ask_for_what_is_so_are_accepted() -> None:
@@ -108,11 +111,43 @@ def test_arguments_that_are_a_text_are_refused() -> None:
         tasks.add.apply_async("ab")
 
 
-def test_a_canvas_has_no_options_of_its_own() -> None:
-    with pytest.raises(NotCarriedOver, match=r"expires= of a chain: give it to its tasks, with .set\(expires=…\)"):
-        (tasks.add.s(1, 1) | tasks.add.s(1)).apply_async(expires=5)
-    with pytest.raises(NotCarriedOver, match="countdown= of a group"):
-        group(tasks.add.s(1, 1))(countdown=5)
+def test_a_canvas_hands_on_when_it_is_to_run_and_no_other_options() -> None:
+    with pytest.raises(NotCarriedOver, match=r"task_id= of a chain: give it to its tasks, with .set\(task_id=…\)"):
+        (tasks.add.s(1, 1) | tasks.add.s(1)).apply_async(task_id="mine")
+    with pytest.raises(NotCarriedOver, match="link= of a group"):
+        group(tasks.add.s(1, 1))(link=tasks.add.s(1))
+    with pytest.raises(NotCarriedOver, match="countdown= of a chord"):
+        celery_style.chord([tasks.add.s(1, 1)])(tasks.echo.s(), countdown=5)
+
+
+# ---- Members of results, signatures, tasks and requests
+
+
+@pytest.mark.parametrize("kind", sorted(members._MEMBERS))
+def test_a_member_is_refused_by_name(kind: str) -> None:
+    result = tasks.add.apply((1, 2))
+    whole = {
+        "task": [tasks.add],
+        "request": [tasks.add.request],
+        "result": [result, celery_style.GroupResult()],
+        "signature": [tasks.add.s(1), tasks.add.s(1) | tasks.add.s(1), group(), celery_style.chord([])],
+    }[kind]
+    for name, remedy in members._MEMBERS[kind].items():
+        refused = [one for one in whole if not hasattr(type(one), name) and name not in vars(one)]
+        assert refused, f"{name} is there"
+        for one in refused:
+            with pytest.raises(NotCarriedOver) as error:
+                getattr(one, name)
+            assert str(error.value) == f"{type(one).__name__}.{name} is not carried over from Celery: {remedy}"
+    assert not any(hasattr(one, "colour") for one in whole)
+
+
+def test_results_are_waited_for_and_not_listened_to() -> None:
+    for result in (tasks.add.apply((1, 2)), group(tasks.add.s(1, 1)).apply()):
+        with pytest.raises(NotCarriedOver, match=r"on_message= of get\(\)"):
+            result.get(on_message=print)
+    with pytest.raises(NotCarriedOver, match=r"GroupResult.restore\('5'\)"):
+        celery_style.GroupResult.restore("5")
 
 
 def test_what_is_no_signature_is_refused() -> None:
@@ -212,5 +247,11 @@ def test_names_that_nobody_knows_are_missing_as_usual() -> None:
     assert not hasattr(celery_style, "colour")
     with pytest.raises(ImportError, match="cannot import name 'colour'"):
         exec("from greentask.contrib.celery_style.exceptions import colour")
-    with pytest.raises(ImportError, match=r"celery_style\.schedules"):
-        importlib.import_module("greentask.contrib.celery_style.schedules")
+    with pytest.raises(ModuleNotFoundError, match=r"celery_style\.colours"):
+        importlib.import_module("greentask.contrib.celery_style.colours")
+
+
+@pytest.mark.parametrize(("module", "remedy"), [("schedules", r"every="), ("signals", "Middleware")])
+def test_a_module_of_celery_s_is_refused_at_import(module: str, remedy: str) -> None:
+    with pytest.raises(ImportError, match=rf"celery\.{module} .*{remedy}"):
+        importlib.import_module(f"greentask.contrib.celery_style.{module}")

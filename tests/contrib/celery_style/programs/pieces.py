@@ -9,6 +9,31 @@ def add(x, y):
 
 
 @app.task
+def mul(x, y):
+    return x * y
+
+
+@app.task
+def subtract(x, y):
+    return x - y
+
+
+@app.task
+def create_user(username, first, last):
+    return {"username": username, "name": f"{first} {last}"}
+
+
+@app.task
+def import_contacts(user):
+    return f"contacts of {user['username']}"
+
+
+@app.task
+def send_welcome(user):
+    return f"welcome {user['name']}"
+
+
+@app.task
 def fail(*args):
     raise ValueError("no luck")
 
