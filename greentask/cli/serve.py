@@ -22,8 +22,12 @@ from ..queue.limits import (
     DEFAULT_GREENLETS,
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
+    DEFAULT_MAX_BATCH,
+    DEFAULT_MAX_MEMBERS,
+    DEFAULT_MAX_TAKEN,
     DEFAULT_RESULT_TTL,
     LEAST_LEASE,
+    MOST_TAKEN,
 )
 from ..server.groups import parse_bytes, parse_group
 from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, MAY_BE_0, Limits
@@ -39,6 +43,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _LIMITS = {
     "max_line": "Bytes of one line.",
     "max_depth": f"Levels of arrays and objects in a line; at most {DEEPEST}.",
+    "max_steps": "Steps that one line has follow a durable task.",
     "line_timeout": "Seconds that a line has for arriving, and one more for each 64 KiB of it; 0: any time.",
     "idle_timeout": "Seconds after which a connection with nothing to do is closed; 0: never.",
     "dead_after": "Seconds after which a connection is given up whose peer's machine or network is gone.",
@@ -109,6 +114,13 @@ def _name_and_number(text: str) -> tuple[str, int]:
     if not (name and number.isascii() and number.isdigit()):
         raise ConfigurationError(f"{text!r} is not NAME=N, as in send_mail=10")
     return name, int(number)
+
+
+def _parse_taken(text: str) -> int:
+    taken = parse_bytes(text)
+    if not 0 < taken <= MOST_TAKEN:
+        raise ConfigurationError(f"{text!r} is not from 1 to {MOST_TAKEN >> 20}M, which a row of the file can have")
+    return taken
 
 
 @click.command("serve")
@@ -203,6 +215,28 @@ def _name_and_number(text: str) -> tuple[str, int]:
     default=DEFAULT_DEAD_LIMIT,
     show_default=True,
     help="Dead letters that are kept; of more, the oldest are forgotten.",
+)
+@click.option(
+    "--max-batch",
+    type=click.IntRange(1),
+    default=DEFAULT_MAX_BATCH,
+    show_default=True,
+    help="Durable tasks that are enqueued in one line.",
+)
+@click.option(
+    "--max-members",
+    type=click.IntRange(1),
+    default=DEFAULT_MAX_MEMBERS,
+    show_default=True,
+    help="Members of a group whose results a task takes.",
+)
+@click.option(
+    "--max-taken",
+    metavar="BYTES",
+    default=f"{DEFAULT_MAX_TAKEN >> 20}M",
+    show_default=True,
+    callback=_as(_parse_taken),
+    help="Results of others that one durable task takes.",
 )
 @click.option(
     "--middleware",

@@ -9,7 +9,16 @@ from typing import Any
 from ..hub.files import TLSFiles
 from ..pool.cpus import processors
 from ..pool.processes import DEFAULT_GRACE
-from ..queue.limits import DEFAULT_DEAD_LIMIT, DEFAULT_GREENLETS, DEFAULT_KEY_TTL, DEFAULT_LEASE, DEFAULT_RESULT_TTL
+from ..queue.limits import (
+    DEFAULT_DEAD_LIMIT,
+    DEFAULT_GREENLETS,
+    DEFAULT_KEY_TTL,
+    DEFAULT_LEASE,
+    DEFAULT_MAX_BATCH,
+    DEFAULT_MAX_MEMBERS,
+    DEFAULT_MAX_TAKEN,
+    DEFAULT_RESULT_TTL,
+)
 from ..server.groups import Group
 from ..server.limits import DEFAULT_DRAIN, DEFAULT_MAX_HOLD, Limits
 from ..tasks.processes import DEFAULT_START, DEFAULT_TEARDOWN
@@ -48,6 +57,9 @@ class ServeConfig:
     result_ttl: float = DEFAULT_RESULT_TTL
     key_ttl: float = DEFAULT_KEY_TTL
     dead_limit: int = DEFAULT_DEAD_LIMIT
+    max_batch: int = DEFAULT_MAX_BATCH
+    max_members: int = DEFAULT_MAX_MEMBERS
+    max_taken: int = DEFAULT_MAX_TAKEN
     secret_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None

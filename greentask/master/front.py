@@ -202,4 +202,7 @@ def _queue(config: ServeConfig) -> TaskQueue | None:
         result_ttl=config.result_ttl,
         key_ttl=config.key_ttl,
         dead_limit=config.dead_limit,
+        max_batch=config.max_batch,
+        max_members=config.max_members,
+        max_taken=config.max_taken,
     )

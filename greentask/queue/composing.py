@@ -18,12 +18,10 @@ from .outcomes import Outcomes, Unknown
 if TYPE_CHECKING:
     from .store import Store
 
-__all__ = ["COLUMNS", "GROUP", "MOST_KEPT", "Composer"]
+__all__ = ["COLUMNS", "GROUP", "Composer"]
 
 #: The name under which a group is kept.
 GROUP = "greentask.batch"
-#: Members of a group whose results somebody takes.
-MOST_KEPT = 100_000
 #: Of the table ``blocked``, besides the id.
 COLUMNS = 11
 
@@ -31,12 +29,16 @@ _OPEN, _DONE, _FAILED = 0, 1, 2  # as the store has them
 
 
 class Composer:
-    """What a store does with them, within its transactions."""
+    """What a store does with them, within its transactions.
 
-    def __init__(self, store: Store) -> None:
+    ``max_members``: of a group whose results are taken; ``max_taken``: bytes of results that one task takes.
+    """
+
+    def __init__(self, store: Store, max_members: int, max_taken: int) -> None:
         self._store = store
+        self._max_members = max_members
         self._db = store.db
-        self._outcomes = Outcomes(store.db)
+        self._outcomes = Outcomes(store.db, max_taken)
         #: Of whom the counts have changed, or who has ended, in this transaction.
         self.changed: set[int] = set()
 
@@ -145,7 +147,7 @@ class Composer:
                 ranges.append([id, id])
         self._db.executemany("INSERT INTO member VALUES (?, ?, ?)", [(*both, group) for both in ranges])
         total, keeps = self._db.execute("SELECT total, keeps FROM blocked WHERE id = ?", (group,)).fetchone()
-        _check_size(total + len(ids), keeps)
+        self._check_size(total + len(ids), keeps)
         self._db.execute(
             "UPDATE blocked SET total = total + ?, missing = missing + ? WHERE id = ?", (len(ids), len(ids), group)
         )
@@ -160,7 +162,7 @@ class Composer:
         row = self._db.execute("SELECT total FROM blocked WHERE id = ? AND is_group = 1", (group,)).fetchone()
         if row is None:
             return
-        _check_size(row[0], True)
+        self._check_size(row[0], True)
         self._db.execute("UPDATE blocked SET keeps = 1 WHERE id = ?", (group,))
         for (inner,) in self._db.execute(
             "SELECT b.id FROM member m JOIN blocked b ON b.id BETWEEN m.first AND m.last AND b.is_group = 1 "
@@ -168,6 +170,13 @@ class Composer:
             (group,),
         ).fetchall():
             self._keep(inner)
+
+    def _check_size(self, total: int, keeps: object) -> None:
+        if keeps and total > self._max_members:
+            raise InvalidArguments(
+                f"a group whose results are taken has at most {self._max_members:,} members (max_members), and this "
+                f"one {total:,}: let what follows it take none"
+            )
 
     # ---- When tasks end
 
@@ -416,11 +425,3 @@ def _hole(step: Step) -> int | None:
     if not step.message.payload.startswith(head + b"null"):
         raise ValueError(f"the payload of a step begins with {head!r}null")
     return len(head)
-
-
-def _check_size(total: int, keeps: object) -> None:
-    if keeps and total > MOST_KEPT:
-        raise InvalidArguments(
-            f"a group whose results are taken has at most {MOST_KEPT:,} members, and this one {total:,}: let what "
-            "follows it take none"
-        )

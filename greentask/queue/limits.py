@@ -7,9 +7,12 @@ __all__ = [
     "DEFAULT_GREENLETS",
     "DEFAULT_KEY_TTL",
     "DEFAULT_LEASE",
+    "DEFAULT_MAX_BATCH",
+    "DEFAULT_MAX_MEMBERS",
+    "DEFAULT_MAX_TAKEN",
     "DEFAULT_RESULT_TTL",
     "LEAST_LEASE",
-    "MOST_IN_BATCH",
+    "MOST_TAKEN",
 ]
 
 #: How many durable tasks of a server run in greenlets at once.
@@ -24,4 +27,9 @@ DEFAULT_KEY_TTL = 0.0
 #: Dead letters that are kept; of more, the oldest are forgotten.
 DEFAULT_DEAD_LIMIT = 100_000
 #: How many tasks may be in one batch, which is one transaction: others wait for its end.
-MOST_IN_BATCH = 100_000
+DEFAULT_MAX_BATCH = 100_000
+#: Members of a group whose results somebody takes.
+DEFAULT_MAX_MEMBERS = 100_000
+#: Bytes of results that one task takes of others; and the most that it makes sense to say, for SQLite's rows end there.
+DEFAULT_MAX_TAKEN = 16 * 1024 * 1024
+MOST_TAKEN = 512 * 1024 * 1024

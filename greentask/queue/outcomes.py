@@ -8,10 +8,7 @@ from typing import Any
 from ..errors import Cancelled, DeadlineExceeded, refusal
 from ..wire.json import dumps, loads
 
-__all__ = ["MOST_TAKEN", "Outcomes", "Unknown"]
-
-#: Bytes that one task takes of others.
-MOST_TAKEN = 16 * 1024 * 1024
+__all__ = ["Outcomes", "Unknown"]
 
 _DONE, _REVOKED, _EXPIRED = 1, 3, 4  # as the store has them
 
@@ -21,10 +18,11 @@ class Unknown(Exception):
 
 
 class Outcomes:
-    """Reads it from the file."""
+    """Reads it from the file. ``max_taken``: bytes that one task takes of others."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, max_taken: int) -> None:
         self._db = db
+        self._max_taken = max_taken
 
     def of(self, id: int, *, with_errors: bool) -> bytes:
         """The result of a task, or an array of a group's. Raises ``Unknown``.
@@ -32,7 +30,7 @@ class Outcomes:
         ``with_errors``: of each an object that has a ``result`` or an ``error``.
         """
         parts: list[bytes] = []
-        self._add(id, id, with_errors, parts, MOST_TAKEN)
+        self._add(id, id, with_errors, parts, self._max_taken)
         return b"".join(parts[:-1])
 
     def error(self, id: int) -> bytes:
@@ -91,7 +89,8 @@ class Outcomes:
         room -= len(told) + 1
         if room < 0:
             raise Unknown(
-                f"what came of those before it is more than {MOST_TAKEN:,} bytes: let it take nothing, and ask for each"
+                f"what came of those before it is more than {self._max_taken:,} bytes (max_taken): let it take "
+                "nothing, and ask for each"
             )
         parts.append(told)
         return room

@@ -28,7 +28,7 @@ from ..runner.enqueueing import watch_enqueueing
 from ..tasks.binding import Binder
 from ..tasks.schedules import Schedule
 from ..tasks.task import Task
-from ..wire.chain import check_chain
+from ..wire.chain import check_chain, check_length
 from ..wire.enqueue import Enqueue
 from ..wire.json import dumps, loads
 from ..wire.message import Call, decode_enqueueing
@@ -42,8 +42,10 @@ from .limits import (
     DEFAULT_GREENLETS,
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
+    DEFAULT_MAX_BATCH,
+    DEFAULT_MAX_MEMBERS,
+    DEFAULT_MAX_TAKEN,
     DEFAULT_RESULT_TTL,
-    MOST_IN_BATCH,
 )
 from .messages import chain_of, count_steps, message_of, messages_of, step_of
 from .sqlite import SQLiteQueue
@@ -69,6 +71,12 @@ class TaskQueue:
         Seconds for which a key holds when its task is no longer known.
     dead_limit
         Dead letters that are kept; of more, the oldest are forgotten.
+    max_batch
+        Tasks of one line that are kept together.
+    max_members
+        Members of a group whose results are taken.
+    max_taken
+        Bytes of results that one task takes of others.
 
     >>> Server([send_mail], queue=TaskQueue("tasks.db"))      # doctest: +SKIP
     """
@@ -82,10 +90,24 @@ class TaskQueue:
         result_ttl: float = DEFAULT_RESULT_TTL,
         key_ttl: float = DEFAULT_KEY_TTL,
         dead_limit: int = DEFAULT_DEAD_LIMIT,
+        max_batch: int = DEFAULT_MAX_BATCH,
+        max_members: int = DEFAULT_MAX_MEMBERS,
+        max_taken: int = DEFAULT_MAX_TAKEN,
     ) -> None:
         if greenlets < 1:
             raise ConfigurationError(f"a queue runs at least one task at once in greenlets, not {greenlets!r}")
-        self._queue = SQLiteQueue(path, lease=lease, result_ttl=result_ttl, key_ttl=key_ttl, dead_limit=dead_limit)
+        if max_batch < 1:
+            raise ConfigurationError(f"max_batch of a queue is a number of tasks above 0, not {max_batch!r}")
+        self._queue = SQLiteQueue(
+            path,
+            lease=lease,
+            result_ttl=result_ttl,
+            key_ttl=key_ttl,
+            dead_limit=dead_limit,
+            max_members=max_members,
+            max_taken=max_taken,
+        )
+        self._max_batch = max_batch
         self._greenlets = greenlets
         self._server: Server | None = None
         self._consumer: Consumer | None = None
@@ -128,9 +150,10 @@ class TaskQueue:
         if call.batch is not None:
             if options.after is not None:
                 raise InvalidArguments("a batch doesn't follow anything: after is for one task")
-            if len(call.batch) > MOST_IN_BATCH:
+            if len(call.batch) > self._max_batch:
                 raise InvalidArguments(
-                    f"{len(call.batch)} tasks in one batch to enqueue, and {MOST_IN_BATCH} are the most: send several"
+                    f"{len(call.batch):,} tasks in one batch to enqueue, and {self._max_batch:,} are the most "
+                    "(max_batch): send several"
                 )
             messages = run_in_turns(messages_of(task, call.batch, options))
         else:
@@ -248,12 +271,17 @@ class TaskQueue:
         for waiting in self._waiting.get(id, ()):
             waiting.report(report)
 
+    @property
+    def _max_steps(self) -> int:
+        assert self._server is not None
+        return self._server.limits.max_steps
+
     # ---- greentask.enqueue, greentask.revoke, greentask.compose, greentask.queue
 
     def _enqueue_named(self, call: Call, answer: Listener, peer: str | None) -> None:
         """For those whose protocol has no place for how a call is to run: JSON-RPC."""
         try:
-            asked = run_in_turns(decode_enqueueing(call.args, call.id))
+            asked = run_in_turns(decode_enqueueing(call.args, call.id, self._max_steps))
         except InvalidMessage as error:
             raise InvalidArguments(f"greentask.enqueue: {error}") from None
         text = b"" if asked.batch is not None else b"".join(run_in_turns(dumps_in_steps({"args": asked.args})))
@@ -275,7 +303,9 @@ class TaskQueue:
         assert self._server is not None
         positional, named = Binder(compose, call.function).bind(call.args)
         try:
-            given = check_chain(compose(*positional, **named), "chain", lambda options: Enqueue(**options))
+            given = compose(*positional, **named)
+            check_length(given, "chain", self._max_steps)
+            given = check_chain(given, "chain", lambda options: Enqueue(**options))
         except ValueError as error:
             raise InvalidArguments(f"greentask.compose: {error}") from None
         counts = count_steps(self._server.tasks, given)

@@ -19,7 +19,16 @@ from .clock import Clock
 from .holders import Holders
 from .ids import id_text, parse_id
 from .interface import FINAL, Chain, Delivery, Ending, Found, Kept, Limit, Message, Placed, Repeat, Want
-from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_LEASE, DEFAULT_RESULT_TTL, LEAST_LEASE
+from .limits import (
+    DEFAULT_DEAD_LIMIT,
+    DEFAULT_KEY_TTL,
+    DEFAULT_LEASE,
+    DEFAULT_MAX_MEMBERS,
+    DEFAULT_MAX_TAKEN,
+    DEFAULT_RESULT_TTL,
+    LEAST_LEASE,
+    MOST_TAKEN,
+)
 from .reader import Reader
 from .schema import check_file, explain, open_file
 from .store import Store
@@ -42,6 +51,8 @@ class SQLiteQueue:
         Seconds for which a key holds when its task is no longer known.
     dead_limit
         Dead letters that are kept; of more, the oldest are forgotten.
+    max_members, max_taken
+        Members of a group whose results are taken, and bytes of results that one task takes.
     clock
         For tests.
 
@@ -56,6 +67,8 @@ class SQLiteQueue:
         result_ttl: float = DEFAULT_RESULT_TTL,
         key_ttl: float = DEFAULT_KEY_TTL,
         dead_limit: int = DEFAULT_DEAD_LIMIT,
+        max_members: int = DEFAULT_MAX_MEMBERS,
+        max_taken: int = DEFAULT_MAX_TAKEN,
         clock: Clock | None = None,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
@@ -69,8 +82,12 @@ class SQLiteQueue:
             raise ConfigurationError(
                 f"dead_limit of a queue is a number of dead letters, 0 or more, not {dead_limit!r}"
             )
+        if max_members < 1:
+            raise ConfigurationError(f"max_members of a queue is a number of tasks above 0, not {max_members!r}")
+        if not 0 < max_taken <= MOST_TAKEN:
+            raise ConfigurationError(f"max_taken of a queue is in bytes, from 1 to {MOST_TAKEN:,}, not {max_taken!r}")
         self._lease = lease
-        self._kept = result_ttl, key_ttl, dead_limit
+        self._kept = result_ttl, key_ttl, dead_limit, max_members, max_taken
         self._clock = clock or Clock()
         self._open: tuple[Writer, Holders, Reader] | None = None
         self._counters: dict[str, int] = {}

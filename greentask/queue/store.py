@@ -18,7 +18,7 @@ from .composing import Composer
 from .ids import id_text, next_id
 from .interface import Delivery, Ending, Message, Want
 from .keys import Keys
-from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL
+from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_MAX_MEMBERS, DEFAULT_MAX_TAKEN
 from .pausing import paused
 from .revoking import Revoking
 from .sharing import Group, Sharing
@@ -54,7 +54,7 @@ class Store:
     """The tables of an open file.
 
     ``result_ttl``: seconds after its end at which a task is forgotten; ``key_ttl``: how much longer its key holds.
-    ``dead_limit``: dead letters that are kept.
+    ``dead_limit``: dead letters that are kept. ``max_members`` and ``max_taken``: as the composer has them.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Store:
         result_ttl: float,
         key_ttl: float = DEFAULT_KEY_TTL,
         dead_limit: int = DEFAULT_DEAD_LIMIT,
+        max_members: int = DEFAULT_MAX_MEMBERS,
+        max_taken: int = DEFAULT_MAX_TAKEN,
     ) -> None:
         self.db = db
         self.clock = clock
@@ -83,7 +85,7 @@ class Store:
         #: What is enqueued by itself.
         self.ticks = Ticks(self)
         #: Who waits for whom.
-        self.composer = Composer(self)
+        self.composer = Composer(self, max_members, max_taken)
         #: Whether tasks have ended in this transaction of which nobody is told.
         self.has_ended_some = False
         #: Those whose attempts were settled in this transaction, and that were revoked meanwhile.

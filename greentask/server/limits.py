@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import InvalidResult
 from ..pool.frames import Body, size_of
+from ..wire.chain import MOST_STEPS
 from ..wire.json import DEEPEST, MAX_DEPTH
 from ..wire.text import DEFAULT_MAX_LINE
 
@@ -31,6 +32,8 @@ class Limits:
     max_depth
         How deeply arrays and objects may be nested in a line, which is ``InvalidMessage`` otherwise; at most 500, which
         is also the most in a result. (A call's arguments are two levels down in its line.)
+    max_steps
+        Steps that one line has follow a durable task, or one another; more are refused. They are looked at in one go.
     line_timeout
         Seconds that a line has for arriving, from its first byte on, and one more for each 64 KiB that have come of
         it; after that the connection is closed. Counted while the server is ready to read. 0: any time.
@@ -71,6 +74,7 @@ class Limits:
 
     max_line: int = DEFAULT_MAX_LINE
     max_depth: int = MAX_DEPTH
+    max_steps: int = MOST_STEPS
     line_timeout: float = 30.0
     idle_timeout: float = 0.0
     dead_after: float = 120.0

@@ -339,17 +339,18 @@ class Session:
             self._begin(getattr(error, "id", None)).refuse(error)
 
     def _decode(self, text: bytes) -> Call | More | JsonRpc:
-        server = self.server
+        server, limits = self.server, self.server.limits
         if len(text) < COUNTED:
-            return decode_request(text, server.limits.max_depth)
+            return decode_request(text, limits.max_depth, limits.max_steps)
         size = run_in_turns(weigh(text))
         server.room.enter(size)
         self._size += size
         self._unclaimed = size
         try:
             if len(text) <= LARGE:
-                return decode_request(text, server.limits.max_depth)
-            request = run_in_turns(decode_request_in_steps(text, server.limits.max_depth, server.runner.is_carried))
+                return decode_request(text, limits.max_depth, limits.max_steps)
+            decoding = decode_request_in_steps(text, limits.max_depth, server.runner.is_carried, limits.max_steps)
+            request = run_in_turns(decoding)
             if isinstance(request, Call) and not (request.args or request.batch):
                 self._let_go(size - len(text), [], 0)  # what is only carried is not kept as values
                 self._unclaimed = len(text)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Chain", "check_chain"]
+__all__ = ["MOST_STEPS", "Chain", "check_chain", "check_length"]
 
 #: Steps, as JSON has them: ``{"function": …, "args": …}``, or ``{"group": [chain, …]}``.
 Chain = list[dict[str, Any]]
 
-MOST_STEPS = 10_000  # in one line
+#: Steps of what one line has follow, unless a server is told otherwise.
+MOST_STEPS = 10_000
 _STEP = frozenset({"function", "args", "takes", "errors", "enqueue"})
 _OPTIONS = frozenset({"delay", "priority", "retries", "ttl"})
 
@@ -20,17 +21,9 @@ def check_chain(given: Any, name: str, check_options: Callable[[dict[str, Any]],
 
     ``check_options`` looks at a step's ``enqueue``.
     """
-    chain, _ = _check(given, name, check_options, MOST_STEPS)
-    return chain
-
-
-def _check(given: Any, name: str, check_options: Callable[[dict[str, Any]], object], room: int) -> tuple[Chain, int]:
     chain: Chain = [given] if isinstance(given, dict) else given
     if not isinstance(chain, list) or not chain:
         raise ValueError(f"{name} is a step, or an array of at least one")
-    room -= len(chain)
-    if room < 0:
-        raise ValueError(f"{name} has more than {MOST_STEPS} steps: use several lines")
     for step in chain:
         if not isinstance(step, dict):
             raise ValueError(f"{name} has steps, which are objects, and not {step!r:.80}")
@@ -39,10 +32,27 @@ def _check(given: Any, name: str, check_options: Callable[[dict[str, Any]], obje
             if len(step) > 1 or not isinstance(chains, list) or not chains:
                 raise ValueError(f"a group in {name} is an array of at least one chain, and nothing else")
             for number, inner in enumerate(chains):
-                chains[number], room = _check(inner, name, check_options, room)
+                chains[number] = check_chain(inner, name, check_options)
         else:
             _check_step(step, name, check_options)
-    return chain, room
+    return chain
+
+
+def check_length(given: Any, name: str, most: int) -> None:
+    """Raise ``ValueError`` where it has more steps, those of its groups included: before each of them is looked at."""
+    room, left = most, [given]
+    while left:
+        chain = left.pop()
+        if isinstance(chain, dict):
+            chain = [chain]  # one step by itself
+        elif not isinstance(chain, list):
+            continue
+        room -= len(chain)
+        if room < 0:
+            raise ValueError(f"{name} has more than {most:,} steps (max_steps): use several lines")
+        for step in chain:
+            if isinstance(step, dict) and isinstance(step.get("group"), list):
+                left += step["group"]
 
 
 def _check_step(step: dict[str, Any], name: str, check_options: Callable[[dict[str, Any]], object]) -> None:

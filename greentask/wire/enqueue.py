@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
-from .chain import Chain, check_chain
+from .chain import MOST_STEPS, Chain, check_chain, check_length
 
 __all__ = ["Enqueue", "EnqueueOptions", "decode_enqueue"]
 
@@ -106,7 +106,7 @@ _DEFAULTS = {field.name: field.default for field in fields(Enqueue)}
 _NAMES = frozenset(Enqueue.__dataclass_fields__)
 
 
-def decode_enqueue(value: Any) -> Enqueue | None:
+def decode_enqueue(value: Any, max_steps: int = MOST_STEPS) -> Enqueue | None:
     """What the member says; None where the call is a plain one. Raises ``ValueError``, which says what would do."""
     if value is False:
         return None
@@ -117,6 +117,8 @@ def decode_enqueue(value: Any) -> Enqueue | None:
     unknown = value.keys() - _NAMES
     if unknown:
         raise ValueError(f"enqueue has no {min(unknown)!r:.80}; it has {', '.join(sorted(_NAMES))}")
+    if "then" in value:
+        check_length(value["then"], "then", max_steps)
     return Enqueue(**{name: given for name, given in value.items() if given is not None})
 
 

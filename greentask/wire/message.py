@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, Unauthenticated, refusal
+from .chain import MOST_STEPS
 from .enqueue import Enqueue, decode_enqueue
 from .json import DEEPEST, MAX_DEPTH, Unfit, dumps, find_fault, loads
 from .steps import loads_in_steps
@@ -127,20 +128,20 @@ class BadRequest(InvalidMessage):
         return "InvalidMessage"
 
 
-def decode_request(text: bytes, max_depth: int = MAX_DEPTH) -> Call | More | JsonRpc:
+def decode_request(text: bytes, max_depth: int = MAX_DEPTH, max_steps: int = MOST_STEPS) -> Call | More | JsonRpc:
     """What a client's line asks for. Raises ``InvalidMessage`` (with ``.id`` where one could be read)."""
     try:
         message = loads(text, max_depth)
     except Unfit as error:
         return _refuse(error)
-    request = _decode(message)
+    request = _decode(message, max_steps)
     for _ in _check_items(request):
         pass
     return request
 
 
 def decode_request_in_steps(
-    text: bytes, max_depth: int, is_carried: Callable[[str], bool]
+    text: bytes, max_depth: int, is_carried: Callable[[str], bool], max_steps: int = MOST_STEPS
 ) -> Generator[None, None, Call | More | JsonRpc]:
     """The same for a large line, in steps between which others may run.
 
@@ -150,7 +151,7 @@ def decode_request_in_steps(
         message = yield from loads_in_steps(text, max_depth, is_carried)
     except Unfit as error:
         return _refuse(error)
-    request = _decode(message)
+    request = _decode(message, max_steps)
     yield from _check_items(request)
     return request
 
@@ -161,7 +162,7 @@ def _refuse(error: Unfit) -> JsonRpc:
     raise BadRequest(str(error), find_id(error.value)) from None
 
 
-def _decode(message: Any) -> Call | More | JsonRpc:
+def _decode(message: Any, max_steps: int) -> Call | More | JsonRpc:
     if not isinstance(message, dict):
         if isinstance(message, list):
             return JsonRpc(message)
@@ -177,7 +178,7 @@ def _decode(message: Any) -> Call | More | JsonRpc:
     try:
         if "more" in message:
             return _decode_more(message)
-        return _decode_call(message, id)
+        return _decode_call(message, id, max_steps)
     except BadRequest as error:
         error.id = id
         raise
@@ -191,7 +192,7 @@ def find_id(message: Any) -> Id | None:
     return None if isinstance(id, str) and len(id) > MAX_ID else id
 
 
-def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
+def _decode_call(message: dict[str, Any], id: Id | None, max_steps: int) -> Call:
     is_plain = _PLAIN_MEMBERS.issuperset(message)
     if not (is_plain or _CALL_MEMBERS.issuperset(message)):
         _refuse_members(message)
@@ -221,13 +222,13 @@ def _decode_call(message: dict[str, Any], id: Id | None) -> Call:
                 raise BadRequest(f"{name} needs an id")
     enqueue = None
     if "enqueue" in message:
-        enqueue = _decode_enqueue(message["enqueue"])
+        enqueue = _decode_enqueue(message["enqueue"], max_steps)
         if enqueue is not None and (progress or stream):
             raise BadRequest("a durable task has neither progress nor a stream here: greentask.result tells of it")
     return Call(function, _check_args(args, "args"), id, _decode_timeout(timeout), progress, batch, stream, enqueue)
 
 
-def decode_enqueueing(args: Args | None, id: Id | None) -> Generator[None, None, Call]:
+def decode_enqueueing(args: Args | None, id: Id | None, max_steps: int = MOST_STEPS) -> Generator[None, None, Call]:
     """What ``greentask.enqueue`` asks for, in steps: a call as if it had come with a member ``enqueue``.
 
     Raises ``InvalidMessage``.
@@ -236,7 +237,7 @@ def decode_enqueueing(args: Args | None, id: Id | None) -> Generator[None, None,
         raise BadRequest("its arguments have names: function, args or batch, and what enqueue has")
     message = {name: value for name, value in args.items() if name in _ENQUEUED}
     message["enqueue"] = {name: value for name, value in args.items() if name not in _ENQUEUED}
-    call = _decode_call(message, 0 if id is None else id)  # a notification may have a batch here
+    call = _decode_call(message, 0 if id is None else id, max_steps)  # a notification may have a batch here
     yield from _check_items(call)
     return call
 
@@ -259,9 +260,9 @@ def _refuse_members(message: dict[str, Any]) -> NoReturn:
     raise BadRequest(_NOT_YET.get(name, f"unknown member {show(name)}"))
 
 
-def _decode_enqueue(value: Any) -> Enqueue | None:
+def _decode_enqueue(value: Any, max_steps: int) -> Enqueue | None:
     try:
-        return decode_enqueue(value)
+        return decode_enqueue(value, max_steps)
     except ValueError as error:
         raise BadRequest(str(error)) from None
 

@@ -444,16 +444,15 @@ def test_nobody_looks_through_all_who_wait_for_each_that_ends(store: Store) -> N
     assert "keeping" in plan[3]
 
 
-def test_what_is_taken_has_a_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("greentask.queue.outcomes.MOST_TAKEN", 1000)
+def test_what_is_taken_has_a_limit(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock.as_clock(), max_taken=1000, max_members=3)
     _, _, (body,) = group(store, *(message("a") for _ in range(3)), then=[step("b")])
     for delivery in take(store):
         settle(store, delivery, body=b'"%b"' % (b"x" * 400))
-    assert "more than 1,000 bytes" in str(find(store, body).error)
-    monkeypatch.setattr("greentask.queue.composing.MOST_KEPT", 2)
+    assert "more than 1,000 bytes (max_taken)" in str(find(store, body).error)
     store.begin()
-    with pytest.raises(InvalidArguments, match="at most 2 members"):
-        store.composer.enqueue_group([message("a")] * 3, [step("b")], None, is_open=False)
+    with pytest.raises(InvalidArguments, match=r"at most 3 members \(max_members\)"):
+        store.composer.enqueue_group([message("a")] * 4, [step("b")], None, is_open=False)
     store.rollback()
 
 

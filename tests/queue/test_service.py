@@ -170,7 +170,7 @@ def test_what_was_taken_ahead_and_does_not_begin_is_given_back(tmp_path: Path) -
 def test_a_batch_has_its_bounds(peer: LineClient) -> None:
     reply = peer.ask({"function": "add", "id": 1, "batch": [[1]] * 100_001, "enqueue": True})
     assert reply["error"]["type"] == "InvalidArguments"
-    assert "100000 are the most" in reply["error"]["message"]
+    assert "100,000 are the most (max_batch)" in reply["error"]["message"]
 
 
 # ---- One after another
@@ -425,6 +425,35 @@ def test_of_calls_that_are_the_same_to_a_singleton_one_waits_or_runs(peer: LineC
     assert again not in tasks
     assert outcome(peer, again)["result"] == "a"
     assert enqueue(peer, "add", 1, singleton="mine", delay=3600) == enqueue(peer, "add", 2, singleton="mine")
+
+
+def test_the_limits_of_what_is_composed_are_flags(tmp_path: Path) -> None:
+    options = ("--max-steps", "2", "--max-members", "3", "--max-taken", "50", "--max-batch", "4")
+    with serving("--queue", str(tmp_path / "tasks.db"), *options, apps=APPS) as server, server.connect() as peer:
+        step = {"function": "collect"}
+
+        def refused(**call: object) -> str:
+            return str(peer.ask({"function": "add", "id": 1, **call})["error"]["message"])
+
+        assert "more than 2 steps (max_steps)" in refused(args=[1], enqueue={"then": [step] * 3})
+        assert "more than 2 steps (max_steps)" in refused(function="greentask.compose", args=[[step] * 3])
+        rpc = {"function": "add", "args": [1], "then": [step] * 3}
+        assert "more than 2 steps (max_steps)" in refused(function="greentask.enqueue", args=rpc)
+        assert "4 are the most (max_batch)" in refused(batch=[[1]] * 5, enqueue=True)
+        assert "at most 3 members (max_members)" in refused(batch=[[1]] * 4, enqueue={"then": step})
+        kept = peer.ask(
+            {"function": "note", "id": 1, "batch": [["/dev/null", "x" * 40]] * 3, "enqueue": {"then": step}}
+        )
+        assert "more than 50 bytes (max_taken)" in outcome(peer, kept["result"]["then"][0])["error"]["message"]
+        kept = peer.ask({"function": "add", "id": 1, "batch": [[1]] * 3, "enqueue": {"then": [step, step]}})
+        assert outcome(peer, kept["result"]["then"][1])["result"] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(("wrong", "said"), [("0", "from 1 to 512M"), ("1G", "from 1 to 512M"), ("5X", "write 4G")])
+def test_how_much_is_taken_is_in_bytes_that_a_row_can_have(wrong: str, said: str) -> None:
+    told = greentask("serve", APPS[0], "--queue", "tasks.db", "--max-taken", wrong)
+    assert told.returncode == 2
+    assert said in told.stderr
 
 
 def test_with_two_fronts_each_tick_comes_once_and_rates_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

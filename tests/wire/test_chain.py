@@ -36,8 +36,8 @@ def test_what_is_not_said_is_not_written() -> None:
         ({"then": {"group": []}}, "at least one chain"),
         ({"then": {"group": [[STEP]], "args": []}}, "and nothing else"),
         ({"then": {"group": [[STEP, {"group": [5]}]]}}, "a step, or an array"),
-        ({"then": [STEP] * 10_001}, "more than 10000 steps"),
-        ({"then": {"group": [[STEP] * 6000, [STEP] * 6000]}}, "more than 10000 steps"),
+        ({"then": [STEP] * 10_001}, "more than 10,000 steps"),
+        ({"then": {"group": [[STEP] * 6000, [STEP] * 6000]}}, "more than 10,000 steps"),
         ({"after": "x", "key": "k"}, "don't go together with after"),
         ({"after": 5}, "after the id"),
         ({"group": 5}, "group is true or the id"),
@@ -51,3 +51,13 @@ def test_what_is_not_said_is_not_written() -> None:
 def test_what_is_no_chain_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         decode_enqueue(given)
+
+
+def test_how_many_steps_there_may_be_is_the_servers_to_say() -> None:
+    three = {"then": [STEP, {"group": [[STEP]]}]}
+    assert decode_enqueue(three, 3) is not None
+    with pytest.raises(ValueError, match=r"more than 2 steps \(max_steps\)"):
+        decode_enqueue(three, 2)
+    assert decode_enqueue({"then": STEP}, 1) is not None
+    many = {"then": [STEP] * 10_001}
+    assert decode_enqueue(many, 20_000) is not None
