@@ -2,6 +2,10 @@
 
 A tick's message and the next tick are written in one transaction. So whichever of the servers comes first does it, the
 others find it done, and nothing that dies in between leaves half of it.
+
+Ticks go on while a task is paused, but they don't pile up: they come to one, as those that were missed do, or to none
+where those would not be caught up with. A tick waits already where the newest of that name that waits is one; whoever
+enqueues others besides makes room for one more each, so that it takes no look through all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..tasks.schedules import Plan, next_plan
 from .interface import Repeat
+from .pausing import paused
 
 if TYPE_CHECKING:
     from .store import Store
@@ -78,9 +83,22 @@ class Ticks:
                 )
             self._plans[name] = plan
             self._written.add(name)
-            messages += [repeat.message] * runs
+            if runs and not self._is_enough(repeat):
+                messages.append(repeat.message)
         if messages:
             self._store.enqueue(messages)
+
+    def _is_enough(self, repeat: Repeat) -> bool:
+        """Whether another one would only wait for the end of a pause, as one does already or none should."""
+        store, message = self._store, repeat.message
+        if not paused(store.db).holds(message.task):
+            return False
+        newest = store.db.execute(
+            "SELECT t.body FROM ready r JOIN task t ON t.id = r.id WHERE r.lane = ? AND r.rank = ? "
+            "ORDER BY r.id DESC LIMIT 1",
+            (store.find_lane(message.task), -message.priority),
+        ).fetchone()
+        return not repeat.catch_up or (newest is not None and newest[0] == message.payload)
 
     def committed(self) -> None:
         """The transaction is on disk."""

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from greentask.queue.interface import Repeat
+from greentask.queue.pausing import pause, resume
 from greentask.queue.sqlite import SQLiteQueue
 from greentask.queue.store import Store
 from greentask.tasks.schedules import make_schedule
@@ -84,6 +85,29 @@ def test_a_new_schedule_takes_the_place_of_an_old_one_and_not_the_other_way_roun
         look(new)
     assert enqueued(old) == 10
     assert old.ticks.moment() is None, "it has nothing to wait for"
+
+
+def test_ticks_of_a_paused_task_come_to_one(path: Path, clock: FakeClock) -> None:
+    late = repeat(30, catch_up=False, task="other")
+    servers = [open_server(path, clock, repeat(30), late) for _ in range(2)]
+    store = servers[0]
+
+    def pass_by(ticks: int) -> list[str]:
+        """What waits then."""
+        for _ in range(ticks):
+            clock.pass_by(30)
+            for server in servers:
+                look(server)
+        return [store.name(lane) for (lane,) in store.db.execute("SELECT lane FROM ready")]
+
+    transact(store, lambda: pause(store.db, None))
+    assert pass_by(10) == ["add"], "what is not caught up with is left out"
+    transact(store, lambda: (resume(store.db, None), pause(store.db, "add")))
+    assert sorted(pass_by(2)) == ["add", "other", "other"], "others don't matter"
+    transact(store, lambda: store.enqueue([message("add", "[5]")]))
+    assert pass_by(10).count("add") == 3, "those that somebody enqueues are not theirs"
+    transact(store, lambda: resume(store.db, "add"))
+    assert pass_by(3).count("add") == 6
 
 
 def test_a_transaction_that_was_not_to_be_is_done_again(path: Path, clock: FakeClock) -> None:
