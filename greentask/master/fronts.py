@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,8 @@ class Front:
             program = (
                 f"{PATCH}import sys; sys.path.append({_ROOT!r}); from greentask.master.front import main; main({fd})"
             )
-            # -W, -X, -O … of this interpreter, as multiprocessing hands them on.
-            flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+            # -W, -X, -O … of this interpreter, as multiprocessing hands them on to its processes.
+            flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             try:
                 self._process = Popen([sys.executable, *flags, "-c", program], pass_fds=[fd, *fds], stdin=DEVNULL)
             except OSError as error:

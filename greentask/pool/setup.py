@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +60,8 @@ def start_template(control: socket.socket) -> int:
     A fresh interpreter, by multiprocessing's own way of starting one: it inherits no thread, no hub, no descriptor but
     this and the standard three, and needs no SIGCHLD handler, which in a gevent program is gevent's.
     """
+    from multiprocessing import util  # here, for the template imports this module too, and starts nothing
+
     fd = control.fileno()
     # _args_from_interpreter_flags: -W, -X, -O … of this interpreter, as multiprocessing hands them on.
     flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]

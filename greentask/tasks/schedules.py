@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
-from zoneinfo import ZoneInfo
 
 from ..errors import ConfigurationError
 
@@ -127,6 +126,8 @@ def _cron(name: str, expression: str, zone: str | None) -> Cron:
         raise ConfigurationError(
             f"task {name!r}: every={expression!r} needs cronsim: python -m pip install 'greentask[queue]'"
         ) from None
+    from zoneinfo import ZoneInfo  # few programs need it, and all would wait for it
+
     try:
         cron = Cron(" ".join(expression.split()), zone or "UTC", ZoneInfo(zone) if zone else timezone.utc)
     except Exception as error:  # many kinds, some of the file system

@@ -16,7 +16,6 @@ Errors say what to do, and never contain a secret or what a peer sent.
 
 from __future__ import annotations
 
-import hmac
 import os
 import re
 from collections.abc import Iterable
@@ -77,7 +76,7 @@ class Secrets:
         """The secret that a client has proven. Takes as long for a wrong proof as for a right one."""
         found = None
         for key in self._keys:
-            if hmac.compare_digest(_hash(key, "client", challenge, nonce), proof.encode()):
+            if _are_same(_hash(key, "client", challenge, nonce), proof):
                 found = key
         return found
 
@@ -146,11 +145,19 @@ class ClientProof:
         proof = auth.get("proof") if isinstance(auth, dict) else None
         if not _is_hex(proof):
             raise Unauthenticated(_complaint(line) or "it didn't prove that it knows the secret")
-        if not hmac.compare_digest(self._secrets._of_first("server", self._challenge, self._nonce), proof.encode()):
+        if not _are_same(self._secrets._of_first("server", self._challenge, self._nonce), proof):
             raise Unauthenticated("it doesn't know the secret: the wrong server answers there")
 
 
+def _are_same(hashed: bytes, proof: str) -> bool:
+    import hmac
+
+    return hmac.compare_digest(hashed, proof.encode())
+
+
 def _hash(key: bytes, side: str, challenge: str, nonce: str) -> bytes:
+    import hmac  # here, for it takes 5 ms, and most programs have no secret
+
     return hmac.digest(key, f"greentask {side}{challenge}{nonce}".encode(), "sha256").hex().encode()
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
-import secrets
 import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -131,13 +131,13 @@ class _Value:
         self._has_begun = False
         self._unfit: str | None = None  # what is wrong with it, although it can be read
         # Nobody can guess them, so that they stand for nothing else.
-        self._first = secrets.token_hex(16)  # the key of what is in front, where it is an object
+        self._first = os.urandom(16).hex()  # the key of what is in front, where it is an object
         self._stand_ins: dict[str, str] = {}
         self.length = 0  # characters that were read, about
 
     def stand_in(self, string: str) -> str:
         """What to put in place of a string, as JSON."""
-        name = secrets.token_hex(16)
+        name = os.urandom(16).hex()
         self._stand_ins[name] = string
         self.length += len(string)
         return f'"{name}"'
