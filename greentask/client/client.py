@@ -20,7 +20,7 @@ from ..tasks.steps import Step, wire_chain
 from ..tasks.task import DEFAULT_WINDOW, Task, known_length, merge_arguments, zip_arguments
 from ..wire.address import parse_addresses
 from ..wire.enqueue import Enqueue, EnqueueOptions
-from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, More, encode_call, encode_more
+from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, encode_call
 from ..wire.text import DEFAULT_MAX_LINE
 from .bar import counted, showing
 from .batch import ClientBatch
@@ -32,8 +32,9 @@ from .enqueueing import chunks
 from .link import LinkOptions
 from .mapping import Start, map_calls
 from .receipt import ClientReceipt
-from .receivers import Ended, EventReceiver, Item, Progress, WaitingGreenlet
+from .receivers import WaitingGreenlet
 from .trust import context_of, secrets_of
+from .waiting import forget, wait_reporting, wait_streaming
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,6 +65,12 @@ class Client:
         Seconds of silence after which a connection is given up; a silent server is asked for a sign of life before.
     idle_after
         Seconds without a call after which a connection is closed.
+    gone_after
+        Seconds for which calls wait for servers to be back that were there, and of which none can be reached now:
+        a restart. After that, and where none was there before, they fail at once. 0: they don't wait.
+    resolve_after
+        Seconds after which the addresses of a server's name are asked for again; so they are too where one was lost.
+        Each address is a server of its own; they share the weight of their name.
     secret, secret_file
         The secret that client and server prove to each other when it connects, or the file in whose first line it is
         (which is read anew when it has changed). Without either it calls only servers that ask for no proof, with
@@ -78,9 +85,9 @@ class Client:
 
     It connects at the first call, opens another connection where hundreds of calls are in flight on one, and connects
     anew when a connection was lost. A call that certainly did not run (its server could not be reached, goes away, or
-    has too much to do) goes to another server by itself. In a task, a call has no more time than is left to that task.
-    In a forked child it connects anew. Not used, it costs nothing. At the program's end
-    what was submitted is still sent, but not waited for.
+    has too much to do) goes to another server by itself, or waits a while for its own to be back. In a task, a call has
+    no more time than is left to that task. In a forked child it connects anew. Not used, it costs nothing. At the
+    program's end what was submitted is still sent, but not waited for.
 
     >>> client = Client("127.0.0.1:12345")
     >>> client.call("add", 1, 2)                              # doctest: +SKIP
@@ -97,6 +104,8 @@ class Client:
         weights: Iterable[float] | None = None,
         dead_after: float = 15.0,
         idle_after: float = 60.0,
+        gone_after: float = 5.0,
+        resolve_after: float = 30.0,
         secret: str | bytes | None = None,
         secret_file: str | os.PathLike[str] | None = None,
         tls_ca: str | os.PathLike[str] | None = None,
@@ -108,14 +117,19 @@ class Client:
         self._progress: ProgressCallback | bool | None = None
         self._idempotent = False
         self._durable: Enqueue | None = None
-        for name, seconds in (("dead_after", dead_after), ("idle_after", idle_after)):
+        for name, seconds in (("dead_after", dead_after), ("idle_after", idle_after), ("resolve_after", resolve_after)):
             if not 0 < seconds < math.inf:
                 raise ValueError(f"{name} is in seconds above 0, not {seconds!r}")
+        if not 0 <= gone_after < math.inf:
+            raise ValueError(f"gone_after is in seconds from 0 on, not {gone_after!r}")
         files = TLSFiles(*(None if path is None else os.fspath(path) for path in (tls_cert, tls_key, tls_ca)))
         tls = None
         if files.paths or any(one.scheme == "tls" for one in self.addresses):
             tls = context_of(files)
-        options = LinkOptions(connect_timeout, max_line, dead_after, idle_after, secrets_of(secret, secret_file), tls)
+        secrets = secrets_of(secret, secret_file)
+        options = LinkOptions(
+            connect_timeout, max_line, dead_after, idle_after, gone_after, resolve_after, secrets, tls
+        )
         self._core = Core(self.addresses, None if weights is None else tuple(weights), options)
 
     def __repr__(self) -> str:
@@ -270,10 +284,12 @@ class Client:
     ) -> Any:
         """``call``, with the arguments as the wire has them: a dict by name, or a list by position."""
         report = self._progress if progress is None else progress
-        call = Call(function, args, self._core.next_id(), self._time_left(timeout), bool(report))
+        id = self._core.next_id()
+        call = Call(function, args, id, self._time_left(timeout), bool(report))
         if report:
             with showing(function) if report is True else nullcontext(report) as tell:
-                return self._call_reporting(call, tell)
+                carrier = carrier_of(self._core.router)
+                return wait_reporting(carrier, id, partial(self._start, carrier, call), tell)
         carrier = carrier_of(self._core.router)
         if not carrier.home.is_here():
             return self._wait(self._submit(call, None))
@@ -283,7 +299,7 @@ class Client:
             self._start(carrier, call, receiver)
             return receiver.wait()
         except BaseException:
-            _forget(carrier, call)  # of no effect where it has ended
+            forget(carrier, id)
             raise
 
     def submit_args(
@@ -472,52 +488,11 @@ class Client:
             future.cancel()  # of no effect where it has ended
             raise
 
-    def _call_reporting(self, call: Call, progress: ProgressCallback) -> Any:
-        carrier, receiver = carrier_of(self._core.router), EventReceiver()
-        carrier.check_may_wait()
-        try:
-            self._start(carrier, call, receiver)
-            while True:
-                event = receiver.mailbox.take()
-                if isinstance(event, Progress):
-                    progress(event.report)
-                elif isinstance(event, Ended):
-                    return event.result()
-        except BaseException:
-            _forget(carrier, call)
-            raise
-
     def _stream(self, call: Call, window: int, report: ProgressCallback | bool | None) -> Iterator[Any]:
+        carrier = carrier_of(self._core.router)
+        assert isinstance(call.id, int)
         with showing(call.function) if report is True else nullcontext(report or None) as tell:
-            yield from self._items(call, window, tell)
-
-    def _items(self, call: Call, window: int, progress: ProgressCallback | None) -> Iterator[Any]:
-        carrier, receiver = carrier_of(self._core.router), EventReceiver(window=window)
-        carrier.check_may_wait()
-        assert call.id is not None
-        taken = 0
-        try:
-            self._start(carrier, call, receiver)
-            while True:
-                event = receiver.mailbox.take()
-                if isinstance(event, Item):
-                    yield event.item
-                    taken += 1
-                    if taken * 2 >= window:
-                        carrier.home.run(carrier.send, call.id, encode_more(More(call.id, taken)))
-                        taken = 0
-                elif isinstance(event, Progress):
-                    if progress is not None:  # else nobody asked the server for it
-                        progress(event.report)
-                elif isinstance(event, Ended):
-                    event.result()
-                    return
-        finally:
-            _forget(carrier, call)
-
-
-def _forget(carrier: Carrier, call: Call) -> None:
-    carrier.home.soon(carrier.forget, call.id)  # not at once: we may be in a generator that is garbage
+            yield from wait_streaming(carrier, call.id, partial(self._start, carrier, call), window, tell)
 
 
 def _name(function: Target) -> str:

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
-from gevent import getcurrent, monkey
-from gevent.socket import getaddrinfo
+from gevent import getcurrent
 from gevent.socket import socket as GreenSocket
 
 from ..errors import InvalidMessage, LineTooLong, Unauthenticated
 from ..hub.home import Home
 from ..hub.input import wait_for_input
 from ..hub.outlet import Outlet, outlet_of
-from ..wire.address import Address
 from ..wire.message import Call, Reply, decode_reply, encode_call
 from ..wire.proof import Secrets
 from ..wire.text import LineSplitter
-from .balance import Target
+from .balance import Name, Target
+from .names import Where, look_up
 from .proving import prove
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ __all__ = ["UNTRUSTED", "Link", "LinkEvents", "LinkOptions"]
 
 #: What is said at the end where a server's certificate is not taken.
 UNTRUSTED = "; tls_ca= (--tls-ca) names the authority whose certificates are trusted"
-
-_blocking_getaddrinfo: Any = monkey.get_original("socket", "getaddrinfo")
 
 _CHUNK = 64 * 1024  # more would be memory that is mapped anew for each read
 _LINES_AT_ONCE = 200  # then others get their turn
@@ -53,6 +50,8 @@ class LinkOptions:
     max_line: int
     dead_after: float
     idle_after: float
+    gone_after: float
+    resolve_after: float
     secrets: Callable[[], Secrets] | None = None
     tls: Callable[[], SSLContext] | None = None
 
@@ -63,6 +62,9 @@ Hold = Callable[[GreenSocket], None]
 
 class LinkEvents(Protocol):
     """What a link tells its router, in the home's thread."""
+
+    def link_found(self, link: Link, addresses: list[Where]) -> bool:
+        """Its target's name has these now. False where the target's own isn't among them: the link ends, untold."""
 
     def link_opened(self, link: Link) -> None:
         """It can be written to."""
@@ -169,19 +171,21 @@ class Link:
             self._events.link_ended(self, why)
 
     def _open_and_read(self) -> str | Unauthenticated:
-        address, options = self.target.address, self._options
+        target, options = self.target, self._options
         rest = b""
         sock = None
         try:
-            sock = _open(address, options, self._hold)
+            if target.name is not None and not self._is_its_address(target.name):
+                return ""
+            sock = _open(target, options, self._hold)
             if options.secrets is not None:
                 rest = prove(sock, options.secrets(), options.connect_timeout)
         except (OSError, UnicodeError, Unauthenticated) as error:  # a UnicodeError: no name can be like that
             if sock is not None:
                 sock.close()
             if isinstance(error, Unauthenticated):
-                return Unauthenticated(f"no call was sent to {address}: {error}")
-            told = f"can't connect to {address}: {getattr(error, 'strerror', None) or error}"
+                return Unauthenticated(f"no call was sent to {target}: {error}")
+            told = f"can't connect to {target}: {getattr(error, 'strerror', None) or error}"
             return told + UNTRUSTED if hasattr(error, "verify_code") else told  # an SSLCertVerificationError
         if self._greenlet is not getcurrent():  # it was closed meanwhile
             sock.close()
@@ -192,10 +196,24 @@ class Link:
         except Unauthenticated as error:
             return error
         except OSError as error:
-            return f"the connection to {address} was lost: {error.strerror or error}"
+            return f"the connection to {target} was lost: {error.strerror or error}"
         except InvalidMessage as error:
-            return self.complaint or f"{address} sent what is no reply of a greentask server: {error}"
-        return self.complaint or f"{address} closed the connection before it answered"
+            return self.complaint or f"{target} sent what is no reply of a greentask server: {error}"
+        return self.complaint or f"{target} closed the connection before it answered"
+
+    def _is_its_address(self, name: Name) -> bool:
+        """Ask for a name's addresses, if it is time, before one of them is used. False where the target's is gone."""
+        now = time.monotonic()
+        if self.target.where is not None and not name.is_due(now, self._options.resolve_after):
+            return True
+        name.asked_at = now
+        try:
+            found = look_up(name.address)
+        except (OSError, UnicodeError):
+            if self.target.where is None:
+                raise
+            return True  # what was known is better than nothing
+        return self._greenlet is getcurrent() and self._events.link_found(self, found)
 
     def _hold(self, sock: GreenSocket) -> None:
         """From here on ``close`` closes it, and a forked child lets go of it."""
@@ -205,7 +223,7 @@ class Link:
 
     def _begin(self, sock: GreenSocket | TLSSocket) -> None:
         def failed(error: OSError) -> None:
-            self._end(f"the connection to {self.target.address} was lost: {error.strerror or error}")
+            self._end(f"the connection to {self.target} was lost: {error.strerror or error}")
 
         loop = self._home.hub.loop
         self._socket = sock
@@ -234,7 +252,7 @@ class Link:
     def _hear(self, reply: Reply) -> None:
         if reply.id is None and reply.kind == "error":
             if reply.value.get("type") == Unauthenticated.__name__:
-                raise Unauthenticated(f"{self.target.address}: {reply.value.get('message')}")
+                raise Unauthenticated(f"{self.target}: {reply.value.get('message')}")
             self.complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
         if reply.id != _PING_ID:
             self._events.link_heard(self, reply)
@@ -247,12 +265,12 @@ class Link:
             self._heard_at = min(now, self._heard_at + overslept)
         if self.in_flight:
             self._busy_at = now
-        elif now - self._busy_at >= options.idle_after:
+        elif self.is_leaving or now - self._busy_at >= options.idle_after:
             self._end("")
             return
         silent = now - self._heard_at
         if silent >= options.dead_after:
-            self._end(f"{self.target.address} gave no sign of life for {silent:.1f} s")
+            self._end(f"{self.target} gave no sign of life for {silent:.1f} s")
             return
         if silent >= options.dead_after / _LOOKS / 2:
             self.write(_PING)
@@ -267,11 +285,14 @@ class Link:
         self._watch.start(self._look_for_life, update=True)
 
 
-def _open(address: Address, options: LinkOptions, hold: Hold) -> GreenSocket | TLSSocket:
-    timeout = options.connect_timeout
+def _open(target: Target, options: LinkOptions, hold: Hold) -> GreenSocket | TLSSocket:
+    assert target.where is not None
+    address, (family, where) = target.address, target.where
+    sock = _connect(family, where, options.connect_timeout, hold)
     if address.scheme == "unix":
-        return _connect(socket.AF_UNIX, address.path, timeout, hold)
-    sock = _open_tcp(address, timeout, hold)
+        return sock
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _notice_silence(sock)
     if address.scheme != "tls":
         return sock
     assert options.tls is not None
@@ -279,40 +300,11 @@ def _open(address: Address, options: LinkOptions, hold: Hold) -> GreenSocket | T
 
     try:
         secured = TLSSocket(sock, options.tls(), server_name=address.host)
-        secured.handshake(timeout)
+        secured.handshake(options.connect_timeout)
     except BaseException:
         sock.close()
         raise
     return secured
-
-
-def _open_tcp(address: Address, timeout: float, hold: Hold) -> GreenSocket:
-    error = OSError("the name has no address")
-    for family, where in _look_up(address.host, address.port):
-        try:
-            sock = _connect(family, where, timeout, hold)
-        except OSError as failed:
-            error = failed
-        else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _notice_silence(sock)
-            return sock
-    raise error
-
-
-def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
-    """The families and addresses of a name; an IP address has its own, without gevent's threads."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host)
-        except OSError:
-            continue
-        return [(family, (host, port))]
-    try:
-        found = getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except RuntimeError:  # gevent can't make its threads at the interpreter's exit; what blocks there holds up nobody
-        found = _blocking_getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, where) for family, _, _, _, where in found]
 
 
 def _connect(family: int, where: Any, timeout: float, hold: Hold) -> GreenSocket:

@@ -2,11 +2,13 @@
 
 A call that certainly did not run goes to another server by itself, within its deadline: one that could not be sent, or
 was refused because the server is going away (``Draining``) or has too much to do (``Overloaded``). One that may have
-run is given to another server only where its caller says that it is idempotent.
+run is given to another server only where its caller says that it is idempotent. Where no server can be reached, and one
+could be a moment ago, calls wait for it to be back.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from typing import Any
@@ -29,9 +31,11 @@ from ..errors import (
 from ..hub.bell import Bell
 from ..hub.home import Home
 from ..wire.message import Call, Reply, encode_call
-from .balance import Balance, RetryBudget, Target
+from .balance import Balance, Name, RetryBudget, Target
 from .carrier import Receiver
-from .link import UNTRUSTED, Link, LinkOptions
+from .link import Link, LinkOptions
+from .names import Where, look_up
+from .sent import Sent, could_not_be_sent, error_of
 
 __all__ = ["Router"]
 
@@ -47,40 +51,6 @@ _MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
 #: A batch is once as a whole, and its items then are each alone: one of them may be, and not the others.
 _MOST_REPEATS, _MOST_REPEATS_OF_BATCH = 3, 1
 _chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
-_REMEDY = "; is a server running there?"
-
-
-class _Sent:
-    """A call that has not ended."""
-
-    __slots__ = (
-        "avoid",
-        "data",
-        "has_begun",
-        "idempotent",
-        "link",
-        "receiver",
-        "refusal",
-        "repeats",
-        "size",
-        "timer",
-        "tries",
-        "was_sent",
-    )
-
-    def __init__(self, data: bytes, receiver: Receiver, size: int, *, idempotent: bool) -> None:
-        self.data = data  # for another try
-        self.size = size  # how many calls it is, if it is a batch
-        self.receiver = receiver
-        self.idempotent = idempotent
-        self.link: Link | None = None  # to which it was given
-        self.was_sent = False  # over that, and not kept until it is open
-        self.has_begun = False  # something was heard of it
-        self.repeats = 0  # after which it may have run more than once
-        self.timer: Any = None
-        self.tries = 0  # that a server refused
-        self.avoid: set[Target] = set()  # servers that were tried
-        self.refusal: Exception | None = None  # the last one
 
 
 class Router:
@@ -95,9 +65,12 @@ class Router:
         self._balance = balance
         self._budget = RetryBudget()
         self._options = options
-        self._calls: dict[int, _Sent] = {}
+        self._calls: dict[int, Sent] = {}
         self._links: list[Link] = []
         self._waiting: dict[Link, list[int]] = {}  # calls for a link that is being opened
+        self._parked: dict[int, Sent] = {}  # calls for which no server can be tried just now
+        self._wake_at = math.inf  # then one can
+        self._renew_at = 0.0 if balance.names else math.inf  # the addresses of names
         self._changed = Event()  # a link has opened, or ended
         self._used_at = 0.0
         self._is_left = False
@@ -124,7 +97,7 @@ class Router:
     ) -> None:
         """Send a call's line, or that of a batch of ``size`` calls; ``receiver`` hears what comes of it."""
         self._budget.earn(size)
-        self._start(id, _Sent(data, receiver, size, idempotent=idempotent), timeout)
+        self._start(id, Sent(data, receiver, size, idempotent=idempotent), timeout)
 
     def start_alone(
         self, id: int, data: bytes, receiver: Receiver, timeout: float | None, batch: int, error: BaseException
@@ -137,7 +110,7 @@ class Router:
         before = self._calls.get(batch)
         if before is None:
             return False
-        sent = _Sent(data, receiver, 1, idempotent=before.idempotent)
+        sent = Sent(data, receiver, 1, idempotent=before.idempotent)
         if isinstance(error, Overloaded):
             sent.avoid = {*before.avoid, *(() if before.link is None else (before.link.target,))}
             sent.refusal = error
@@ -152,12 +125,14 @@ class Router:
             self._start(id, sent, timeout)
         return may_go
 
-    def _start(self, id: int, sent: _Sent, timeout: float | None) -> None:
+    def _start(self, id: int, sent: Sent, timeout: float | None) -> None:
         self._calls[id] = sent
         if timeout is not None:
             sent.timer = self.home.hub.loop.timer(timeout + _ANSWER_MARGIN)
             sent.timer.start(self._out_of_time, id, timeout, update=True)
         self._used_at = time.monotonic()
+        if self._used_at >= self._renew_at:
+            self._renew_names()
         self._send(id, sent)
 
     def forget(self, id: int) -> None:
@@ -176,7 +151,7 @@ class Router:
 
     def flush(self, done: Bell) -> None:
         """Ring when what is to be sent has left."""
-        if self._waiting or any(link.unsent for link in self._links):
+        if self._waiting or self._parked or any(link.unsent for link in self._links):
             gevent.spawn(self._flush, done)
         else:
             done.ring()
@@ -200,6 +175,7 @@ class Router:
         """Close the connections; calls in flight fail with ``ConnectionLost``."""
         links, self._links = self._links, []
         self._waiting.clear()
+        self._parked.clear()
         for link in links:
             link.close()
         for id in list(self._calls):
@@ -215,7 +191,7 @@ class Router:
         calls, self._calls = self._calls, {}
         if self.home.is_here():
             for sent in calls.values():
-                _stop(sent)
+                sent.stop_timer()
         for link in self._links:
             link.abandon()
         self._links = []
@@ -227,7 +203,7 @@ class Router:
             done.ring()
 
     def _wait_sent(self) -> None:
-        while self._waiting:
+        while self._waiting or self._parked:
             self._changed.clear()
             self._changed.wait()
         for link in list(self._links):
@@ -235,14 +211,13 @@ class Router:
 
     # ---- Which way a call goes
 
-    def _send(self, id: int, sent: _Sent) -> None:
+    def _send(self, id: int, sent: Sent) -> None:
         target = self._balance.pick(sent.avoid)
-        if target is None:  # all were tried
-            self._give_up(id, sent)
+        if target is None:
+            self._tried_all(id, sent)
             return
-        pause = target.retry_at - time.monotonic() if target.failures else 0.0
-        if pause > 0:
-            self._send_later(id, sent, pause)
+        if target.failures and target.retry_at > time.monotonic():
+            self._park(id, sent, target.retry_at)
             return
         link = self._link_to(target)
         sent.link = link
@@ -254,7 +229,21 @@ class Router:
         else:
             self._waiting[link].append(id)
 
-    def _send_later(self, id: int, sent: _Sent, pause: float) -> None:
+    def _park(self, id: int, sent: Sent, until: float) -> None:
+        self._parked[id] = sent
+        if until < self._wake_at:
+            self._wake_at = until
+            gevent.spawn_later(max(0.0, until - time.monotonic()), self._wake)
+
+    def _wake(self) -> None:
+        """A server may be tried, or is back: send what waits for that, or let it wait on."""
+        self._wake_at = math.inf
+        parked, self._parked = self._parked, {}
+        for id, sent in parked.items():
+            self._send(id, sent)
+        self._changed.set()
+
+    def _send_later(self, id: int, sent: Sent, pause: float) -> None:
         def send() -> None:
             if self._calls.get(id) is sent and sent.link is None:
                 self._send(id, sent)
@@ -270,7 +259,7 @@ class Router:
             self._waiting[best] = []
         return best
 
-    def _unlink(self, sent: _Sent) -> None:
+    def _unlink(self, sent: Sent) -> None:
         """It is no longer with the link that it was given to."""
         link, sent.link = sent.link, None
         sent.was_sent = False
@@ -278,7 +267,7 @@ class Router:
             link.in_flight -= sent.size
             link.target.outstanding -= sent.size
 
-    def _try_elsewhere(self, id: int, sent: _Sent, error: Exception) -> None:
+    def _try_elsewhere(self, id: int, sent: Sent, error: Exception) -> None:
         """The server that it was given to can't have run it, or that does no harm."""
         link = sent.link
         self._unlink(sent)
@@ -287,12 +276,12 @@ class Router:
             sent.avoid.add(link.target)
         self._send(id, sent)
 
-    def _may_repeat(self, sent: _Sent) -> bool:
+    def _may_repeat(self, sent: Sent) -> bool:
         most = _MOST_REPEATS if sent.size == 1 else _MOST_REPEATS_OF_BATCH
         is_harmless = sent.idempotent and not sent.has_begun
         return is_harmless and sent.repeats < most and self._budget.spend(sent.size)
 
-    def _try_once_more(self, id: int, sent: _Sent, error: Exception) -> None:
+    def _try_once_more(self, id: int, sent: Sent, error: Exception) -> None:
         """It may have run, and does no harm: on another server, or else on the same one."""
         sent.repeats += 1
         if self._has_another(sent):
@@ -303,14 +292,21 @@ class Router:
             sent.avoid.clear()
             self._send(id, sent)
 
-    def _give_up(self, id: int, sent: _Sent) -> None:
-        self._end(id, sent, sent.refusal or ConnectionLost("there is no server to be tried", sent=False))
+    def _tried_all(self, id: int, sent: Sent) -> None:
+        """Try all once more, in a while, where one is about to start again perhaps; else that is the end of it."""
+        error = sent.refusal or ConnectionLost("there is no server to be tried", sent=False)
+        may_wait = isinstance(error, (ConnectionLost, Draining))
+        if may_wait and self._balance.may_come_back(time.monotonic(), self._options.gone_after):
+            sent.avoid.clear()
+            self._send(id, sent)
+        else:
+            self._end(id, sent, error)
 
-    def _has_another(self, sent: _Sent) -> bool:
-        tried = sent.avoid if sent.link is None else {*sent.avoid, sent.link.target}
-        return len(tried) < len(self._balance.targets)
+    def _has_another(self, sent: Sent) -> bool:
+        current = None if sent.link is None else sent.link.target
+        return any(target is not current and target not in sent.avoid for target in self._balance.targets)
 
-    def _try_again(self, id: int, sent: _Sent, refusal: CallError) -> None:
+    def _try_again(self, id: int, sent: Sent, refusal: CallError) -> None:
         """Its server goes away, and has not run it: another one may, or that server's next front."""
         if sent.tries == len(_PAUSES):
             self._end(id, sent, refusal)
@@ -324,7 +320,40 @@ class Router:
         else:
             self._send(id, sent)
 
+    # ---- The addresses of names
+
+    def _renew_names(self) -> None:
+        """Ask for those that nobody has asked for in a while, beside the calls; the first time is a link's business."""
+        self._renew_at = self._used_at + self._options.resolve_after
+        for name in self._balance.names:
+            if -math.inf < name.asked_at <= self._used_at - self._options.resolve_after:
+                name.asked_at = self._used_at
+                gevent.spawn(self._renew, name)
+
+    def _renew(self, name: Name) -> None:
+        try:
+            addresses = look_up(name.address)
+        except (OSError, UnicodeError):
+            return  # what was known is better than nothing
+        self._found(name, addresses)
+
+    def _found(self, name: Name, addresses: list[Where]) -> None:
+        gone = self._balance.found(name, addresses)
+        for link in self._links:
+            if link.target in gone:
+                link.is_leaving = True  # what is in flight there ends there
+
     # ---- What links say
+
+    def link_found(self, link: Link, addresses: list[Where]) -> bool:
+        assert link.target.name is not None
+        self._found(link.target.name, addresses)
+        if link.target in self._balance.targets:
+            return True
+        self._links = [one for one in self._links if one is not link]
+        self._send_waiting(link, self._waiting.pop(link, []))
+        self._changed.set()
+        return False
 
     def link_opened(self, link: Link) -> None:
         self._balance.works(link.target)
@@ -333,7 +362,21 @@ class Router:
             if sent is not None and sent.link is link:  # else it was cancelled before it could be sent
                 sent.was_sent = True
                 link.write(sent.data)
+        for other, ids in self._waiting.items():  # which need not wait for a server that may not be there
+            if other.target.failures and ids:
+                self._waiting[other] = []
+                self._send_waiting(other, ids)
+        if self._parked:
+            self._wake()
         self._changed.set()
+
+    def _send_waiting(self, link: Link, ids: list[int]) -> None:
+        """Calls need not wait any longer for a link: each may have another one."""
+        for id in ids:
+            sent = self._calls.get(id)
+            if sent is not None and sent.link is link:
+                self._unlink(sent)
+                self._send(id, sent)
 
     def link_heard(self, link: Link, reply: Reply) -> None:
         if link.target.doubts:
@@ -361,20 +404,20 @@ class Router:
         elif reply.kind == "result":
             self._end(id, sent, None, reply.value)
         else:
-            self._refused(id, sent, link, _error(reply.value, link.target))
+            self._refused(id, sent, link, error_of(reply.value, link.target))
 
-    def _heard_of_item(self, sent: _Sent, reply: Reply, link: Link) -> None:
+    def _heard_of_item(self, sent: Sent, reply: Reply, link: Link) -> None:
         assert reply.index is not None
         sent.has_begun = True
         if reply.kind == "result":
             is_awaited = sent.receiver.part(reply.index, reply.value, None)
         elif reply.kind == "error":
-            is_awaited = sent.receiver.part(reply.index, None, _error(reply.value, link.target))
+            is_awaited = sent.receiver.part(reply.index, None, error_of(reply.value, link.target))
         else:
             is_awaited = False
         self.dropped += not is_awaited
 
-    def _refused(self, id: int, sent: _Sent, link: Link, error: Exception) -> None:
+    def _refused(self, id: int, sent: Sent, link: Link, error: Exception) -> None:
         if isinstance(error, Draining):
             link.is_leaving = True
         if sent.has_begun:
@@ -397,7 +440,7 @@ class Router:
             self._probe_later(link.target)
         for id, sent in [(id, sent) for id, sent in self._calls.items() if sent.link is link]:
             if not was_opened:
-                self._try_elsewhere(id, sent, _no_connection(sent.refusal, why, sent.repeats > 0))
+                self._try_elsewhere(id, sent, could_not_be_sent(sent.refusal, why, sent.repeats > 0))
             elif isinstance(why, Unauthenticated):
                 self._end(id, sent, Unauthenticated(str(why)))
             elif self._may_repeat(sent):
@@ -414,24 +457,26 @@ class Router:
             return
 
         def probe() -> None:
-            now = time.monotonic()
-            if target.failures and not self._is_left and now - self._used_at < self._options.idle_after:
+            is_used = not self._is_left and time.monotonic() - self._used_at < self._options.idle_after
+            if is_used and target.failures and target in self._balance.targets:
                 self._link_to(target)
 
         gevent.spawn_later(max(0.0, target.retry_at - time.monotonic()), probe)
 
     # ---- The ends of calls
 
-    def _take(self, id: int) -> _Sent | None:
+    def _take(self, id: int) -> Sent | None:
         sent = self._calls.pop(id, None)
         if sent is not None:
-            _stop(sent)
+            sent.stop_timer()
             if sent.link is not None:
                 sent.link.in_flight -= sent.size
                 sent.link.target.outstanding -= sent.size
+            else:
+                self._parked.pop(id, None)
         return sent
 
-    def _end(self, id: int, sent: _Sent, error: Exception | None, value: Any = None) -> None:
+    def _end(self, id: int, sent: Sent, error: Exception | None, value: Any = None) -> None:
         # Told first: where a Ctrl-C comes in between, the end of the link finds the call, and tells its receiver again.
         sent.receiver.ended(value, error)
         self._take(id)
@@ -448,34 +493,11 @@ class Router:
             was_sent = sent.was_sent
             self.forget(id)
             where = "from the server" if was_sent else "and no connection"
-            error: CallError = DeadlineExceeded(f"no answer {where} within {timeout:g} s")
+            why = "" if was_sent or sent.refusal is None else f": {sent.refusal}"
+            error: CallError = DeadlineExceeded(f"no answer {where} within {timeout:g} s{why}")
             error.started = None if was_sent else False
             sent.receiver.ended(None, error)
 
     def _end_if_left(self) -> None:
         if self._is_left and not self._calls:
             self.finish(Bell())
-
-
-def _stop(sent: _Sent) -> None:
-    if sent.timer is not None:
-        sent.timer.stop()
-        sent.timer.close()
-        sent.timer = None
-
-
-def _no_connection(before: Exception | None, why: str | Unauthenticated, may_have_run: bool) -> Exception:
-    """The error of a call that could not be sent, after what was tried ``before`` that."""
-    if isinstance(before, (Draining, Overloaded)):
-        return before
-    told = f"{str(before).removesuffix(_REMEDY)}; {why}" if before is not None else str(why)
-    if isinstance(before, Unauthenticated) or isinstance(why, Unauthenticated):
-        return Unauthenticated(told)
-    return ConnectionLost(told if told.endswith(UNTRUSTED) else told + _REMEDY, sent=may_have_run)
-
-
-def _error(described: dict[str, Any], target: Target) -> Exception:
-    error = from_wire(described)
-    if not isinstance(error, CallError) and hasattr(error, "add_note"):  # since Python 3.11
-        error.add_note(f"raised by the task, on {target.address}")
-    return error

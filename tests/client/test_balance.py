@@ -1,12 +1,13 @@
 """Which server gets a call, and how many retries there are: arithmetic, with the time as an argument."""
 
+import socket
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentask.client.balance import Balance, RetryBudget
+from greentask.client.balance import Balance, RetryBudget, Target
 from greentask.wire.address import parse_addresses
 
 THREE = parse_addresses("a:1,b:1,c:1")
@@ -91,6 +92,89 @@ def test_one_that_is_reached_and_never_answers_is_left_alone_for_longer_each_tim
     balance.answered(target)
     balance.failed(target, now=0.0)
     assert target.failures == 1
+
+
+# ---- Names
+
+
+def found(balance: Balance, *hosts: str) -> list[Target]:
+    (name,) = balance.names
+    return balance.found(name, [(socket.AF_INET, (host, 1)) for host in hosts])
+
+
+def hosts(balance: Balance) -> list[str]:
+    return [target.where[1][0] for target in balance.targets if target.where is not None]
+
+
+def test_the_addresses_of_a_name_are_servers_that_share_its_weight() -> None:
+    balance = Balance(parse_addresses("name:1,10.0.0.9:1"), [3, 1])
+    (unknown,) = found(balance, "10.0.0.1", "10.0.0.2")
+    assert unknown.where is None
+    assert hosts(balance) == ["10.0.0.9", "10.0.0.1", "10.0.0.2"]
+    assert [target.weight for target in balance.targets] == [1, 1.5, 1.5]
+    assert spread(balance, 40) == {"name": 30, "10.0.0.9": 10}
+
+
+def test_an_address_that_stays_keeps_what_is_known_of_it_and_one_that_goes_gets_no_calls() -> None:
+    balance = Balance(parse_addresses("name:1"))
+    found(balance, "10.0.0.1", "10.0.0.2")
+    first, second = balance.targets
+    balance.failed(first, now=100.0)
+    second.outstanding = 5
+    assert found(balance, "10.0.0.1", "10.0.0.3") == [second]
+    assert balance.targets[0] is first
+    assert first.failures == 1
+    assert {str(target) for target in balance.targets} == {"tcp://name:1 (10.0.0.1)", "tcp://name:1 (10.0.0.3)"}
+    assert found(balance, "10.0.0.3") == [first]
+    assert [str(target) for target in balance.targets] == ["tcp://name:1"]
+    assert balance.pick() is balance.targets[0]
+
+
+def test_a_name_is_asked_for_once_in_a_while_and_after_one_of_its_addresses_was_lost() -> None:
+    balance = Balance(parse_addresses("name:1"))
+    (name,) = balance.names
+    assert name.is_due(100.0, every=30)
+    name.asked_at = 100.0
+    found(balance, "10.0.0.1")
+    assert not name.is_due(129.0, every=30)
+    assert name.is_due(130.0, every=30)
+    balance.failed(balance.targets[0], now=100.5)
+    assert not name.is_due(100.9, every=30), "not again and again"
+    assert name.is_due(101.0, every=30)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:1", "[::1]:1", "unix:///path", "tls://10.0.0.1:1"])
+def test_what_is_no_name_is_known_from_the_start(address: str) -> None:
+    balance = Balance(parse_addresses(address))
+    assert balance.names == []
+    assert balance.targets[0].where is not None
+
+
+# ---- Being away
+
+
+def test_one_that_was_there_may_come_back_for_a_while() -> None:
+    balance = Balance(THREE)
+    target = balance.targets[0]
+    balance.failed(target, now=100.0)
+    assert not balance.may_come_back(100.0, gone_after=5), "it was never there"
+    balance.works(target)
+    balance.answered(target)
+    balance.failed(target, now=200.0)
+    assert balance.may_come_back(204.9, gone_after=5)
+    assert not balance.may_come_back(205.0, gone_after=5)
+    assert not balance.may_come_back(200.0, gone_after=0)
+
+
+def test_one_that_is_reached_and_never_answers_is_not_there() -> None:
+    balance = Balance(THREE)
+    target = balance.targets[0]
+    balance.works(target)
+    balance.failed(target, now=100.0)
+    for now in (101.0, 103.0, 105.0):
+        balance.works(target)
+        balance.failed(target, now)
+    assert not balance.may_come_back(105.0, gone_after=5)
 
 
 def test_retries_are_a_tenth_of_the_calls_with_some_in_reserve() -> None:

@@ -330,7 +330,7 @@ def test_a_server_that_has_enough_to_do_says_so() -> None:
 
 
 def test_a_server_that_goes_away_answers_what_is_in_flight_and_starts_nothing_new() -> None:
-    with serving() as server, Client(server.address) as client:
+    with serving() as server, Client(server.address, gone_after=0) as client:
         first = client.submit("nap", 0.5)
         assert client.call("add", 1) == 1
         server.signal(signal.SIGTERM)

@@ -28,7 +28,9 @@ from support.servers import LineClient, RunningServer, serving, wait_until
 
 
 def router_to(server: Peer, max_line: int = DEFAULT_MAX_LINE) -> Router:
-    return Router(find_home(), Balance(parse_addresses(server.address)), LinkOptions(5.0, max_line, 15.0, 60.0))
+    return Router(
+        find_home(), Balance(parse_addresses(server.address)), LinkOptions(5.0, max_line, 15.0, 60.0, 5.0, 30.0)
+    )
 
 
 def ask(router: Router, id: int, timeout: float | None = None) -> CallFuture:
@@ -303,7 +305,7 @@ def test_the_next_call_connects_again() -> None:
 
 
 def test_it_comes_back_after_a_server_that_was_away() -> None:
-    with peer(echoing) as server, Client(server.address) as client:
+    with peer(echoing) as server, Client(server.address, gone_after=0) as client:
         assert client.call("f", 1) == 1
         port = server.port
     with pytest.raises(ConnectionLost):
@@ -339,7 +341,7 @@ def test_an_address_that_leads_nowhere_is_said(address: str, part: str) -> None:
 
 def test_unix_sockets_work(tmp_path: Path) -> None:
     address = f"unix://{tmp_path}/socket"
-    with serving(listen=[address]) as server, Client(address) as client:
+    with serving(listen=[address]) as server, Client(address, gone_after=0) as client:
         assert client.call("add", 1, 2) == 3
         server.signal_all(9)
         server.wait()

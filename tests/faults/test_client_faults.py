@@ -133,7 +133,7 @@ def test_n11_a_restart_under_two_hundred_calling_clients_ends_every_call_truly(h
 
 
 def test_n11_a_call_that_was_in_flight_when_the_server_died_says_that_it_was_sent() -> None:
-    with serving() as server, Client(server.address) as client:
+    with serving() as server, Client(server.address, gone_after=0) as client:
         in_flight = [client.submit("nap", 30) for _ in range(5)]
         assert client.call("add", 1) == 1
         server.signal_all(signal.SIGKILL)

@@ -2,8 +2,12 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from gevent.resolver.ares import Resolver
+
+from greentask.hub.home import find_home
 
 _A, _IN = 1, 1
 
@@ -11,23 +15,46 @@ _A, _IN = 1, 1
 @contextmanager
 def naming(*addresses: str) -> Iterator[dict[str, str]]:
     """Every name has these (IPv4) addresses, in this order; yields the environment that makes gevent ask here."""
+    with _name_server(addresses) as port:
+        yield {"GEVENT_RESOLVER": "ares", "GEVENTARES_SERVERS": "127.0.0.1", "GEVENTARES_UDP_PORT": str(port)}
+
+
+@contextmanager
+def named(addresses: Sequence[str]) -> Iterator[None]:
+    """To the clients of this process every name has these (IPv4) addresses, also those that are added meanwhile."""
+    home = find_home()
+    before = home.hub.resolver
+
+    def use(port: int) -> None:
+        home.hub.resolver = Resolver(home.hub, servers=["127.0.0.1"], udp_port=port)
+
+    def use_no_more() -> None:
+        own, home.hub.resolver = home.hub.resolver, before
+        own.close()
+
+    with _name_server(addresses) as port:
+        home.run(use, port)
+        try:
+            yield
+        finally:
+            home.run(use_no_more)
+
+
+@contextmanager
+def _name_server(addresses: Sequence[str]) -> Iterator[int]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=_answer, args=(sock, addresses))
         thread.start()
         try:
-            yield {
-                "GEVENT_RESOLVER": "ares",
-                "GEVENTARES_SERVERS": "127.0.0.1",
-                "GEVENTARES_UDP_PORT": str(sock.getsockname()[1]),
-            }
+            yield sock.getsockname()[1]
         finally:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
                 last.sendto(b"", sock.getsockname())
             thread.join(5)
 
 
-def _answer(sock: socket.socket, addresses: tuple[str, ...]) -> None:
+def _answer(sock: socket.socket, addresses: Sequence[str]) -> None:
     while True:
         query, peer = sock.recvfrom(4096)
         if not query:

@@ -22,11 +22,12 @@ __all__ = ["Peer", "deaf", "echoing", "peer", "silent"]
 class Peer:
     """Where it listens, and which connections it has accepted."""
 
-    def __init__(self, behave: Callable[[LineClient], None], port: int) -> None:
+    def __init__(self, behave: Callable[[LineClient], None], port: int, host: str) -> None:
         self._behave = behave
-        self._socket = socket.create_server(("127.0.0.1", port))
+        self._socket = socket.create_server((host, port))
+        self.host = host
         self.port: int = self._socket.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"{host}:{self.port}"
         self.connections: list[LineClient] = []
         self._closing = False
         self._threads = [threading.Thread(target=self._accept)]
@@ -52,7 +53,7 @@ class Peer:
     def close(self) -> None:
         """Refuse connections, and end those that there are."""
         self._closing = True
-        socket.create_connection(("127.0.0.1", self.port), 5).close()  # wakes the thread that accepts
+        socket.create_connection((self.host, self.port), 5).close()  # wakes the thread that accepts
         self._threads[0].join(5)
         self._socket.close()
         for connection in self.connections:
@@ -64,9 +65,9 @@ class Peer:
 
 
 @contextmanager
-def peer(behave: Callable[[LineClient], None], port: int = 0) -> Iterator[Peer]:
+def peer(behave: Callable[[LineClient], None], port: int = 0, host: str = "127.0.0.1") -> Iterator[Peer]:
     """Listen, and let `behave` talk to each connection, which is closed when it returns."""
-    running = Peer(behave, port)
+    running = Peer(behave, port, host)
     try:
         yield running
     finally:

@@ -105,7 +105,7 @@ _SETTINGS = {
     "task_soft_time_limit": "give it where the task is declared: task(time_limit=…)",
     "task_acks_": _LATE,
     "task_reject_on_worker_lost": _LATE,
-    "task_publish_retry": "Client(connect_timeout=…) and the call's own timeout bound how long it tries",
+    "task_publish_retry": "Client(gone_after=…, connect_timeout=…) and the call's own timeout bound how long it tries",
     "task_serializer": _JSON,
     "result_serializer": _JSON,
     "accept_content": _JSON,

@@ -1,0 +1,73 @@
+"""A call that has not ended, and the errors with which one ends that no server has answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import CallError, ConnectionLost, Draining, Overloaded, Unauthenticated, from_wire
+from .balance import Target
+from .carrier import Receiver
+from .link import UNTRUSTED, Link
+
+__all__ = ["Sent", "could_not_be_sent", "error_of"]
+
+_REMEDY = "; is a server running there?"
+
+
+class Sent:
+    """A call that has not ended."""
+
+    __slots__ = (
+        "avoid",
+        "data",
+        "has_begun",
+        "idempotent",
+        "link",
+        "receiver",
+        "refusal",
+        "repeats",
+        "size",
+        "timer",
+        "tries",
+        "was_sent",
+    )
+
+    def __init__(self, data: bytes, receiver: Receiver, size: int, *, idempotent: bool) -> None:
+        self.data = data  # for another try
+        self.size = size  # how many calls it is, if it is a batch
+        self.receiver = receiver
+        self.idempotent = idempotent
+        self.link: Link | None = None  # to which it was given
+        self.was_sent = False  # over that, and not kept until it is open
+        self.has_begun = False  # something was heard of it
+        self.repeats = 0  # after which it may have run more than once
+        self.timer: Any = None
+        self.tries = 0  # that a server refused
+        self.avoid: set[Target] = set()  # servers that were tried
+        self.refusal: Exception | None = None  # the last one
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.stop()
+            self.timer.close()
+            self.timer = None
+
+
+def could_not_be_sent(before: Exception | None, why: str | Unauthenticated, may_have_run: bool) -> Exception:
+    """The error of a call that could not be sent, after what was tried ``before`` that."""
+    if isinstance(before, (Draining, Overloaded)):
+        return before
+    told = str(why)
+    if before is not None:
+        earlier = str(before).removesuffix(_REMEDY)
+        told = earlier if told in earlier else f"{earlier}; {told}"
+    if isinstance(before, Unauthenticated) or isinstance(why, Unauthenticated):
+        return Unauthenticated(told)
+    return ConnectionLost(told if told.endswith(UNTRUSTED) else told + _REMEDY, sent=may_have_run)
+
+
+def error_of(described: dict[str, Any], target: Target) -> Exception:
+    error = from_wire(described)
+    if not isinstance(error, CallError) and hasattr(error, "add_note"):  # since Python 3.11
+        error.add_note(f"raised by the task, on {target}")
+    return error
