@@ -23,6 +23,8 @@ from ..queue.limits import (
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
     DEFAULT_MAX_BATCH,
+    DEFAULT_MAX_LOST_FRONTS,
+    DEFAULT_MAX_LOST_PROCESSES,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
     DEFAULT_RESULT_TTL,
@@ -215,6 +217,20 @@ def _parse_taken(text: str) -> int:
     default=DEFAULT_DEAD_LIMIT,
     show_default=True,
     help="Dead letters that are kept; of more, the oldest are forgotten.",
+)
+@click.option(
+    "--max-lost-processes",
+    type=click.IntRange(1),
+    default=DEFAULT_MAX_LOST_PROCESSES,
+    show_default=True,
+    help="Task processes that may die while they run one durable task; then it is a dead letter.",
+)
+@click.option(
+    "--max-lost-fronts",
+    type=click.IntRange(1),
+    default=DEFAULT_MAX_LOST_FRONTS,
+    show_default=True,
+    help="Fronts that may die, or be silent, while they have one durable task; likewise.",
 )
 @click.option(
     "--max-batch",

@@ -15,6 +15,8 @@ from ..queue.limits import (
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
     DEFAULT_MAX_BATCH,
+    DEFAULT_MAX_LOST_FRONTS,
+    DEFAULT_MAX_LOST_PROCESSES,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
     DEFAULT_RESULT_TTL,
@@ -58,6 +60,8 @@ class ServeConfig:
     key_ttl: float = DEFAULT_KEY_TTL
     dead_limit: int = DEFAULT_DEAD_LIMIT
     max_batch: int = DEFAULT_MAX_BATCH
+    max_lost_fronts: int = DEFAULT_MAX_LOST_FRONTS
+    max_lost_processes: int = DEFAULT_MAX_LOST_PROCESSES
     max_members: int = DEFAULT_MAX_MEMBERS
     max_taken: int = DEFAULT_MAX_TAKEN
     secret_file: str | None = None

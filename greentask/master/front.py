@@ -203,6 +203,8 @@ def _queue(config: ServeConfig) -> TaskQueue | None:
         key_ttl=config.key_ttl,
         dead_limit=config.dead_limit,
         max_batch=config.max_batch,
+        max_lost_fronts=config.max_lost_fronts,
+        max_lost_processes=config.max_lost_processes,
         max_members=config.max_members,
         max_taken=config.max_taken,
     )

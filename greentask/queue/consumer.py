@@ -37,14 +37,11 @@ from ..wire.json import dumps, loads, loads_checked
 from ..wire.message import Args, Call
 from .holders import pause_after_loss
 from .interface import Delivery, Ending, Limit, Source, Want
-from .limits import DEFAULT_GREENLETS
+from .limits import DEFAULT_GREENLETS, DEFAULT_MAX_LOST_PROCESSES
 
 __all__ = ["Consumer"]
 
 logger = logging.getLogger(__name__)
-
-#: So many processes may die while they run a task; then it is a dead letter.
-MOST_PROCESSES_LOST = 5
 
 _AHEAD = 0.1  # seconds of work that is taken ahead
 _MOST_AHEAD = 1000  # tasks
@@ -84,7 +81,8 @@ class Place:
 class Consumer:
     """Runs the deliveries of a source with a runner. ``greenlets``: how many run in greenlets at once.
 
-    ``progress`` hears of the progress of an attempt: the task's id, and the report in JSON.
+    ``max_lost_processes``: so many may die while they run one task; then it is a dead letter. ``progress`` hears of the
+    progress of an attempt: the task's id, and the report in JSON.
     """
 
     def __init__(
@@ -93,10 +91,12 @@ class Consumer:
         runner: Runner,
         *,
         greenlets: int = DEFAULT_GREENLETS,
+        max_lost_processes: int = DEFAULT_MAX_LOST_PROCESSES,
         progress: Callable[[str, bytes], object] = lambda _id, _report: None,
     ) -> None:
         self.source = source
         self.runner = runner
+        self.max_lost_processes = max_lost_processes
         self.progress = progress
         self.places = _places(runner, greenlets)
         self._place_of = {name: place for place in self.places for name in place.tasks}
@@ -318,14 +318,14 @@ class Attempt:
         self._end(Ending("failed", body) if delay is None else Ending("retry", body, delay))
 
     def _lose(self, error: WorkerLost) -> None:
-        losses, body = self.delivery.losses + 1, dumps(refusal(error))
-        if losses >= MOST_PROCESSES_LOST:
+        lost, body = self.delivery.lost_processes + 1, dumps(refusal(error))
+        if lost >= self._consumer.max_lost_processes:
             logger.warning(
-                "task %s %s has killed %d processes: a dead letter", self.delivery.task, self.delivery.id, losses
+                "task %s %s has killed %d processes: a dead letter", self.delivery.task, self.delivery.id, lost
             )
             self._end(Ending("failed", body))
         else:
-            self._end(Ending("lost", body, pause_after_loss(losses)))
+            self._end(Ending("lost", body, pause_after_loss(lost)))
 
     def _end(self, ending: Ending) -> None:
         self._running = None

@@ -16,23 +16,34 @@ from collections.abc import Callable
 from ..errors import WorkerLost, refusal
 from ..wire.json import dumps
 from .beside import Beside
+from .limits import DEFAULT_MAX_LOST_FRONTS
 from .store import REVOKED, Store
 
 __all__ = ["Holders", "is_anybody_here", "pause_after_loss"]
 
 #: Seconds between two looks at the others, and between two beats.
 TICK = 1.0
-#: So many of its servers may die while a task is theirs: it may be the cause, or just have been there.
-MOST_SERVERS_LOST = 10
 
 
 class Holders:
-    """This server among those that share a file. ``now`` is a clock that doesn't jump."""
+    """This server among those that share a file. ``now`` is a clock that doesn't jump.
 
-    def __init__(self, store: Store, beside: Beside, lease: float, now: Callable[[], float]) -> None:
+    ``max_lost_fronts``: so many servers may die, or be silent, while a task is theirs. It may be the cause, or just
+    have been there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        beside: Beside,
+        lease: float,
+        now: Callable[[], float],
+        max_lost_fronts: int = DEFAULT_MAX_LOST_FRONTS,
+    ) -> None:
         self._store = store
         self._beside = beside
         self._lease = lease
+        self._max_lost = max_lost_fronts
         self._now = now
         self._mine: int | None = None
         self._is_fresh = False  # its row is not on disk yet
@@ -144,13 +155,13 @@ class Holders:
                 store.end_without(REVOKED, id, failures + losses + 1)
             elif not count:
                 store.put_back(id, failures, losses, 0.0)
-            elif losses + 1 >= MOST_SERVERS_LOST:
-                error = WorkerLost(f"{losses + 1} servers or processes died while they ran it, or had it")
+            elif (lost := losses + 1 - store.lost_processes(id, failures)) >= self._max_lost:
+                error = WorkerLost(f"{lost} servers died, or were silent, while they ran it, or had it")
                 store.note_failure(id, failures + losses + 1, dumps(refusal(error)))
                 store.bury(id, failures + losses + 1)
                 store.has_ended_some = True
             else:
-                store.put_back(id, failures, losses + 1, pause_after_loss(losses + 1))
+                store.put_back(id, failures, losses + 1, pause_after_loss(lost))
         self.taken_back += len(rows) * count
         return len(rows)
 

@@ -122,6 +122,7 @@ class Delivery(NamedTuple):
     losses: int  # attempts that ended with their process or server
     retries: int | None
     handle: Any
+    lost_processes: int = 0  # of the losses, those of a process
 
     @property
     def attempt(self) -> int:

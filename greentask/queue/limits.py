@@ -8,6 +8,8 @@ __all__ = [
     "DEFAULT_KEY_TTL",
     "DEFAULT_LEASE",
     "DEFAULT_MAX_BATCH",
+    "DEFAULT_MAX_LOST_FRONTS",
+    "DEFAULT_MAX_LOST_PROCESSES",
     "DEFAULT_MAX_MEMBERS",
     "DEFAULT_MAX_TAKEN",
     "DEFAULT_RESULT_TTL",
@@ -26,6 +28,9 @@ DEFAULT_RESULT_TTL = 86400.0
 DEFAULT_KEY_TTL = 0.0
 #: Dead letters that are kept; of more, the oldest are forgotten.
 DEFAULT_DEAD_LIMIT = 100_000
+#: Processes that may die while they run one task, and servers while they have it; then it is a dead letter.
+DEFAULT_MAX_LOST_PROCESSES = 5
+DEFAULT_MAX_LOST_FRONTS = 10
 #: How many tasks may be in one batch, which is one transaction: others wait for its end.
 DEFAULT_MAX_BATCH = 100_000
 #: Members of a group whose results somebody takes.

@@ -43,6 +43,8 @@ from .limits import (
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
     DEFAULT_MAX_BATCH,
+    DEFAULT_MAX_LOST_FRONTS,
+    DEFAULT_MAX_LOST_PROCESSES,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
     DEFAULT_RESULT_TTL,
@@ -73,6 +75,9 @@ class TaskQueue:
         Dead letters that are kept; of more, the oldest are forgotten.
     max_batch
         Tasks of one line that are kept together.
+    max_lost_fronts, max_lost_processes
+        Servers that may die, or be silent, while they have one task, and processes that may die while they run it;
+        then it is a dead letter.
     max_members
         Members of a group whose results are taken.
     max_taken
@@ -91,6 +96,8 @@ class TaskQueue:
         key_ttl: float = DEFAULT_KEY_TTL,
         dead_limit: int = DEFAULT_DEAD_LIMIT,
         max_batch: int = DEFAULT_MAX_BATCH,
+        max_lost_fronts: int = DEFAULT_MAX_LOST_FRONTS,
+        max_lost_processes: int = DEFAULT_MAX_LOST_PROCESSES,
         max_members: int = DEFAULT_MAX_MEMBERS,
         max_taken: int = DEFAULT_MAX_TAKEN,
     ) -> None:
@@ -98,16 +105,19 @@ class TaskQueue:
             raise ConfigurationError(f"a queue runs at least one task at once in greenlets, not {greenlets!r}")
         if max_batch < 1:
             raise ConfigurationError(f"max_batch of a queue is a number of tasks above 0, not {max_batch!r}")
+        if max_lost_processes < 1:
+            raise ConfigurationError(f"max_lost_processes of a queue is a number above 0, not {max_lost_processes!r}")
         self._queue = SQLiteQueue(
             path,
             lease=lease,
             result_ttl=result_ttl,
             key_ttl=key_ttl,
             dead_limit=dead_limit,
+            max_lost_fronts=max_lost_fronts,
             max_members=max_members,
             max_taken=max_taken,
         )
-        self._max_batch = max_batch
+        self._max_batch, self._max_lost_processes = max_batch, max_lost_processes
         self._greenlets = greenlets
         self._server: Server | None = None
         self._consumer: Consumer | None = None
@@ -127,7 +137,13 @@ class TaskQueue:
         """Begin to run what is in it: for the server."""
         self._server = server
         self._queue.open(Home())
-        self._consumer = Consumer(self._queue, server.runner, greenlets=self._greenlets, progress=self._report)
+        self._consumer = Consumer(
+            self._queue,
+            server.runner,
+            greenlets=self._greenlets,
+            max_lost_processes=self._max_lost_processes,
+            progress=self._report,
+        )
         self._consumer.start()
         self._queue.repeat([_repeat(task, task.schedule) for task in server.tasks if task.schedule is not None])
 

@@ -23,6 +23,7 @@ from .limits import (
     DEFAULT_DEAD_LIMIT,
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
+    DEFAULT_MAX_LOST_FRONTS,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
     DEFAULT_RESULT_TTL,
@@ -51,6 +52,8 @@ class SQLiteQueue:
         Seconds for which a key holds when its task is no longer known.
     dead_limit
         Dead letters that are kept; of more, the oldest are forgotten.
+    max_lost_fronts
+        Servers that may die, or be silent, while they have one task; then it is a dead letter.
     max_members, max_taken
         Members of a group whose results are taken, and bytes of results that one task takes.
     clock
@@ -67,6 +70,7 @@ class SQLiteQueue:
         result_ttl: float = DEFAULT_RESULT_TTL,
         key_ttl: float = DEFAULT_KEY_TTL,
         dead_limit: int = DEFAULT_DEAD_LIMIT,
+        max_lost_fronts: int = DEFAULT_MAX_LOST_FRONTS,
         max_members: int = DEFAULT_MAX_MEMBERS,
         max_taken: int = DEFAULT_MAX_TAKEN,
         clock: Clock | None = None,
@@ -82,11 +86,13 @@ class SQLiteQueue:
             raise ConfigurationError(
                 f"dead_limit of a queue is a number of dead letters, 0 or more, not {dead_limit!r}"
             )
+        if max_lost_fronts < 1:
+            raise ConfigurationError(f"max_lost_fronts of a queue is a number above 0, not {max_lost_fronts!r}")
         if max_members < 1:
             raise ConfigurationError(f"max_members of a queue is a number of tasks above 0, not {max_members!r}")
         if not 0 < max_taken <= MOST_TAKEN:
             raise ConfigurationError(f"max_taken of a queue is in bytes, from 1 to {MOST_TAKEN:,}, not {max_taken!r}")
-        self._lease = lease
+        self._lease, self._max_lost_fronts = lease, max_lost_fronts
         self._kept = result_ttl, key_ttl, dead_limit, max_members, max_taken
         self._clock = clock or Clock()
         self._open: tuple[Writer, Holders, Reader] | None = None
@@ -109,7 +115,7 @@ class SQLiteQueue:
             beside = Beside(self.path)
             try:
                 store = Store(db, self._clock, *self._kept)
-                holders = Holders(store, beside, self._lease, time.monotonic)
+                holders = Holders(store, beside, self._lease, time.monotonic, self._max_lost_fronts)
                 if not holders.is_anybody_here():
                     check_file(db, self.path)
                 with beside.turn():

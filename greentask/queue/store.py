@@ -35,6 +35,11 @@ _MOST_BYTES = 32 * 1024 * 1024  # of payloads that are taken at once
 _MOST_PASSED = 1000  # tasks whose ttl is over that are passed by in one transaction
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
 
+# Of the losses of a task, those of a process: each has left an error, as failures have, and those of a server have not.
+_LOST_PROCESSES = (
+    "CASE r.losses WHEN 0 THEN 0 ELSE max(0, (SELECT count(*) FROM failure f WHERE f.id = r.id) - r.failures) END"
+)
+
 _GROUPS = """
 WITH RECURSIVE found (lane, rank) AS (
     SELECT * FROM (SELECT lane, rank FROM ready ORDER BY lane, rank LIMIT 1)
@@ -309,16 +314,17 @@ class Store:
         expired: list[int] = []
         last = found = 0
         cursor = self.db.execute(
-            "SELECT r.id, r.failures, r.losses, t.state, t.expires, t.retries, t.body FROM ready r "
+            f"SELECT r.id, r.failures, r.losses, {_LOST_PROCESSES}, t.state, t.expires, t.retries, t.body FROM ready r "
             "LEFT JOIN task t ON t.id = r.id WHERE r.lane = ? AND r.rank = ? ORDER BY r.id LIMIT ?",
             (group.lane, group.rank, share),
         )
-        for id, failures, losses, state, expires, retries, body in cursor:
+        for id, failures, losses, lost, state, expires, retries, body in cursor:
             last, found = id, found + 1
             if expires is not None and expires <= now and state == OPEN and not failures + losses:
                 expired.append(id)
             elif state == OPEN:
-                deliveries.append(Delivery(id_text(id), name, body, failures, losses, retries, (id, holder)))
+                handle = (id, holder)
+                deliveries.append(Delivery(id_text(id), name, body, failures, losses, retries, handle, lost))
                 room -= len(body)
                 if room <= 0:
                     break
@@ -399,6 +405,11 @@ class Store:
                 "INSERT INTO ready SELECT lane, rank, id, ?, ? FROM task WHERE id = ? AND state = 0",
                 (failures, losses, id),
             )
+
+    def lost_processes(self, id: int, failures: int) -> int:
+        """How many processes have died that ran a task which has failed so often."""
+        (errors,) = self.db.execute("SELECT count(*) FROM failure WHERE id = ?", (id,)).fetchone()
+        return max(0, int(errors) - failures)
 
     def bury(self, id: int, attempts: int) -> None:
         """Make it a dead letter: it keeps its payload, and stays until somebody retries or purges it."""

@@ -7,8 +7,9 @@ import pytest
 
 from greentask.queue import looking
 from greentask.queue.beside import Beside
-from greentask.queue.holders import MOST_SERVERS_LOST, TICK, Holders, pause_after_loss
+from greentask.queue.holders import TICK, Holders, pause_after_loss
 from greentask.queue.interface import Delivery, Ending, Want
+from greentask.queue.limits import DEFAULT_MAX_LOST_FRONTS
 from greentask.queue.store import Store
 from support.queues import FakeClock, message, open_store, transact
 
@@ -175,7 +176,7 @@ def test_who_leaves_in_good_order_leaves_it_to_others(servers: tuple[Server, Ser
 def test_what_was_there_when_many_servers_died_is_a_dead_letter(path: Path, clock: FakeClock) -> None:
     watcher = Server(path, clock)
     watcher.do(lambda: watcher.store.enqueue([message()]))
-    for died in range(MOST_SERVERS_LOST):
+    for died in range(DEFAULT_MAX_LOST_FRONTS):
         poisoned = Server(path, clock)
         (delivery,) = poisoned.take()
         assert delivery.attempt == died + 1
@@ -185,6 +186,45 @@ def test_what_was_there_when_many_servers_died_is_a_dead_letter(path: Path, cloc
     assert watcher.take() == []
     (letter,) = looking.dead(watcher.store, 10)
     assert b"WorkerLost" in letter["errors"][0][2]
+    watcher.die()
+
+
+def test_processes_that_died_are_no_servers_and_the_other_way_round(path: Path, clock: FakeClock) -> None:
+    watcher = Server(path, clock)
+    watcher.do(lambda: watcher.store.enqueue([message()]))
+
+    def attempt(server: Server, how: str) -> Delivery:
+        (delivery,) = server.take()
+        ending = Ending(how, b'{"type":"WorkerLost","message":""}')  # type: ignore[arg-type]
+        assert transact(server.store, lambda: server.store.settle([(delivery, ending)])) == [True]
+        return delivery
+
+    for died in range(DEFAULT_MAX_LOST_FRONTS):
+        assert looking.dead(watcher.store, 10) == [], f"{died} servers have died, though there were more losses"
+        poisoned = Server(path, clock)
+        if died < 4:
+            assert attempt(poisoned, "lost").lost_processes == died
+            assert attempt(poisoned, "retry").lost_processes == died + 1
+        (delivery,) = poisoned.take()
+        assert delivery[3:5] == (min(died + 1, 4), died + min(died + 1, 4)), "failures, and losses of both kinds"
+        assert delivery.lost_processes == min(died + 1, 4)
+        poisoned.die()
+        assert watcher.look() == 1
+        clock.pass_by(100)
+    (letter,) = looking.dead(watcher.store, 10)
+    assert b"10 servers died" in letter["errors"][-1][2]
+    watcher.die()
+
+
+def test_how_many_servers_may_die_can_be_said(path: Path, clock: FakeClock) -> None:
+    watcher = Server(path, clock)
+    watcher.holders = Holders(watcher.store, watcher.beside, LEASE, lambda: clock.steady, max_lost_fronts=1)
+    watcher.do(lambda: watcher.store.enqueue([message()]))
+    poisoned = Server(path, clock)
+    poisoned.take()
+    poisoned.die()
+    watcher.look()
+    assert len(looking.dead(watcher.store, 10)) == 1
     watcher.die()
 
 

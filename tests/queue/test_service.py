@@ -427,8 +427,9 @@ def test_of_calls_that_are_the_same_to_a_singleton_one_waits_or_runs(peer: LineC
     assert enqueue(peer, "add", 1, singleton="mine", delay=3600) == enqueue(peer, "add", 2, singleton="mine")
 
 
-def test_the_limits_of_what_is_composed_are_flags(tmp_path: Path) -> None:
+def test_limits_are_flags(tmp_path: Path) -> None:
     options = ("--max-steps", "2", "--max-members", "3", "--max-taken", "50", "--max-batch", "4")
+    options += ("--max-lost-processes", "2")
     with serving("--queue", str(tmp_path / "tasks.db"), *options, apps=APPS) as server, server.connect() as peer:
         step = {"function": "collect"}
 
@@ -447,6 +448,8 @@ def test_the_limits_of_what_is_composed_are_flags(tmp_path: Path) -> None:
         assert "more than 50 bytes (max_taken)" in outcome(peer, kept["result"]["then"][0])["error"]["message"]
         kept = peer.ask({"function": "add", "id": 1, "batch": [[1]] * 3, "enqueue": {"then": [step, step]}})
         assert outcome(peer, kept["result"]["then"][1])["result"] == [2, 2, 2]
+        died = outcome(peer, enqueue(peer, "die"))
+        assert (died["state"], died["attempts"], died["error"]["type"]) == ("failed", 2, "WorkerLost")
 
 
 @pytest.mark.parametrize(("wrong", "said"), [("0", "from 1 to 512M"), ("1G", "from 1 to 512M"), ("5X", "write 4G")])
