@@ -146,7 +146,8 @@ class Client:
     def close(self) -> None:
         """Send what is to be sent, and close the connection; calls in flight fail with ``ConnectionLost``.
 
-        A later call connects again.
+        A later call connects again. The background thread of a plain program isn't waited for: it ends half a second
+        after the last connection of all clients.
         """
         self._core.close()
 

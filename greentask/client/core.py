@@ -10,7 +10,7 @@ import time
 import weakref
 
 from ..hub.bell import Bell
-from ..hub.home import allocate_lock, find_home
+from ..hub.home import allocate_rlock, find_home
 from ..wire.address import Address
 from .balance import Balance
 from .link import LinkOptions
@@ -40,7 +40,7 @@ class Core:
         self._options = options
         self.addresses = addresses
         self._weights = weights
-        self._lock = allocate_lock()
+        self._lock = allocate_rlock()
         self._ids = itertools.count(1)
         _cores.add(self)
 
@@ -51,12 +51,15 @@ class Core:
         router = self._living()
         if router is None:
             with self._lock:
-                router = self._living()
+                before, router = self._router, self._living()
                 if router is None:
-                    if self._router is not None and not self._router.home.is_ours():
-                        self._router.abandon()
-                    balance = Balance(self.addresses, self._weights)
-                    router = self._router = Router(find_home(), balance, self._options)
+                    if before is not None and not before.home.is_ours():
+                        before.abandon()
+                    router = Router(find_home(), Balance(self.addresses, self._weights), self._options)
+                    if self._router is before:  # else a signal handler has called meanwhile, in this same thread
+                        self._router = router
+                    else:
+                        router = self.router()
         return router
 
     def _living(self) -> Router | None:
@@ -66,7 +69,7 @@ class Core:
 
     def close(self) -> None:
         router = self._living()
-        if router is not None:
+        if router is not None and not router.home.is_deserted():
             closed = Bell()
             router.home.run(router.finish, closed)
             if not closed.wait(_CLOSED_WITHIN):
@@ -75,7 +78,7 @@ class Core:
     def flush(self) -> Bell | None:
         """Send what is to be sent; the bell rings when it has left. None where nothing can be waiting."""
         router = self._living()
-        if router is None:
+        if router is None or router.home.is_deserted():
             return None
         done = Bell()
         router.home.run(router.flush, done)
@@ -83,11 +86,11 @@ class Core:
 
     def __del__(self) -> None:
         router = self._living()
-        if router is not None and not sys.is_finalizing() and router.home.hub.loop is not None:
+        if router is not None and not sys.is_finalizing() and not router.home.is_deserted():
             router.home.post(router.leave)  # not here and now: garbage is collected anywhere
 
     def forked(self) -> None:
-        self._lock = allocate_lock()
+        self._lock = allocate_rlock()
         router, self._router = self._router, None
         if router is not None:
             router.abandon()

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..hub.home import allocate_lock
+from ..hub.home import allocate_rlock
 from .client import Client
 
 __all__ = ["DEFAULT_ADDRESS", "configure", "default_client", "replaced_default"]
 
 DEFAULT_ADDRESS = "127.0.0.1:12345"
 
-_lock = allocate_lock()  # guards _client: two threads must not make it at once
+_lock = allocate_rlock()  # guards _client: two threads must not make it at once
 _client: Client | None = None
 
 
@@ -63,7 +63,7 @@ def replaced_default(client: Client) -> Iterator[None]:
 
 def _after_fork() -> None:
     global _lock
-    _lock = allocate_lock()  # it may have been held by a thread that isn't there
+    _lock = allocate_rlock()  # it may have been held by a thread that isn't there
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from ..errors import ConfigurationError, out_of_time
 from ..hub.bell import Bell
-from ..hub.home import allocate_lock
+from ..hub.home import allocate_rlock
 from ..tasks.binding import Binder
 from ..tasks.context import current
 from ..tasks.importing import is_importable, target_of
@@ -100,7 +100,7 @@ class TaskExecutor(Executor):
         self._in_flight = 0  # calls
         self._is_shut_down = False
         self._ended = Bell()  # shut down, and nothing is left
-        self._lock = allocate_lock()
+        self._lock = allocate_rlock()
         _executors.add(self)
 
     def __repr__(self) -> str:
@@ -184,8 +184,12 @@ class TaskExecutor(Executor):
             with self._lock:
                 if not self._waiting or self._in_flight >= self._window:
                     break
-                chunk = self._waiting.popleft()
-                self._in_flight += len(chunk.futures)
+                try:
+                    chunk = self._waiting.popleft()
+                except IndexError:  # a signal handler of this thread has started it, just now
+                    continue
+                count = len(chunk.futures)
+                self._in_flight += count
             self._start(chunk)
         if self._has_ended():
             self._ended.ring()
@@ -262,7 +266,7 @@ class TaskExecutor(Executor):
 
     def _forked(self) -> None:
         # What was submitted is the parent's, and the lock may have been held by a thread that isn't here.
-        self._lock = allocate_lock()
+        self._lock = allocate_rlock()
         self._waiting = deque()
         self._in_flight = 0
 

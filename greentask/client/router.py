@@ -72,7 +72,7 @@ class Router:
         self._wake_at = math.inf  # then one can
         self._renew_at = 0.0 if balance.names else math.inf  # the addresses of names
         self._changed = Event()  # a link has opened, or ended
-        self._used_at = 0.0
+        self._used_at = -math.inf  # when it was called last
         self._is_left = False
 
     def check_may_wait(self) -> None:
@@ -176,6 +176,7 @@ class Router:
         links, self._links = self._links, []
         self._waiting.clear()
         self._parked.clear()
+        self._used_at = -math.inf  # no server is tried again before somebody calls
         for link in links:
             link.close()
         for id in list(self._calls):

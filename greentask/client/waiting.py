@@ -18,7 +18,8 @@ Start = Callable[[Receiver], None]
 
 def forget(carrier: Carrier, id: int) -> None:
     """Nobody waits for it any more; of no effect where it has ended."""
-    carrier.home.soon(carrier.forget, id)  # not at once: we may be in a generator that is garbage
+    if not carrier.home.is_deserted():
+        carrier.home.soon(carrier.forget, id)  # not at once: we may be in a generator that is garbage
 
 
 def wait_reporting(carrier: Carrier, id: int, start: Start, progress: ProgressCallback) -> Any:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import functools
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from gevent import getcurrent, with_timeout
 from gevent._hub_local import get_hub_if_exists  # the one way to ask without making a hub
 from gevent.hub import Waiter
 
-from .home import Home, allocate_lock
+from .home import Home, allocate_lock, allocate_rlock, is_main_thread
 
 __all__ = ["Bell"]
+
+_LOOKS_EVERY = 0.5  # seconds
 
 
 class Bell:
@@ -30,15 +34,17 @@ class Bell:
 
     def __init__(self, home: Home | None = None) -> None:
         self._home = home
-        self._lock = allocate_lock()  # guards the others: a watcher must not be told anything once it is closed
+        self._lock = allocate_rlock()  # guards the others: a watcher must not be told anything once it is closed
         self._rung = False
         self.wakes: list[Callable[[], object]] = []  # of those who wait
 
     def ring(self) -> None:
         """Wake whoever waits, now or later."""
+        if self._rung and not self.wakes:
+            return
         with self._lock:
             self._rung = True
-            for wake in self.wakes:
+            for wake in self.wakes[:]:  # told before they are forgotten, or a Ctrl-C in between would leave them asleep
                 wake()
             self.wakes.clear()
 
@@ -60,16 +66,23 @@ class Bell:
     def _wait_in_thread(self, timeout: float | None) -> None:
         gate = allocate_lock()
         gate.acquire()
-        with self._waking(gate.release) as not_yet:
-            if not_yet:
-                gate.acquire(True, -1 if timeout is None else timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        # Only in the main thread do signal handlers run. It may be about to wait when a signal comes, or that may wake
+        # another thread: it has to look.
+        most = _LOOKS_EVERY if is_main_thread() else threading.TIMEOUT_MAX
+        with self._waking(partial(_open, gate)) as not_yet:
+            while not_yet and not self._rung:
+                left = most if until is None else min(most, until - time.monotonic())
+                if left <= 0:
+                    break
+                gate.acquire(True, left)
 
     def _wait_at_home(self, home: Home, timeout: float | None) -> None:
         waiter: Waiter[None] = Waiter(home.hub)
         loop = home.hub.loop
         loop.ref()  # whoever rings may be a thread, of which the loop knows nothing
         try:
-            with self._waking(functools.partial(home.resume, waiter)) as not_yet:
+            with self._waking(partial(home.resume, waiter)) as not_yet:
                 if not_yet:
                     _get(waiter, timeout)
         finally:
@@ -99,6 +112,13 @@ class Bell:
             with self._lock:
                 if wake in self.wakes:
                     self.wakes.remove(wake)
+
+
+def _open(gate: Any) -> None:
+    try:
+        gate.release()
+    except RuntimeError:
+        pass  # it was opened already, by a signal handler that came while this was being done
 
 
 def _get(waiter: Waiter[None], timeout: float | None) -> None:

@@ -46,15 +46,22 @@ class _Gate(_NativeLock):  # type: ignore[misc]
 
     def wait(self, timeout: float | None = None) -> None:
         """Let go of it until ``notify_all``, or for ``timeout`` seconds."""
-        if self.bell is None:
-            self.bell = Bell(self.home)
+        bell = Bell(self.home)
+        if self.bell is None:  # no call from here to the next line, in which a signal handler could end the future
+            self.bell = bell
+        bell = self.bell
         self.release()
         try:
-            self.bell.wait(timeout)
+            bell.wait(timeout)
         finally:
             self.acquire()
 
     def notify_all(self) -> None:
-        """Wake all who wait. A future does so once, when it has ended."""
-        if self.bell is not None:
-            self.bell.ring()
+        """Wake all who wait, or are about to. A future does so once, when it has ended."""
+        if self.bell is None:
+            self.bell = _RUNG
+        self.bell.ring()
+
+
+_RUNG = Bell()  # of all that have ended before anybody waited
+_RUNG.ring()

@@ -24,7 +24,7 @@ import gevent
 from ..errors import CallError, Cancelled, GreentaskError, PoolBroken, WorkerLost
 from ..hub.bell import Bell
 from ..hub.future import HomeFuture
-from ..hub.home import Home, allocate_lock, find_home
+from ..hub.home import Home, allocate_rlock, find_home
 from .calls import PoolCall
 from .cpus import processors
 from .frames import Body
@@ -125,7 +125,7 @@ class Pool(Executor):
         self._timeout = timeout
         self._grace = grace
         self._pid: int | None = None  # of the process that used it first
-        self._lock = allocate_lock()  # guards the start, and that other threads submit nothing after a shutdown
+        self._lock = allocate_rlock()  # guards the start, and that other threads submit nothing after a shutdown
         self._home: Home | None = None
         self._engine: Processes | None = None  # its home's alone
         self._futures: set[PoolFuture] = set()  # its home's alone: those that the engine has
@@ -139,7 +139,7 @@ class Pool(Executor):
         # Nobody can submit any more, and nothing is on its way, for that would refer to us.
         home, engine = getattr(self, "_home", None), getattr(self, "_engine", None)
         if engine is not None and home is not None and self._pid == os.getpid() and not home.has_ended:
-            home.post(gevent.spawn, engine.close)
+            home.post(gevent.spawn, _close_engine, engine, home)
 
     # ---- What concurrent.futures promises
 
@@ -296,6 +296,8 @@ class Pool(Executor):
             self._engine = Processes(
                 setup, self._size, grace=self._grace, max_tasks=self._max_tasks, max_memory=self._max_memory
             )
+            assert self._home is not None
+            self._home.keep()  # an engine that could not start its template has nothing in the loop
         self._engine.begin()  # again, where a template could not be started the last time
         return self._engine
 
@@ -360,8 +362,16 @@ class Pool(Executor):
         self._is_closing = True
         engine, self._engine = self._engine, None
         if engine is not None:
-            engine.close()
+            assert self._home is not None
+            _close_engine(engine, self._home)
         self._closed.ring()
+
+
+def _close_engine(engine: Processes, home: Home) -> None:
+    try:
+        engine.close()
+    finally:
+        home.let_go()
 
 
 class _Receiver:
@@ -476,7 +486,7 @@ _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for pool in list(_pools):
-        pool._lock = allocate_lock()  # another thread may have held it, and one that was not used yet is ours to use
+        pool._lock = allocate_rlock()  # another thread may have held it, and one that was not used yet is ours to use
 
 
 os.register_at_fork(after_in_child=_after_fork)

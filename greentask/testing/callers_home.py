@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gevent.hub import Waiter
+
 from ..hub.home import Home
 
 __all__ = ["CallersHome"]
@@ -21,7 +23,6 @@ class CallersHome(Home):
     def __init__(self, inner: Home | None) -> None:
         # In place of Home.__init__, which makes a hub.
         self._inner = inner
-        self.has_ended = False
         self.hub: Any = None if inner is None else inner.hub
         self.thread = 0 if inner is None else inner.thread
         self.pid = 0 if inner is None else inner.pid
@@ -37,3 +38,13 @@ class CallersHome(Home):
             function(*args)
         else:
             self._inner.post(function, *args)
+
+    def soon(self, function: Callable[..., object], *args: Any) -> None:
+        if self._inner is None:
+            function(*args)
+        else:
+            self._inner.soon(function, *args)
+
+    def resume(self, waiter: Waiter[None]) -> None:
+        if self._inner is not None:
+            self._inner.resume(waiter)

@@ -363,9 +363,11 @@ LOCKED = """
 import os, sys
 from greentask import Client, default_client
 from greentask.client import default
-from greentask.hub import home
+from greentask.hub.home import find_home
 client = Client(sys.argv[1])
-locks = [client._core._lock, default._lock, home._background._lock]
+home = find_home()
+threads = home._tended, home._there
+locks = [client._core._lock, default._lock, *threads]
 for lock in locks: lock.acquire()  # as another thread might just then
 pid = os.fork()
 if not pid:
