@@ -92,8 +92,11 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def connected(where: Where) -> Iterator[Client]:
-    """A client; errors end the program with a line on stderr and the exit code that they mean."""
+def connected(where: Where, *, hint: str = "") -> Iterator[Client]:
+    """A client; errors end the program with a line on stderr and the exit code that they mean.
+
+    ``hint`` is what else would do where there is no connection.
+    """
     try:
         with Client(
             where.server,
@@ -106,7 +109,7 @@ def connected(where: Where) -> Iterator[Client]:
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     except ConnectionLost as error:
-        _fail(NO_CONNECTION, f"ConnectionLost: {error}")
+        _fail(NO_CONNECTION, f"ConnectionLost: {error}" + (f"; {hint}" if hint else ""))
     except (DeadlineExceeded, Cancelled) as error:
         _fail(OUT_OF_TIME, f"{error.type}: {error}")
     except WorkerLost as error:

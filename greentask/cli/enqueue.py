@@ -11,7 +11,8 @@ from ..wire.enqueue import MOST_PRIORITY, MOST_RETRIES, Enqueue
 from ..wire.json import dumps
 from .arguments import argument_options
 from .connection import Where, connected, server_options
-from .queue.access import FILE_UNUSABLE, Seconds, told_of_files
+from .queue.access import FILE_UNUSABLE, told_of_files
+from .times import Seconds
 
 __all__ = ["command"]
 

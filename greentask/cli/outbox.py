@@ -13,7 +13,8 @@ from ..contrib.outbox.table import TABLE
 from ..errors import ConfigurationError
 from ..master.logs import configure_logging
 from .connection import Where, connected, server_options
-from .queue.access import FILE_UNUSABLE, Seconds, fail
+from .queue.access import FILE_UNUSABLE, fail
+from .times import Seconds
 
 __all__ = ["command"]
 

@@ -36,6 +36,7 @@ from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, MAY
 from ..server.listening import parse_mode
 from ..tasks.processes import DEFAULT_START, DEFAULT_TEARDOWN
 from ..wire.json import DEEPEST
+from .times import Seconds
 
 __all__ = ["command"]
 
@@ -199,17 +200,19 @@ def _parse_taken(text: str) -> int:
 )
 @click.option(
     "--result-ttl",
-    type=click.FloatRange(0, min_open=True),
-    default=DEFAULT_RESULT_TTL,
+    type=Seconds(may_be_0=False),
+    metavar="TIME",
+    default=f"{DEFAULT_RESULT_TTL / 86400:g}d",
     show_default=True,
-    help="Seconds for which the result of a durable task is kept.",
+    help="For how long the result of a durable task is kept: 90s, 10m, 2h, 3d.",
 )
 @click.option(
     "--key-ttl",
-    type=click.FloatRange(0),
-    default=DEFAULT_KEY_TTL,
+    type=Seconds(),
+    metavar="TIME",
+    default=f"{DEFAULT_KEY_TTL:g}",
     show_default=True,
-    help="Seconds for which the key of a durable task holds when its result is forgotten.",
+    help="For how long the key of a durable task holds when its result is forgotten.",
 )
 @click.option(
     "--dead-limit",

@@ -191,4 +191,5 @@ class Front:
 
 
 def _cannot_start(error: OSError) -> FrontFailed:
-    return FrontFailed(f"no further front can be started: {error.strerror}")
+    what = f"{error.filename}: " if error.filename else ""
+    return FrontFailed(f"no further front can be started: {what}{error.strerror}")

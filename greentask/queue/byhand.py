@@ -38,7 +38,7 @@ class QueueFile:
     def __init__(self, path: str | os.PathLike[str], *, make: bool = False) -> None:
         self.path = os.path.abspath(os.fspath(path))
         if not make and not os.path.exists(self.path):
-            raise ConfigurationError(f"there is no queue {self.path!r}")
+            raise ConfigurationError(f"there is no queue {self.path!r}: `greentask serve APP --queue FILE` makes one")
         self._db = open_file(self.path)
         try:
             self._beside = Beside(self.path)

@@ -75,7 +75,7 @@ class Statistics:
             told["seconds"] = round(now - info.began, 3)
             if info.item is not None:
                 told["item"] = info.item
-            if arguments:
+            if arguments and not (call.args is None and info.peer == "queue"):  # in a process, where they are read
                 told["args"] = shortened(call.args)
             shown.append(told)
         return shown

@@ -26,8 +26,15 @@ class FailureLog(Middleware):
             return
         error = dict(call.error or {})
         stack = str(error.pop("traceback", "")).splitlines()[-_MOST_LINES:]
+        retry = error.pop("retry", False)
         told = [dumps(error).decode("utf-8", "replace"), *(f"    {line}" for line in stack)]
-        logger.info("task %s failed: %s", _plain(call.task), "\n".join(map(_plain, told)), extra=_extra(call))
+        what = "failed"
+        if error.get("type") == "Retry" and retry is not False:
+            what = "asks to be tried again"
+            told[0] = str(error.get("message"))
+        # By its id a durable task is found in the queue.
+        name = f"{call.task} {call.id}" if call.peer == "queue" else call.task
+        logger.info("task %s %s: %s", _plain(name), what, "\n".join(map(_plain, told)), extra=_extra(call))
 
 
 class CallLog(Middleware):

@@ -209,6 +209,13 @@ class Server:
                 "the standard library is not monkey-patched: a task that waits holds up all others. "
                 "Begin the program with: from gevent import monkey; monkey.patch_all()"
             )
+        scheduled = sorted(task.name for task in self.tasks if task.schedule is not None)
+        if scheduled and self.queue is None:
+            logger.warning(
+                "%s won't run by %s, for this server has no queue: start it with --queue FILE",
+                ", ".join(scheduled),
+                "themselves" if len(scheduled) > 1 else "itself",
+            )
         self._acceptor.bind()
         try:
             self._load_resources()

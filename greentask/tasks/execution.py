@@ -16,6 +16,7 @@ from ..wire.steps import take_apart
 from ..wire.writing import dumps_in_steps, is_large
 from .context import RunningTask, enter
 from .middleware import CallInfo, Hooks, Refused
+from .retries import Retry
 from .task import Task
 
 __all__ = ["execute", "execute_in_steps"]
@@ -58,7 +59,9 @@ def execute(
     except Interrupt:
         raise
     except BaseException as error:
-        told = _told(error, debug=debug or durable)
+        # One that only asks to be tried again has no story to tell.
+        is_asked = isinstance(error, Retry) and error.__cause__ is None and error.__context__ is None
+        told = _told(error, debug=debug or (durable and not is_asked))
         if durable:
             told["retry"] = task.policy.wants_retry(error)
         return False, dumps(told)

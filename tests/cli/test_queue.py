@@ -236,6 +236,7 @@ def test_arguments_are_hidden_where_the_server_hides_them(tmp_path: Path) -> Non
         (("list", "--older", "soon"), 2, "no time such as"),
         (("list", "--state", "odd"), 2, "odd"),
         (("list", "--server", "127.0.0.1:1"), 3, "127.0.0.1:1"),
+        (("list", "--server", "127.0.0.1:1"), 3, "or name the queue's file: --queue FILE"),
         (("list", "--queue", "/nowhere/tasks.db"), 7, "there is no queue '/nowhere/tasks.db'"),
         (("list", "--queue", __file__), 7, "another kind of file"),
     ],
@@ -253,8 +254,48 @@ def test_retrying_what_has_not_failed_makes_no_sense(queue: Run) -> None:
     assert "retry is for tasks that are failed" in queue("retry", "--state", "done", code=2).stderr
 
 
+def test_what_could_not_be_changed_is_told_with_its_state(queue: Run, peer: LineClient) -> None:
+    failed, later = dead(peer), enqueue(peer, "add", 1, delay=3600)
+    done = queue("retry", failed, later, "nobody", code=1)
+    assert done.stdout == "1 task waits again\n"
+    assert done.stderr.splitlines() == [
+        f"greentask: {later} (add) is scheduled: retry is for tasks that are failed",
+        "greentask: the queue knows no task 'nobody', or not any more",
+    ]
+    assert outcome(peer, failed)["state"] == "failed"
+    done = queue("purge", later, code=1)
+    assert done.stdout == "no task is changed\n"
+    assert "is scheduled: purge is for tasks that are done, expired, failed, revoked" in done.stderr
+    assert queue("revoke", later).stdout == "1 task will not run\n"
+    done = queue("revoke", later, "--running", code=1)
+    assert "is revoked: revoke is for tasks that are blocked, running, scheduled, waiting" in done.stderr
+
+
+def test_what_failed_with_another_is_retried_by_that(queue: Run, peer: LineClient) -> None:
+    told = peer.call(
+        "greentask.compose", chain=[{"function": "fail", "args": ["KeyError"]}, {"function": "me", "takes": False}]
+    )
+    _, second = told["tasks"]
+    assert outcome(peer, second)["state"] == "failed"
+    done = queue("retry", second, code=1)
+    assert done.stderr == f"greentask: {second} (me) is left as it is: the one before it failed: retry that one\n"
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(file: Path, server: RunningServer) -> None:
+    command = f"{sys.executable} -m greentask queue export --queue {file} | head -c 1"
+    with server.connect() as peer:
+        for _ in range(3):  # more than a pipe holds
+            assert outcome(peer, enqueue(peer, "note", os.devnull, "x" * 100_000))["state"] == "done"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, env=environment())
+    assert (done.stdout, done.stderr) == ("{", "")
+
+
 def test_a_server_without_a_queue_says_so() -> None:
-    with serving(apps=APPS, processes=1) as server:
+    with serving(apps=(*APPS, "support.ticking_tasks"), processes=1) as server:
+        assert (
+            "tick, tick_in_process won't run by themselves, for this server has no queue: start it with --queue FILE"
+            in server.output()
+        )
         done = greentask("queue", "list", "--server", server.address)
     assert (done.returncode, done.stderr) == (
         4,

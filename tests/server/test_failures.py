@@ -1,10 +1,15 @@
 """What the server's log says of tasks that fail."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 
+import pytest
+
+from greentask.server.failures import FailureLog
+from greentask.tasks.middleware import CallInfo
 from support.programs import greentask, program
 
 SERVE = ("-m", "greentask", "serve", "support.shop", "--listen", "127.0.0.1:0", "--processes", "1")
@@ -40,6 +45,19 @@ def test_a_traceback_follows_with_debug_and_forges_no_line() -> None:
 def test_a_process_that_dies_is_logged() -> None:
     log = log_of(("die",))
     assert "was killed by signal 9 (SIGKILL)" in log
+
+
+def test_a_durable_task_is_logged_by_its_id(caplog: pytest.LogCaptureFixture) -> None:
+    call = CallInfo("pay", "1M89", None, "queue", "server", None, 0.0, {}, outcome="failed")
+    with caplog.at_level(logging.INFO):
+        FailureLog().call_failed(call._replace(error={"type": "ValueError", "message": "no", "retry": True}))
+        FailureLog().call_failed(call._replace(error={"type": "Retry", "message": "tried again later", "retry": 60.0}))
+        FailureLog().call_failed(call._replace(peer="1.2.3.4:5", error={"type": "Retry", "message": "later"}))
+    assert caplog.messages == [
+        'task pay 1M89 failed: {"type":"ValueError","message":"no"}',
+        "task pay 1M89 asks to be tried again: tried again later",
+        'task pay failed: {"type":"Retry","message":"later"}',  # a call, which nobody tries again
+    ]
 
 
 def test_what_did_not_run_or_ended_well_is_not() -> None:

@@ -25,6 +25,7 @@ from greentask.errors import (
 from greentask.pool import coroutines
 from greentask.tasks.context import RunningTask, current
 from greentask.tasks.execution import execute
+from greentask.tasks.retries import Retry
 from greentask.tasks.task import Task, task
 from greentask.wire.json import loads
 from support.values import alike, values
@@ -179,6 +180,21 @@ def test_a_traceback_goes_out_only_in_debugging() -> None:
     assert "in fail" in told
     assert told.rstrip().endswith("ValueError: no")
     assert "traceback" not in error_of(fail, [1], debug=True)
+
+
+def test_a_durable_task_that_only_asks_to_be_tried_again_has_no_traceback() -> None:
+    def ask() -> None:
+        raise Retry(delay=60)
+
+    def ask_because() -> None:
+        try:
+            raise ValueError("no")
+        except ValueError as error:
+            raise Retry(delay=60) from error
+
+    assert error_of(ask, durable=True) == {"type": "Retry", "message": "tried again later", "retry": 60.0}
+    assert "ValueError: no" in error_of(ask_because, durable=True)["traceback"]
+    assert "in ask" in error_of(ask, debug=True)["traceback"]
 
 
 # ---- Results that JSON can't carry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ __all__ = [
     "FILE_UNUSABLE",
     "NOTHING_DONE",
     "Access",
-    "Seconds",
     "accessed",
     "fail",
     "queue_options",
@@ -125,7 +123,7 @@ def accessed(queue: Where) -> Iterator[Access]:
             with QueueFile(_not_none(path)) as file:
                 yield Access(file, None)
         else:
-            with connected(queue.which.where) as client:
+            with connected(queue.which.where, hint="or name the queue's file: --queue FILE") as client:
                 found, path = _find(client)
                 if not found:
                     yield Access(None, client)
@@ -175,6 +173,8 @@ def told_of_files() -> Iterator[None]:
         elif "malformed" in said or "not a database" in said:
             hint = ": it is damaged. Stop its servers, and save what can be read: greentask queue recover FILE NEWFILE"
         fail(FILE_UNUSABLE, f"the queue's file can't be used ({said}){hint}")
+    except BrokenPipeError:
+        raise  # whoever read has seen enough: that is click's to end quietly
     except OSError as error:
         fail(FILE_UNUSABLE, f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
@@ -183,20 +183,3 @@ def fail(code: int, message: str) -> NoReturn:
     """End the program."""
     click.echo(f"greentask: {message}", err=True)
     sys.exit(code)
-
-
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-class Seconds(click.ParamType[float]):
-    """A time such as 90, 90s, 10m, 2h, 3d or 1w, in seconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is no time such as 90s, 10m, 2h or 3d", param, ctx)
-        return float(match[1]) * _UNITS[match[2]]

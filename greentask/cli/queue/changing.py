@@ -9,17 +9,18 @@ from typing import Any
 import click
 
 from ...errors import InvalidArguments
-from ...queue.managing import Filter
-from .access import EXIT_CODES, NOTHING_DONE, Where, accessed, fail, queue_options
+from ...queue.managing import CHANGES, Filter
+from .access import EXIT_CODES, NOTHING_DONE, Access, Where, accessed, fail, queue_options
 from .filters import filter_options
 
 __all__ = ["pause_command", "purge_command", "resume_command", "retry_command", "revoke_command"]
 
+#: What becomes of one task, and of several.
 _DONE = {
-    "retry": "wait again",
-    "purge": "are forgotten",
-    "revoke": "will not run",
-    "revoke_running": "will not run, and those that do are being ended",
+    "retry": ("waits again", "wait again"),
+    "purge": ("is forgotten", "are forgotten"),
+    "revoke": ("will not run", "will not run"),
+    "revoke_running": ("will not run, or is being ended", "will not run, and those that do are being ended"),
 }
 
 
@@ -46,9 +47,9 @@ def _changing(action: str, help: str, *more: Callable[..., Any]) -> click.Comman
         with accessed(queue) as access:
             if tasks:
                 done = access.change(what, list(dict.fromkeys(tasks)))
-                for task in tasks:
+                for task in dict.fromkeys(tasks):
                     if task not in done:
-                        click.echo(f"greentask: there is no task {task!r}, or it can't be: see its state", err=True)
+                        click.echo(f"greentask: {_why_not(access, what, task)}", err=True)
                 changed = len(done)
             else:
                 try:
@@ -58,13 +59,40 @@ def _changing(action: str, help: str, *more: Callable[..., Any]) -> click.Comman
         if as_json:
             click.echo(json.dumps({"changed": changed}))
         else:
-            click.echo(f"{changed:,} task{'s' * (changed != 1)}: they {_DONE[what]}")
+            one, several = _DONE[what]
+            click.echo(
+                f"{changed:,} tasks {several}" if changed > 1 else f"1 task {one}" if changed else "no task is changed"
+            )
         if changed == 0 or changed < len(set(tasks)):
             raise SystemExit(NOTHING_DONE)
 
     for option in more:
         command = option(command)
     return command
+
+
+def _why_not(access: Access, action: str, task: str) -> str:
+    """Why it can't be done to this task."""
+    found = access.look("show", task=task)
+    if found is None:
+        return f"the queue knows no task {task!r}, or not any more"
+    fitting = CHANGES[action][1]
+    if found["state"] not in fitting:
+        name = action.partition("_")[0]
+        return (
+            f"{task} ({found['name']}) is {found['state']}: {name} is for tasks that are {', '.join(sorted(fitting))}"
+        )
+    why = "its state has changed meanwhile: try again"
+    if action == "retry":
+        # Without an attempt of its own it failed with another; otherwise it is a singleton.
+        why = (
+            "another one waits or runs in its place"
+            if found["attempts"]
+            else "the one before it failed: retry that one"
+        )
+    elif action == "purge":
+        why = "what follows it is going to take its result"
+    return f"{task} ({found['name']}) is left as it is: {why}"
 
 
 retry_command = _changing(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ...queue.managing import STATES
-from .access import Seconds
+from ..times import Seconds
 
 __all__ = ["filter_options"]
 

@@ -70,7 +70,7 @@ def _print_list(tasks: list[dict[str, Any]], limit: int) -> None:
         table.add_row(task["task"], clean(task["name"]), task["state"], age, tries, clean(told[:500]))
     console.print(table)
     if limit and len(tasks) == limit:
-        click.echo(f"the oldest {limit}; for more of them: --limit", err=True)
+        click.echo(f"the oldest {limit}; for more of them: --limit, for the newest: --younger 10m", err=True)
 
 
 @click.command("show", epilog=EXIT_CODES)
