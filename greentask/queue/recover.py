@@ -200,6 +200,7 @@ def _piece_together(db: sqlite3.Connection) -> None:
         f"DELETE FROM forget WHERE id NOT IN (SELECT id FROM task WHERE state IN ({DONE}, {REVOKED}, {EXPIRED}))",
         "DELETE FROM blocked WHERE id NOT IN (SELECT id FROM task)",
         "DELETE FROM link WHERE id NOT IN (SELECT id FROM task)",
+        "INSERT OR IGNORE INTO link SELECT source, id FROM blocked WHERE is_group = 0 AND source IS NOT NULL",
         "DELETE FROM member WHERE waiter NOT IN (SELECT id FROM task)",
         "CREATE TEMP TABLE known (id INTEGER PRIMARY KEY)",
         f"UPDATE task SET state = {REVOKED}, ended = strftime('%s', 'now'), body = NULL "

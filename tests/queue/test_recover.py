@@ -171,6 +171,19 @@ def test_who_waits_for_a_task_waits_on_unless_that_is_lost(tmp_path: Path, is_lo
             assert (states[placed[1]], states[group[1]]) == ("waiting", "done")
 
 
+def test_who_waits_is_told_also_where_it_is_lost_who_is_to_be(tmp_path: Path) -> None:
+    path, new = tmp_path / "tasks.db", tmp_path / "new.db"
+    with QueueFile(path, make=True) as file:
+        steps = [Step(message("a", "[]"), takes=False), Step(message("b", "[null]"))]
+        _, last = file.transact(lambda store: store.composer.compose(steps))
+        file.transact(lambda store: store.db.execute("DELETE FROM link"))
+    recover(str(path), str(new))
+    with QueueFile(new) as file:
+        taken = file.transact(lambda store: store.take([Want(frozenset({"a"}), 9)], 7))
+        file.transact(lambda store: store.settle([(one, Ending("done", b"5")) for one in taken]))
+        assert file.look("show", task=last)["state"] == "waiting"
+
+
 @pytest.mark.parametrize("lost", ["root", "head"])
 def test_where_a_page_is_lost_that_leads_to_others_they_are_saved(path: Path, tmp_path: Path, lost: str) -> None:
     before = exported(path)
