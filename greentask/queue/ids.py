@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["id_text", "next_id", "parse_id"]
+__all__ = ["MOST_ID", "id_text", "next_id", "parse_id"]
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U to be taken for others
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 _LENGTH = 13
 _RANDOM_BITS = 20
-_MOST = 2**63 - 1
+MOST_ID = 2**63 - 1
 
 
 def next_id(last: int, now: float) -> int:
@@ -23,7 +23,7 @@ def next_id(last: int, now: float) -> int:
     A random part keeps the ids of two queues from being the same.
     """
     fresh = int(now * 1000) << _RANDOM_BITS | random.getrandbits(_RANDOM_BITS - 1)
-    return max(last + 1, min(fresh, _MOST // 2))
+    return max(last + 1, min(fresh, MOST_ID // 2))
 
 
 def id_text(id: int) -> str:
@@ -45,4 +45,4 @@ def parse_id(text: str) -> int | None:
         if value is None:
             return None
         id = id << 5 | value
-    return id if id <= _MOST else None
+    return id if id <= MOST_ID else None

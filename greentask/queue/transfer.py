@@ -12,6 +12,7 @@ few tasks at a time, however many there are.
 from __future__ import annotations
 
 import math
+import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from ..wire.enqueue import MAX_KEY, MOST_PRIORITY, MOST_RETRIES
 from ..wire.json import dumps, loads
 from .byhand import QueueFile
 from .composing import COLUMNS
-from .ids import parse_id
+from .ids import MOST_ID, parse_id
 from .interface import Message
 from .managing import STATES, Filter, select
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
@@ -118,22 +119,25 @@ def import_tasks(file: QueueFile, lines: Iterable[bytes]) -> Imported:
                 _check_head(read)
                 continue
             part.append(_Task.decode(read))
-        except (GreentaskError, ValueError, TypeError, KeyError) as error:
+        except (GreentaskError, ValueError, TypeError, KeyError, OverflowError) as error:
             told = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             raise ConfigurationError(f"line {number} is no task of a queue: {told:.200}") from None
         size += len(line)
         if len(part) >= _MOST or size >= _MOST_BYTES:
-            total = _keep(file, part, total)
+            total = _keep(file, part, total, number)
             part, size = [], 0
     if number == 0:
         raise ConfigurationError("line 1 is missing: this is no export of a queue")
-    return _keep(file, part, total)
+    return _keep(file, part, total, number)
 
 
-def _keep(file: QueueFile, part: list[_Task], total: Imported) -> Imported:
+def _keep(file: QueueFile, part: list[_Task], total: Imported, number: int) -> Imported:
     if not part:
         return total
-    outcomes = file.transact(lambda store: [_restore(store, task) for task in part])
+    try:
+        outcomes = file.transact(lambda store: [_restore(store, task) for task in part])
+    except sqlite3.IntegrityError as error:  # two groups have the same task, or a task has the same attempt twice
+        raise ConfigurationError(f"of the tasks up to line {number} two don't go together: {error}") from None
     return Imported(*(sum(column) for column in zip(total, *outcomes)))
 
 
@@ -168,7 +172,7 @@ class _Task(NamedTuple):
 
     @classmethod
     def decode(cls, read: Any) -> _Task:
-        """Raises ``ValueError``, ``TypeError`` or ``KeyError``."""
+        """Raises ``ValueError``, ``TypeError``, ``KeyError`` or ``OverflowError``."""
         if not isinstance(read, dict):
             raise TypeError("it is no object")
         id = parse_id(_text(read, "task"))
@@ -204,27 +208,46 @@ class _Task(NamedTuple):
             _whole(read, "failures", 0, 10**9),
             _whole(read, "losses", 0, 10**9),
             body,
-            [
-                (_whole(one, "attempt", 0, 10**9), _number(one, "at", 0.0), dumps(one["error"]))
-                for one in read.get("errors", [])
-            ],
-            _check_composed(read.get("composed", {})),
+            [_attempt(one) for one in read.get("errors", [])],
+            _check_composed(read.get("composed", {}), body),
         )
 
 
-def _check_composed(read: Any) -> dict[str, Any]:
+def _attempt(read: Any) -> tuple[int, float, bytes]:
+    error = read["error"]
+    if not isinstance(error, dict):
+        raise TypeError("an error is an object")
+    return _whole(read, "attempt", 0, 10**9), _number(read, "at", 0.0), dumps(error)
+
+
+def _check_composed(read: Any, body: bytes | None) -> dict[str, Any]:
     if not isinstance(read, dict) or read.keys() - {"blocked", "waiters", "members"}:
         raise ValueError("composed has blocked, waiters and members")
-    blocked, members = read.get("blocked", [0] * COLUMNS), read.get("members", [])
-    for row in (blocked, members, read.get("waiters", []), *members):
+    members, waiters = read.get("members", []), read.get("waiters", [])
+    for row in (members, waiters, *members):
         if not isinstance(row, list):
             raise TypeError("composed has lists")
-    if len(blocked) != COLUMNS or any(len(both) != 2 for both in members):
-        raise ValueError(f"blocked has {COLUMNS} columns, and each of members two")
-    numbers = [value for row in (blocked, read.get("waiters", []), *members) for value in row]
-    if not all(value is None or isinstance(value, (int, float)) for value in numbers):
-        raise ValueError("composed has numbers")
-    return read
+    if not all(len(both) == 2 and 0 < both[0] <= both[1] for both in members):
+        raise ValueError("of members it is said which is the first and which the last")
+    for id in (*waiters, *(id for both in members for id in both)):
+        _whole({"an id": id}, "an id", 1, MOST_ID)
+    return {**read, "blocked": _check_blocked(read["blocked"], body or b"")} if "blocked" in read else read
+
+
+def _check_blocked(read: Any, body: bytes) -> list[Any]:
+    """As the table has it."""
+    if not isinstance(read, list) or len(read) != COLUMNS:
+        raise ValueError(f"blocked has {COLUMNS} columns")
+    *counts, source, hole, delay, ttl = read
+    for value in counts:
+        _whole({"a count": value}, "a count", 0, 10**9)
+    if source is not None:
+        _whole({"the source": source}, "the source", 1, MOST_ID)
+    if hole is not None:
+        _whole({"the place of what it takes": hole}, "the place of what it takes", 0, len(body))
+        if body[hole : hole + 4] != b"null":
+            raise ValueError("where it takes something there is no null")
+    return [*counts, source, hole, _number({"delay": delay}, "delay", 0.0), _maybe({"ttl": ttl}, "ttl")]
 
 
 def _text(read: dict[str, Any], name: str) -> str:

@@ -141,6 +141,30 @@ def test_only_what_fits_is_exported(file: QueueFile) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"enqueued": 10**400}, "no task of a queue"),
+        ({"errors": [{"attempt": 1, "at": 0, "error": 5}]}, "an error is an object"),
+        ({"errors": [{"attempt": 1, "at": 0, "error": {}}] * 2}, "don't go together"),
+        ({"composed": {"waiters": [None]}}, "an id is a whole number"),
+        ({"composed": {"waiters": [2**63]}}, "an id is a whole number"),
+        ({"composed": {"members": [[5, 3]]}}, "which is the first"),
+        ({"composed": {"members": [[5, 5], [5, 6]]}}, "don't go together"),
+        ({"composed": {"blocked": [0, 1, 1, 0, 0, 0, None, 7, 9, 0, None]}}, "a count is a whole number"),
+        ({"composed": {"blocked": [0, 1, 1, 0, 0, 0, 0, 7, 4, 0, None]}}, "there is no null"),
+        ({"composed": {"blocked": [0, 1, 1, 0, 0, 0, 0, 7, 9, "x", None]}}, "delay is a number"),
+    ],
+)
+def test_what_no_queue_exports_is_refused(file: QueueFile, change: dict[str, Any], said: str) -> None:
+    whole = {"task": "1M89JMZ1P2QDY", "name": "a", "state": "waiting", "call": {"args": [None]}}
+    with pytest.raises(ConfigurationError) as caught:
+        import_tasks(file, [HEAD, json.dumps({**whole, **change}).encode()])
+    assert said in str(caught.value)
+    assert file.look("list")["tasks"] == []
+    assert import_tasks(file, [HEAD, json.dumps(whole).encode()]).new == 1
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (b"", "line 1 is missing"),
