@@ -7,12 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ..client import Client
-from ..client.default import DEFAULT_ADDRESS
 from ..errors import (
     CallError,
     Cancelled,
@@ -24,6 +22,10 @@ from ..errors import (
     WorkerLost,
     describe,
 )
+from ..wire.address import DEFAULT_ADDRESS
+
+if TYPE_CHECKING:
+    from ..client import Client
 
 __all__ = ["EXIT_CODES", "Where", "connected", "server_options"]
 
@@ -97,6 +99,8 @@ def connected(where: Where, *, hint: str = "") -> Iterator[Client]:
 
     ``hint`` is what else would do where there is no connection.
     """
+    from ..client import Client  # brings gevent, which half of the commands don't need
+
     try:
         with Client(
             where.server,

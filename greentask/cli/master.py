@@ -7,14 +7,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..master.admin import connect
-from ..master.channel import Channel, ChannelError
 from ..master.signs import read_pid
 from .connection import Where, connected, server_options
+
+if TYPE_CHECKING:
+    from ..master.channel import Channel
 
 __all__ = ["Which", "master_of", "master_options"]
 
@@ -44,6 +45,9 @@ def master_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def master_of(which: Which) -> Iterator[Channel]:
     """A channel to the master; where it can't do what it is told, the program ends with a line on stderr and 1."""
+    from ..master.admin import connect
+    from ..master.channel import ChannelError
+
     pid = which.pid
     if which.pid_file is not None:
         pid = read_pid(which.pid_file)

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..hub.home import allocate_rlock
+from ..wire.address import DEFAULT_ADDRESS
 from .client import Client
 
-__all__ = ["DEFAULT_ADDRESS", "configure", "default_client", "replaced_default"]
-
-DEFAULT_ADDRESS = "127.0.0.1:12345"
+__all__ = ["configure", "default_client", "replaced_default"]
 
 _lock = allocate_rlock()  # guards _client: two threads must not make it at once
 _client: Client | None = None

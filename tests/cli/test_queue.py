@@ -42,15 +42,26 @@ def peer(server: RunningServer) -> Iterator[LineClient]:
         yield peer
 
 
-@pytest.fixture
-def queue(server: RunningServer) -> Run:
+def running(**where: str) -> Run:
     def run(*arguments: str, code: int = 0, **variables: str) -> "subprocess.CompletedProcess[str]":
-        done = greentask("queue", *arguments, GREENTASK_URL=server.address, **variables)
+        done = greentask("queue", *arguments, **where, **variables)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback (most" not in done.stderr
         return done
 
     return run
+
+
+@pytest.fixture
+def queue(server: RunningServer, file: Path) -> Run:
+    """`greentask queue` with the file's name: half the work of asking its server for it."""
+    return running(GREENTASK_QUEUE=str(file))
+
+
+@pytest.fixture
+def found(server: RunningServer) -> Run:
+    """`greentask queue` with the server's address, by which it finds the file."""
+    return running(GREENTASK_URL=server.address)
 
 
 def lines(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
@@ -88,13 +99,13 @@ def test_tasks_are_listed_by_what_is_asked_for(queue: Run, peer: LineClient) -> 
     assert len(ids("--limit", "1")) == 1
 
 
-def test_a_dead_letter_is_shown_with_every_attempts_error(queue: Run, peer: LineClient) -> None:
+def test_a_dead_letter_is_shown_with_every_attempts_error(found: Run, peer: LineClient) -> None:
     task = dead(peer)
-    found = json.loads(queue("show", task, "--json").stdout)
-    assert found["args"] == ["ValueError"]
-    assert [error["message"] for error in found["errors"]] == ["attempt 1", "attempt 2"]
-    assert all("durable_tasks.py" in error["traceback"] for error in found["errors"])
-    shown = queue("show", task, COLUMNS="80").stdout
+    letter = json.loads(found("show", task, "--json").stdout)
+    assert letter["args"] == ["ValueError"]
+    assert [error["message"] for error in letter["errors"]] == ["attempt 1", "attempt 2"]
+    assert all("durable_tasks.py" in error["traceback"] for error in letter["errors"])
+    shown = found("show", task, COLUMNS="80").stdout
     assert "attempt 2" in shown
     assert "raise" in shown
 
@@ -138,12 +149,12 @@ def test_dead_letters_are_tried_again_or_purged_one_or_by_filter(queue: Run, pee
     queue("show", one, code=1)
 
 
-def test_what_has_not_begun_is_revoked_by_filter(queue: Run, peer: LineClient) -> None:
+def test_what_has_not_begun_is_revoked_by_filter(found: Run, peer: LineClient) -> None:
     tasks = [enqueue(peer, "me", delay=3600) for _ in range(3)]
     peer.send({"function": "greentask.result", "args": [tasks[0], True], "id": "waits"})
-    assert json.loads(queue("revoke", "--task", "me", "--json").stdout) == {"changed": 3}
+    assert json.loads(found("revoke", "--task", "me", "--json").stdout) == {"changed": 3}
     assert peer.hear()["result"]["state"] == "revoked", "who waits for it hears of that"
-    queue("revoke", *tasks, code=1)
+    found("revoke", *tasks, code=1)
 
 
 def test_a_paused_task_waits_on_all_fronts_and_others_go_on(queue: Run, peer: LineClient, tmp_path: Path) -> None:
@@ -160,14 +171,14 @@ def test_a_paused_task_waits_on_all_fronts_and_others_go_on(queue: Run, peer: Li
     queue("resume", "note", code=1)
 
 
-def test_a_paused_queue_waits_over_a_restart_of_its_servers(queue: Run, server: RunningServer) -> None:
-    queue("pause")
+def test_a_paused_queue_waits_over_a_restart_of_its_servers(found: Run, server: RunningServer) -> None:
+    found("pause")
     with server.connect() as peer:
         task = enqueue(peer, "add", 1)
     assert greentask("reload", GREENTASK_URL=server.address).returncode == 0
     with server.connect() as peer:
         assert outcome(peer, task, 0.3)["state"] == "waiting"
-        queue("resume")
+        found("resume")
         assert outcome(peer, task)["result"] == 2
 
 

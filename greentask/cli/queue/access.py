@@ -8,17 +8,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ...client import Client
 from ...errors import ConfigurationError, QueueError
-from ...master.admin import connect
-from ...master.channel import ChannelError
 from ...queue.byhand import QueueFile
 from ..connection import NOT_RUN, connected
 from ..master import Which, master_of, master_options
+
+if TYPE_CHECKING:
+    from ...client import Client
 
 __all__ = [
     "EXIT_CODES",
@@ -134,6 +134,9 @@ def accessed(queue: Where) -> Iterator[Access]:
 
 def _find(client: Client) -> tuple[bool, str | None]:
     """Whether the server's master is one on this machine that we may ask, and where its queue's file is then."""
+    from ...master.admin import connect
+    from ...master.channel import ChannelError
+
     status = client.call("greentask.status")
     master = status.get("master", {})
     if "pid" not in master or "uptime" not in master:

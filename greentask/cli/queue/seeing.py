@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from ..showing import clean
 from .access import EXIT_CODES, NOTHING_DONE, Access, Where, accessed, fail, queue_options
 from .filters import filter_options
 
@@ -54,6 +53,8 @@ def _print_list(tasks: list[dict[str, Any]], limit: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ..showing import clean
+
     console = Console()
     room = max(24, console.width - _FIXED)
     longest = max((len(task["name"]) for task in tasks), default=4)
@@ -93,6 +94,8 @@ def _print_task(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ..showing import clean
+
     console, table = Console(), Table(box=None, show_header=False, pad_edge=False)
     table.add_row("id", found["task"])
     for name, value in found.items():
@@ -120,6 +123,8 @@ def _print_task(found: dict[str, Any]) -> None:
 
 def _print_lines(text: str) -> None:
     """As they are, for they may be pasted somewhere; without anything that a terminal would obey."""
+    from ..showing import clean
+
     for line in text.splitlines():
         click.echo(f"  {clean(line)}")
 
@@ -140,6 +145,8 @@ def stats_command(as_json: bool, queue: Where) -> None:
 def _print_stats(stats: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from ..showing import clean
 
     head = Table(box=None, show_header=False, pad_edge=False)
     waits = "" if stats["oldest"] is None else f", the oldest for {_age(stats['oldest'])}"
