@@ -193,6 +193,7 @@ class Router:
         if self.home.is_here():
             for sent in calls.values():
                 sent.stop_timer()
+        self._parked.clear()
         for link in self._links:
             link.abandon()
         self._links = []
@@ -232,6 +233,9 @@ class Router:
 
     def _park(self, id: int, sent: Sent, until: float) -> None:
         self._parked[id] = sent
+        self._wake_by(until)
+
+    def _wake_by(self, until: float) -> None:
         if until < self._wake_at:
             self._wake_at = until
             gevent.spawn_later(max(0.0, until - time.monotonic()), self._wake)
@@ -239,10 +243,16 @@ class Router:
     def _wake(self) -> None:
         """A server may be tried, or is back: send what waits for that, or let it wait on."""
         self._wake_at = math.inf
-        parked, self._parked = self._parked, {}
-        for id, sent in parked.items():
-            self._send(id, sent)
-        self._changed.set()
+        try:
+            for id, sent in list(self._parked.items()):
+                if sent.link is None:
+                    self._send(id, sent)
+                if sent.link is not None:
+                    self._parked.pop(id, None)
+        finally:  # a Ctrl-C may come in between
+            if self._parked:
+                self._wake_by(time.monotonic() + 1.0)
+            self._changed.set()
 
     def _send_later(self, id: int, sent: Sent, pause: float) -> None:
         def send() -> None:
@@ -351,8 +361,9 @@ class Router:
         self._found(link.target.name, addresses)
         if link.target in self._balance.targets:
             return True
-        self._links = [one for one in self._links if one is not link]
         self._send_waiting(link, self._waiting.pop(link, []))
+        # Last: where a Ctrl-C comes in between, we are told of its end.
+        self._links = [one for one in self._links if one is not link]
         self._changed.set()
         return False
 
