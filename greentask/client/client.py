@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LineTooLong, out_of_time
 from ..hub.files import TLSFiles
 from ..tasks.context import current
+from ..tasks.enqueueing import with_options
 from ..tasks.remote import BatchReceipt, ProgressCallback, Receipt, TaskFuture
 from ..tasks.steps import Step, wire_chain
-from ..tasks.task import DEFAULT_WINDOW, Task, known_length, merge_arguments, zip_arguments
+from ..tasks.task import DEFAULT_WINDOW, Task, each_arguments, known_length, merge_arguments, zip_arguments
 from ..wire.address import parse_addresses
 from ..wire.enqueue import Enqueue, EnqueueOptions
 from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, encode_call
@@ -170,7 +171,7 @@ class Client:
         What is to be enqueued has further options: ``delay`` in seconds or ``at`` as a Unix time, ``priority`` from -10
         to 10, a ``key`` under which it is enqueued once, and ``key_ttl``, the seconds for which that holds when it is
         forgotten, a ``singleton`` of which one waits or runs, ``retries`` in place of what the task says, and ``ttl``,
-        the seconds within which it must have begun.
+        the seconds within which it must have begun. Seconds may be a ``timedelta``, and a time a ``datetime``.
 
         >>> client.using(timeout=5).call("add", 1, 2)         # doctest: +SKIP
         >>> client.using(delay=60, key="order 5").enqueue("send_mail", to="b@example.org")    # doctest: +SKIP
@@ -180,9 +181,8 @@ class Client:
         other._timeout = self._timeout if timeout is None else _check_timeout(timeout)
         other._progress = self._progress if progress is None else progress
         other._idempotent = self._idempotent if idempotent is None else idempotent
-        if durable.get("then") is not None:
-            durable["then"] = wire_chain(durable["then"])
-        other._durable = replace(self._durable or Enqueue(), **durable) if durable else self._durable
+        also = ("timeout", "progress", "idempotent")
+        other._durable = with_options(self._durable, durable, also) if durable else self._durable
         other._core = self._core
         return other
 
@@ -250,7 +250,7 @@ class Client:
         A thousand of them are one transaction, and much quicker than one by one. Where it raises, those of earlier
         thousands have been kept, and what follows them (``using(then=…)``) never runs.
         """
-        return self.enqueue_many_args(_name(function), items)
+        return self.enqueue_many_args(_name(function), each_arguments(items))
 
     def receipt(self, id: str | None = None, *, key: str | None = None) -> Receipt[Any]:
         """The receipt of a task that was enqueued somewhere else, by its id or by the ``key`` that it was given.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypedDict
 
 from .resources import Resource
@@ -10,7 +11,7 @@ from .retries import Backoff, Exceptions
 from .schedules import Every
 from .singletons import Singleton
 
-__all__ = ["TaskOptions"]
+__all__ = ["TaskOptions", "check_options", "refuse_unknown"]
 
 
 class TaskOptions(TypedDict, total=False):
@@ -33,3 +34,18 @@ class TaskOptions(TypedDict, total=False):
     singleton: Singleton
     ttl: float | None
     priority: int
+
+
+def refuse_unknown(what: str, given: Mapping[str, Any], known: Collection[str], also: Iterable[str] = ()) -> None:
+    """Raise ``TypeError`` for an option that is none of those that are known, with the close ones, or all."""
+    for name in given:
+        if name not in known:
+            names = sorted({*known, *also})
+            close = difflib.get_close_matches(name, names, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
+            raise TypeError(f"{what} has no option {name!r:.80}; {hint}")
+
+
+def check_options(options: TaskOptions) -> None:
+    """Raise ``TypeError`` for one that a task hasn't."""
+    refuse_unknown("task()", options, TaskOptions.__annotations__)

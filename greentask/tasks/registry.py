@@ -10,6 +10,7 @@ from ..errors import ConfigurationError, UnknownTask
 from .hints import Hints
 from .importing import is_importable
 from .middleware import Middleware
+from .options import check_options
 from .task import Task
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Tasks:
 
     def task(self, function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
         """As ``greentask.task``, and offered by this registry."""
+        check_options(options)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             return self.add(Task(function, **options))

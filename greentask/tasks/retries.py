@@ -133,7 +133,9 @@ def make_policy(
 
 
 def _classes(name: str, option: str, given: Exceptions) -> tuple[type[BaseException], ...]:
-    classes = (given,) if isinstance(given, type) else tuple(given)
+    classes: tuple[Any, ...] = (given,)
+    if isinstance(given, Iterable) and not isinstance(given, (type, str)):
+        classes = tuple(given)
     for one in classes:
         if not (isinstance(one, type) and issubclass(one, BaseException)):
             raise ConfigurationError(f"task {name!r}: {option} has exception classes, not {one!r:.200}")

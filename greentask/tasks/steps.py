@@ -23,6 +23,8 @@ class Step:
     """
 
     def __init__(self, function: str | Task[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(function, (str, Task)):
+            raise TypeError(f"a step is a @task or the name of one, with its arguments, not {function!r:.200}")
         name, binder = (function, None) if isinstance(function, str) else (function.name, function.binder)
         if args and kwargs:  # the wire doesn't mix them: all by name, but for the first
             named = merge_arguments((None, *args), kwargs, binder)
@@ -73,9 +75,9 @@ class Fan:
 Steps = Step | Fan | Iterable[Step | Fan]
 
 
-def wire_chain(steps: Steps) -> list[dict[str, Any]]:
-    """As the wire has them."""
-    chain = [steps] if isinstance(steps, (Step, Fan)) else list(steps)
+def wire_chain(steps: Any) -> list[dict[str, Any]]:
+    """``Steps``, as the wire has them. Raises ``TypeError`` for what are none."""
+    chain = list(steps) if isinstance(steps, Iterable) and not isinstance(steps, str) else [steps]
     for step in chain:
         if not isinstance(step, (Step, Fan)):
             raise TypeError(f"what follows is a Step or a Fan, not {step!r:.80}: write Step(task, arguments)")

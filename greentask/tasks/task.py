@@ -6,13 +6,14 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError
 from ..wire.enqueue import MOST_PRIORITY
 from .binding import Binder
 from .importing import find_target, is_importable, target_of
+from .options import check_options
 from .rates import make_rate
 from .remote import BatchReceipt, Caller, ProgressCallback, Receipt, TaskFuture, default_caller
 from .resources import Resource
@@ -298,10 +299,9 @@ class RemoteFunction(Generic[P, R]):
         return_exceptions: bool,
         progress: bool | None,
     ) -> Iterator[R]:
-        calls = (item if isinstance(item, dict) else list(item) for item in items)
         return self.client.map_args(
             self.task.name,
-            calls,
+            each_arguments(items),
             timeout=self._timeout,
             unordered=unordered,
             window=window,
@@ -316,8 +316,7 @@ class RemoteFunction(Generic[P, R]):
 
     def enqueue_many(self, items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]]) -> BatchReceipt[R]:
         """As ``enqueue``, for many: each item is one call's arguments."""
-        calls = (item if isinstance(item, dict) else list(item) for item in items)
-        return self.client.enqueue_many_args(self.task.name, calls, timeout=self._timeout)
+        return self.client.enqueue_many_args(self.task.name, each_arguments(items), timeout=self._timeout)
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         """The items of a generator task, one by one."""
@@ -346,6 +345,25 @@ def merge_arguments(
     for name in named.keys() & kwargs.keys():
         raise TypeError(f"{name!r} is given by position and by name")
     return {**named, **kwargs}
+
+
+def each_arguments(items: Iterable[Any]) -> Iterator[dict[str, Any] | list[Any]]:
+    """The arguments of each of many calls, which an item has. Raises ``TypeError`` for an item that can't be them."""
+    if isinstance(items, (str, bytes, Mapping)):
+        raise TypeError(f"many calls are a list of each one's arguments, not {items!r:.80}")
+    return map(_arguments, items)
+
+
+def _arguments(item: Any) -> dict[str, Any] | list[Any]:
+    if isinstance(item, dict):
+        return item
+    if isinstance(item, (list, tuple)):
+        return list(item)
+    if isinstance(item, (str, bytes)) or not isinstance(item, Iterable):
+        raise TypeError(
+            f"an item has one call's arguments, as a dict or a sequence: [{item!r:.80}], say, for one argument"
+        )
+    return list(item)
 
 
 def zip_arguments(iterables: tuple[Iterable[Any], ...]) -> Iterator[tuple[Any, ...]]:
@@ -390,6 +408,8 @@ def task(function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOp
     >>> @task(process=True, timeout=60)                       # doctest: +SKIP
     ... def report(year): ...
     """
+
+    check_options(options)
 
     def decorate(function: Callable[..., Any]) -> Task[..., Any]:
         return Task(function, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from .chain import MOST_STEPS, Chain, check_chain, check_length
@@ -89,15 +90,15 @@ class Enqueue:
 
 
 class EnqueueOptions(TypedDict, total=False):
-    """As ``Enqueue`` has them, for the types of those who hand them on."""
+    """As ``Enqueue`` has them, or as Python says such things, for the types of those who hand them on."""
 
-    delay: float | None
-    at: float | None
+    delay: float | timedelta | None
+    at: float | datetime | None
     priority: int | None
     key: str | None
     retries: int | None
-    ttl: float | None
-    key_ttl: float | None
+    ttl: float | timedelta | None
+    key_ttl: float | timedelta | None
     singleton: str | None
     then: Any  # steps: what carries the call knows them
 

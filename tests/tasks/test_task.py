@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -17,12 +18,15 @@ import pytest
 from greentask import task
 from greentask.errors import ConfigurationError, from_wire
 from greentask.tasks.context import RunningTask, current
+from greentask.tasks.enqueueing import with_options
 from greentask.tasks.execution import execute
 from greentask.tasks.importing import find_target
 from greentask.tasks.options import TaskOptions
 from greentask.tasks.registry import Tasks
 from greentask.tasks.remote import Caller, ProgressCallback
-from greentask.tasks.task import DEFAULT_WINDOW, Task, merge_arguments
+from greentask.tasks.steps import Fan, Step
+from greentask.tasks.task import DEFAULT_WINDOW, Task, each_arguments, merge_arguments
+from greentask.wire.enqueue import Enqueue
 from greentask.wire.json import dumps, loads
 from support.values import alike
 
@@ -404,3 +408,61 @@ def test_arguments_that_cannot_be_merged_are_refused() -> None:
 def test_whoever_hands_options_on_knows_them_all() -> None:
     parameters = inspect.signature(Task.__init__).parameters.values()
     assert [*TaskOptions.__annotations__] == [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+
+
+# ---- What is said of options that there are not, and of what can't be
+
+
+def nothing(number: int = 0) -> int:
+    return number
+
+
+@pytest.mark.parametrize("declare", [task, Tasks().task])
+def test_an_option_that_a_task_has_not_is_named_with_a_close_one(declare: Any) -> None:
+    with pytest.raises(TypeError, match=r"task\(\) has no option 'retrys'; did you mean retries or"):
+        declare(retrys=5)
+    with pytest.raises(TypeError, match=r"task\(\) has no option 'colour'; there are backoff, catch_up, every"):
+        declare(colour="red")(nothing)
+
+
+@pytest.mark.parametrize("kinds", ["ValueError", 5, [5]])
+def test_what_is_no_class_of_errors_is_named(kinds: Any) -> None:
+    shown = kinds[0] if isinstance(kinds, list) else kinds
+    with pytest.raises(ConfigurationError, match=f"retry_on has exception classes, not {shown!r}"):
+        task(retries=5, retry_on=kinds)(nothing)
+
+
+def test_each_of_many_calls_has_its_arguments() -> None:
+    assert list(each_arguments([(1, 2), [3], {"a": 4}, range(2), []])) == [[1, 2], [3], {"a": 4}, [0, 1], []]
+    for wrong in ("ab", {"to": "ann"}):
+        with pytest.raises(TypeError, match="many calls are a list of each one's arguments, not "):
+            each_arguments(wrong)
+    for item in ("ann", b"ann", 5):
+        with pytest.raises(TypeError, match=r"an item has one call's arguments, .*: \[.*\], say, for one argument"):
+            list(each_arguments([item]))
+
+
+def test_what_follows_must_be_steps() -> None:
+    some = task(nothing)
+    for wrong in (some, [some], "nothing", 5):
+        with pytest.raises(TypeError, match=r"what follows is a Step or a Fan, not .*: write Step\(task, arguments\)"):
+            Fan(wrong)
+        with pytest.raises(TypeError, match="what follows is a Step or a Fan, not "):
+            with_options(None, {"then": wrong})
+    with pytest.raises(
+        TypeError, match="a step is a @task or the name of one, with its arguments, not <function nothing"
+    ):
+        Step(nothing)  # type: ignore[arg-type]
+
+
+def test_options_of_what_is_enqueued_are_those_that_python_has() -> None:
+    at = datetime(2030, 1, 1, tzinfo=timezone.utc)
+    options = with_options(Enqueue(priority=5), {"at": at, "ttl": timedelta(minutes=1), "key_ttl": timedelta(days=1)})
+    assert options == Enqueue(priority=5, at=at.timestamp(), ttl=60.0, key_ttl=86400.0)
+    assert with_options(None, {"delay": timedelta(seconds=1.5)}) == Enqueue(delay=1.5)
+    with pytest.raises(ValueError, match=r"at=2030-01-01 00:00:00 has no timezone: give datetime.now\(timezone.utc\)"):
+        with_options(None, {"at": at.replace(tzinfo=None)})
+    with pytest.raises(TypeError, match=r"using\(\) has no option 'dely'; did you mean delay\?"):
+        with_options(None, {"dely": 5})  # type: ignore[typeddict-unknown-key]
+    with pytest.raises(TypeError, match=r"using\(\) has no option 'timeot'; did you mean timeout\?"):
+        with_options(None, {"timeot": 5}, ["timeout"])  # type: ignore[typeddict-unknown-key]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import LineTooLong
-from ...tasks.steps import wire_chain
+from ...tasks.enqueueing import with_options
 from ...tasks.task import Task, merge_arguments
 from ...wire.enqueue import Enqueue
 from ...wire.message import Args, Call, encode_call
@@ -54,9 +54,7 @@ class Outbox:
         ``delay`` and ``ttl`` count from the enqueueing here.
         """
         other = Outbox(self.table)
-        if options.get("then") is not None:
-            options["then"] = wire_chain(options["then"])
-        other._options = replace(self._options, **options)
+        other._options = with_options(self._options, options)
         return other
 
     def enqueue(self, cursor: Any, function: str | Task[..., Any], /, *args: Any, **kwargs: Any) -> str:
@@ -65,6 +63,8 @@ class Outbox:
         Raises ``InvalidArguments`` for what JSON can't carry and, where ``function`` is a task, for arguments that it
         doesn't take.
         """
+        if not isinstance(function, (str, Task)):
+            raise TypeError(f"what is enqueued is a @task or the name of one, not {function!r:.200}")
         binder = None if isinstance(function, str) else function.binder
         return self.enqueue_args(cursor, function, merge_arguments(args, kwargs, binder))
 

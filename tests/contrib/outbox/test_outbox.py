@@ -95,6 +95,10 @@ def test_what_can_t_be_sent_is_refused_at_once() -> None:
         create_table(db)
         with pytest.raises(InvalidArguments, match="add"):
             outbox.enqueue(db, add, 1, 2, 3)
+        with pytest.raises(TypeError, match="what is enqueued is a @task or the name of one, not <built-in"):
+            outbox.enqueue(db, print)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="did you mean delay"):
+            outbox.using(dely=5)  # type: ignore[call-arg]
         with pytest.raises(InvalidArguments, match="set"):
             outbox.enqueue(db, "anything", {1, 2})
         with pytest.raises(LineTooLong):
