@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from ..client.carrier import Receiver
 from ..errors import CallError, QueueError, from_wire, refusal
 from ..hub.home import Home
+from ..pool.calls import Listener
 from ..pool.frames import Body, whole
 from ..queue.composing import GROUP
 from ..queue.ids import id_text
 from ..queue.messages import step_of
+from ..runner.enqueueing import watch_enqueueing
 from ..tasks.task import Task
 from ..wire.chain import Chain
 from ..wire.enqueue import Enqueue
@@ -60,7 +64,7 @@ class InPlaceQueue:
         assert isinstance(call, Call)
         try:
             if call.enqueue is not None:
-                receiver.ended(self._enqueue(id, call), None)
+                self._ask_and_enqueue(id, call, Answer(receiver))
             elif call.function in ("greentask.result", "greentask.revoke"):
                 found = self._find(call)
                 receiver.ended(found if call.function == "greentask.result" else False, None)
@@ -82,6 +86,21 @@ class InPlaceQueue:
         if found is None:
             raise QueueError(f"no task {named!r} was enqueued here")
         return found
+
+    def _ask_and_enqueue(self, id: int, call: Call, answer: Listener) -> None:
+        """Enqueue it if the hooks have nothing against it, of each task that it names."""
+        assert call.enqueue is not None
+        counts = Counter({call.function: 1 if call.batch is None else len(call.batch)})
+        counts += Counter(_functions(call.enqueue.then or []))
+        try:
+            for name, count in counts.items():
+                task, hooks = self._known.find(name)
+                answer = watch_enqueueing(hooks, {task: count}, call.id, None, answer)
+            kept = self._enqueue(id, call)
+        except CallError as error:
+            answer.refuse(error)
+        else:
+            answer.done(dumps(kept))
 
     def _enqueue(self, id: int, call: Call) -> dict[str, Any]:
         task, _ = self._known.find(call.function)
@@ -186,6 +205,16 @@ class InPlaceQueue:
         kept.found[receipt] = {"task": receipt, "name": task.name, "state": state, "attempts": attempts}
         kept.found[receipt].update(outcome.found)
         return receipt
+
+
+def _functions(chain: Chain) -> Iterator[str]:
+    """Of each step of a chain, the name of its task."""
+    for step in chain:
+        if "group" in step:
+            for inner in step["group"]:
+                yield from _functions(inner)
+        else:
+            yield step["function"]
 
 
 class _Outcome(Answer):

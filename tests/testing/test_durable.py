@@ -1,12 +1,15 @@
 """Durable tasks that run in place."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from greentask import Client, Fan, InvalidArguments, QueueError, Step
+from greentask import Client, Fan, InvalidArguments, Overloaded, QueueError, Step
 from greentask.testing import Calls, eager
 from support import durable_tasks as tasks
+from support.guarded_tasks import SEEN
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,28 @@ def test_what_cannot_be_kept_is_refused() -> None:
         tasks.add.enqueue()  # type: ignore[call-arg]
     with pytest.raises(QueueError, match="nothing"):
         Client("127.0.0.1:1").receipt("nothing").result()
+
+
+def test_hooks_may_refuse_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = tmp_path / "seen"
+    monkeypatch.setenv(SEEN, str(seen))
+    with eager("support.guarded_tasks:tasks"):
+        client = Client("127.0.0.1:1")
+        with pytest.raises(Overloaded, match="may not have 1 of secret"):
+            client.enqueue("secret")
+        with pytest.raises(Overloaded, match="may not have 1 of secret"):
+            client.using(then=[Step("add"), Fan(Step("secret"))]).enqueue("add", 1)
+        with pytest.raises(Overloaded, match="may not have 11 of add"):
+            client.enqueue_many("add", [[1]] * 11)
+        told = [json.loads(line)[:2] + json.loads(line)[-2:] for line in seen.read_text().splitlines()]
+        assert told[-3:] == [
+            ["before", "add", 11, None],
+            ["failed", "add", 11, "refused"],
+            ["after", "add", 11, "refused"],
+        ]
+        assert ["after", "add", 2, "refused"] in told
+        assert all(one[2] for one in told), "nothing has run"
+        assert client.enqueue("add", 1).result() == 2
 
 
 def test_a_test_may_break_it(calls: Calls) -> None:
