@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LineTooLong, out_of_time
 from ..hub.files import TLSFiles
+from ..tasks.checks import check_count, check_seconds
 from ..tasks.context import current
 from ..tasks.enqueueing import with_options
 from ..tasks.remote import BatchReceipt, ProgressCallback, Receipt, TaskFuture
@@ -118,18 +118,20 @@ class Client:
         self._progress: ProgressCallback | bool | None = None
         self._idempotent = False
         self._durable: Enqueue | None = None
-        for name, seconds in (("dead_after", dead_after), ("idle_after", idle_after), ("resolve_after", resolve_after)):
-            if not 0 < seconds < math.inf:
-                raise ValueError(f"{name} is in seconds above 0, not {seconds!r}")
-        if not 0 <= gone_after < math.inf:
-            raise ValueError(f"gone_after is in seconds from 0 on, not {gone_after!r}")
         files = TLSFiles(*(None if path is None else os.fspath(path) for path in (tls_cert, tls_key, tls_ca)))
         tls = None
         if files.paths or any(one.scheme == "tls" for one in self.addresses):
             tls = context_of(files)
         secrets = secrets_of(secret, secret_file)
         options = LinkOptions(
-            connect_timeout, max_line, dead_after, idle_after, gone_after, resolve_after, secrets, tls
+            check_seconds("connect_timeout", connect_timeout),
+            check_count("max_line", max_line),
+            check_seconds("dead_after", dead_after),
+            check_seconds("idle_after", idle_after),
+            check_seconds("gone_after", gone_after, zero=True),
+            check_seconds("resolve_after", resolve_after),
+            secrets,
+            tls,
         )
         self._core = Core(self.addresses, None if weights is None else tuple(weights), options)
 
@@ -179,6 +181,8 @@ class Client:
         other = Client.__new__(Client)
         other.addresses = self.addresses
         other._timeout = self._timeout if timeout is None else _check_timeout(timeout)
+        if not (progress is None or isinstance(progress, bool) or callable(progress)):
+            raise TypeError(f"progress is a function that takes reports, or True for a bar, not {progress!r:.200}")
         other._progress = self._progress if progress is None else progress
         other._idempotent = self._idempotent if idempotent is None else idempotent
         also = ("timeout", "progress", "idempotent")
@@ -331,8 +335,7 @@ class Client:
         total: int | None = None,
     ) -> Iterator[Any]:
         """``map``, each item being one call's arguments as the wire has them. ``total`` is how many, for the bar."""
-        if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
+        window = check_count("window", window)
         wanted = self._progress if progress is None else progress
         report = wanted if callable(wanted) else None
 
@@ -357,8 +360,7 @@ class Client:
         progress: ProgressCallback | bool | None = None,
     ) -> Iterator[Any]:
         """``stream``, with the arguments as the wire has them."""
-        if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
+        window = check_count("window", window)
         report = self._progress if progress is None else progress
         call = Call(function, args, self._core.next_id(), self._time_left(timeout), bool(report), stream=window)
         return self._stream(call, window, report)
@@ -510,6 +512,4 @@ def _arguments(function: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _check_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout is in seconds above 0, not {timeout!r}")
-    return timeout
+    return None if timeout is None else check_seconds("timeout", timeout)

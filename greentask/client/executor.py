@@ -25,6 +25,7 @@ from ..errors import ConfigurationError, out_of_time
 from ..hub.bell import Bell
 from ..hub.home import allocate_rlock
 from ..tasks.binding import Binder
+from ..tasks.checks import check_count
 from ..tasks.context import current
 from ..tasks.importing import is_importable, target_of
 from ..tasks.task import RemoteFunction, Task, merge_arguments
@@ -92,10 +93,8 @@ class TaskExecutor(Executor):
     """What ``Client.executor`` gives."""
 
     def __init__(self, client: Client, *, window: int) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1, not {window}")
         self._client = client
-        self._window = window
+        self._window = check_count("window", window)
         self._waiting: deque[_Chunk] = deque()
         self._in_flight = 0  # calls
         self._is_shut_down = False

@@ -81,6 +81,9 @@ def gather(*futures: Future[Any], timeout: float | None = None, return_exception
 
     >>> users, orders = gather(count_users.submit(), count_orders.submit(2026))           # doctest: +SKIP
     """
+    for future in futures:
+        if not isinstance(future, Future):
+            raise TypeError(f"gather takes futures, one argument each (gather(*futures)), not {future!r:.80}")
     try:
         for future in as_completed(futures, timeout):
             if not return_exceptions:

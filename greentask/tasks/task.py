@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from ..errors import ConfigurationError
 from ..wire.enqueue import MOST_PRIORITY
 from .binding import Binder
+from .checks import check_count, check_seconds
 from .importing import find_target, is_importable, target_of
 from .options import check_options
 from .rates import make_rate
@@ -72,6 +72,8 @@ class Task(Generic[P, R]):
         if not callable(function):
             raise ConfigurationError(f"a task is a function, not {function!r}")
         self.function = function
+        if not isinstance(name, (str, type(None))):
+            raise ConfigurationError(f"a task's name is a string, not {name!r:.200}")
         self.name: str = name or str(getattr(function, "__name__", ""))
         if self.name == "<lambda>":
             raise ConfigurationError("a lambda has no name that a caller could say: give name=…, or write it with def")
@@ -79,27 +81,22 @@ class Task(Generic[P, R]):
             raise ConfigurationError(
                 f"{self.name!r} can't be a task's name: give name=…, not beginning with greentask."
             )
-        if timeout is not None and not 0 < timeout < math.inf:
-            raise ConfigurationError(f"task {self.name!r}: timeout is in seconds above 0, not {timeout!r}")
-        if max_running is not None and max_running < 1:
-            raise ConfigurationError(f"task {self.name!r}: max_running is at least 1, not {max_running!r}")
-        if max_waiting is not None and max_waiting < 0:
-            raise ConfigurationError(f"task {self.name!r}: max_waiting is at least 0, not {max_waiting!r}")
+        try:
+            self.timeout = None if timeout is None else check_seconds("timeout", timeout)
+            self.ttl = None if ttl is None else check_seconds("ttl", ttl)
+            self.max_running = None if max_running is None else check_count("max_running", max_running)
+            self.max_waiting = None if max_waiting is None else check_count("max_waiting", max_waiting, 0)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"task {self.name!r}: {error}") from None
         if isinstance(process, str) and not _GROUP.fullmatch(process):
             raise ConfigurationError(
                 f"task {self.name!r}: {process!r} can't be a group's name; letters and digits can, and - _ . in between"
             )
-        if ttl is not None and not 0 < ttl < math.inf:
-            raise ConfigurationError(f"task {self.name!r}: ttl is in seconds above 0, not {ttl!r}")
         if type(priority) is not int or not -MOST_PRIORITY <= priority <= MOST_PRIORITY:
             bounds = f"from {-MOST_PRIORITY} to {MOST_PRIORITY}"
             raise ConfigurationError(f"task {self.name!r}: priority is a whole number {bounds}, not {priority!r}")
         self.process = process
-        self.timeout = timeout
-        self.ttl = ttl
         self.priority = priority
-        self.max_running = max_running
-        self.max_waiting = max_waiting
         self.policy: RetryPolicy = make_policy(self.name, retries, backoff, retry_on, give_up_on)
         self.needs = tuple(needs)
         for need in self.needs:

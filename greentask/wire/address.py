@@ -81,9 +81,13 @@ def _is_ipv6(host: str) -> bool:
 
 def parse_addresses(text: str | Iterable[str]) -> tuple[Address, ...]:
     """Several addresses, comma separated or as a list: "any of these"."""
-    if not isinstance(text, Iterable):
+    given: object = text
+    if not isinstance(given, Iterable) or isinstance(given, (bytes, bytearray)):
         raise ConfigurationError(f"{text!r} is not an address: write {_FORMS}")
     parts = text.split(",") if isinstance(text, str) else list(text)
+    for part in parts:
+        if not isinstance(part, str):
+            raise ConfigurationError(f"{part!r} is not an address: write {_FORMS}")
     found = tuple(parse_address(part) for part in parts if part.strip())
     if not found:
         raise ConfigurationError(f"no address given: write {_FORMS}")

@@ -308,7 +308,8 @@ def find_fault(value: Any, name: str, max_depth: int = DEEPEST) -> str | None:
                 pairs = [(str(index), inner) for index, inner in enumerate(item)]
             path_to.extend((f"{path}[{key}]", inner, inside) for key, inner in reversed(pairs))
         elif not isinstance(item, _LEAVES):
-            return f"{path} is a {type(item).__qualname__}, which JSON can't carry: {_show(item)}"
+            kind = type(item).__qualname__
+            return f"{path} is {'an' if kind[0] in 'aeioAEIO' else 'a'} {kind}, which JSON can't carry: {_show(item)}"
         elif not _is_plain(item):
             return f"{path} is {_show(item)}, which JSON can't carry"
     return None

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def test_arguments_as_the_wire_has_them(client: Client) -> None:
 @pytest.mark.parametrize(
     ("argument", "where"),
     [
-        ({"rows": [1, object()]}, "args[0]['rows'][1] is a object"),
+        ({"rows": [1, object()]}, "args[0]['rows'][1] is an object"),
         ([1.0, math.nan], "args[0][1] is nan"),
         (math.inf, "args[0] is inf"),
         (b"x", "args[0] is a bytes"),
@@ -400,7 +401,7 @@ def test_without_a_timeout_there_is_none(client: Client) -> None:
     assert client.call("who")["remaining"] is None
 
 
-@pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf])
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf, 10**400])
 def test_an_impossible_timeout_is_refused(client: Client, timeout: float) -> None:
     for use in (
         lambda: Client("127.0.0.1:1", timeout=timeout),
@@ -410,6 +411,45 @@ def test_an_impossible_timeout_is_refused(client: Client, timeout: float) -> Non
     ):
         with pytest.raises(ValueError, match="timeout is in seconds above 0"):
             use()
+
+
+@pytest.mark.parametrize("timeout", ["3", True, [3], 1j])
+def test_a_timeout_that_is_no_number_is_refused_in_the_same_words(client: Client, timeout: Any) -> None:
+    for use in (
+        lambda: Client("127.0.0.1:1", timeout=timeout),
+        lambda: client.using(timeout=timeout),
+        lambda: server_tasks.add.using(client, timeout=timeout).call(1, 2),
+    ):
+        with pytest.raises(TypeError, match="timeout is in seconds above 0, not "):
+            use()
+
+
+def test_a_timeout_is_any_kind_of_number(client: Client) -> None:
+    for timeout in (5, 5.5, Decimal("5.5"), 1e308):
+        assert client.using(timeout=timeout).call("add", 1, 2) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        *((name, 0, "in seconds above 0") for name in ("connect_timeout", "dead_after", "idle_after", "resolve_after")),
+        ("connect_timeout", -1, "in seconds above 0, not -1"),
+        ("connect_timeout", math.nan, "in seconds above 0, not nan"),
+        ("connect_timeout", "3", "in seconds above 0, not '3'"),
+        ("gone_after", -1, "in seconds from 0 on, not -1"),
+        ("max_line", 0, "at least 1, not 0"),
+        ("max_line", math.nan, "whole number, not nan"),
+        ("max_line", "3", "whole number, not '3'"),
+    ],
+)
+def test_an_impossible_option_is_refused_by_its_name(option: str, value: Any, told: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{option} (is|must be) .*{told}"):
+        Client("127.0.0.1:1", **{option: value})
+
+
+def test_a_progress_that_is_no_function_is_refused(client: Client) -> None:
+    with pytest.raises(TypeError, match="progress is a function that takes reports, or True for a bar, not 5"):
+        client.using(progress=5)  # type: ignore[arg-type]
 
 
 def test_a_server_that_hangs_is_not_waited_for() -> None:

@@ -238,3 +238,10 @@ def test_a_callback_may_not_wait_there(client: Client, waiting: Callable[[Future
     client.submit("add", 1).add_done_callback(callback)
     wait_until(lambda: heard, "waiting is refused")
     never.cancel()
+
+
+def test_futures_are_gathered_one_argument_each(client: Client) -> None:
+    future = client.submit("add", 1, 2)
+    with pytest.raises(TypeError, match=r"one argument each \(gather\(\*futures\)\), not \["):
+        gather([future])  # type: ignore[arg-type]
+    assert gather(future) == [3]

@@ -119,6 +119,17 @@ def test_an_impossible_window_is_refused_at_once(client: Client, window: int) ->
         client.map("add", [1], window=window)
 
 
+@pytest.mark.parametrize("window", [1.5, float("nan"), "3", True])
+def test_a_window_that_is_no_number_of_calls_is_refused_at_once(client: Client, window: Any) -> None:
+    for use in (
+        lambda: client.map("add", [1], window=window),
+        lambda: client.stream("count", 1, window=window),
+        lambda: client.executor(window=window),
+    ):
+        with pytest.raises(TypeError, match="window must be a whole number, not "):
+            use()
+
+
 # ---- Errors
 
 
@@ -152,7 +163,7 @@ def test_what_json_cannot_carry_has_its_turn_like_any_error(client: Client, unor
     inputs: list[Any] = ["a", object(), "ccc"]
     results = client.map("echo", inputs, unordered=unordered, window=1)
     assert next(results) == "a"
-    with pytest.raises(InvalidArguments, match=r"args\[0\] is a object"):
+    with pytest.raises(InvalidArguments, match=r"args\[0\] is an object"):
         next(results)
     assert list(results) == []
     results = client.map("echo", inputs, unordered=unordered, window=1, return_exceptions=True)

@@ -218,7 +218,7 @@ def test_p7_processes_that_fail_at_start(tmp_path: Path) -> None:
 
 def test_p8_results_that_json_cannot_carry() -> None:
     cases = {
-        "object": "result['rows'][1]['when'] is a object",
+        "object": "result['rows'][1]['when'] is an object",
         "bytes": "result is a bytes",
         "nan": "result[1] is nan",
         "surrogate": "result is '\\ud800'",

@@ -304,7 +304,7 @@ def test_a_limit_of_no_task_is_an_error(max_running: dict[str, int], message: st
 @pytest.mark.parametrize(("option", "value"), [("max_running", 0), ("max_waiting", -1)])
 def test_a_limit_must_be_one(option: str, value: int) -> None:
     options: Any = {option: value}
-    with pytest.raises(ConfigurationError, match=f"task 'f': {option} is at least"):
+    with pytest.raises(ConfigurationError, match=f"task 'f': {option} must be at least"):
         task(name="f", **options)(len)
 
 

@@ -318,7 +318,7 @@ def test_what_a_task_raises_is_told_by_class_and_message_and_nothing_else(
 @pytest.mark.parametrize(
     ("how", "where"),
     [
-        ("object", "result['rows'][1] is a object"),
+        ("object", "result['rows'][1] is an object"),
         ("nan", "result[0] is nan"),
         ("circle", "result[0] contains itself"),
         ("bytes", "result is a bytes"),

@@ -219,6 +219,21 @@ def test_a_coroutine_needs_a_process() -> None:
         Task(functools.partial(fetch_here), name="part")
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"timeout": "3"}, "task 'add': timeout is in seconds above 0, not '3'"),
+        ({"timeout": True}, "task 'add': timeout is in seconds above 0, not True"),
+        ({"timeout": 10**400}, "task 'add': timeout is in seconds above 0, not 1000"),
+        ({"max_running": 1.5}, "task 'add': max_running must be a whole number, not 1.5"),
+        ({"name": 5}, "a task's name is a string, not 5"),
+    ],
+)
+def test_an_option_that_can_not_be_is_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        Task(add.function, **options)
+
+
 @pytest.mark.parametrize("process", [False, True])
 def test_an_async_generator_is_refused(process: bool) -> None:
     async def pages() -> AsyncIterator[int]:

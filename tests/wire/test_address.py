@@ -1,5 +1,7 @@
 """Addresses: the forms there are, and what is none."""
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -127,6 +129,12 @@ def test_no_address_at_all_is_refused(text: str | list[str]) -> None:
 def test_a_port_alone_is_no_address() -> None:
     with pytest.raises(ConfigurationError, match="12345 is not an address: write host:port"):
         parse_addresses(12345)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [b"a:1", ["a:1", 5], [b"a:1"]])
+def test_what_is_no_text_is_no_address(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is not an address: write host:port"):
+        parse_addresses(given)
 
 
 def test_one_bad_address_among_good_ones_is_refused() -> None:

@@ -288,7 +288,7 @@ def circle() -> list[Any]:
         (datetime.datetime(2026, 1, 2), "result is a datetime, which JSON can't carry: datetime.datetime(2026"),
         (uuid.UUID(int=1), "result is a UUID, which JSON can't carry: UUID("),
         (enum.Enum("Color", "RED").RED, "result is a Color, which JSON can't carry: <Color.RED: 1>"),  # type: ignore[attr-defined]
-        (array.array("i", [1]), "result is a array, which JSON can't carry: array('i', [1])"),
+        (array.array("i", [1]), "result is an array, which JSON can't carry: array('i', [1])"),
         (range(3), "result is a range, which JSON can't carry: range(0, 3)"),
         ({"a": {}.keys()}, "result['a'] is a dict_keys, which JSON can't carry: dict_keys([])"),
         (1j, "result is a complex, which JSON can't carry: 1j"),
