@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from .batching import Batching, one_by_one
 from .carrier import Carrier, Receiver, carrier_of
 from .chain import SubmittedFuture
 from .core import Core
-from .enqueueing import chunks
+from .enqueueing import enqueue_group
 from .link import LinkOptions
 from .mapping import Start, map_calls
 from .receipt import ClientReceipt
@@ -379,43 +378,8 @@ class Client:
         durable = self._durable or Enqueue()
         if durable.key is not None:
             raise TypeError("a key is one task's: enqueue those that have one by themselves")
-        tasks: list[str] = []
-        kept: dict[str, Any] = {}
-        parts = chunks(items)
-        part: list[Args] | None = next(parts, [])
-        while part is not None:
-            following = next(parts, None)
-            is_open = following is not None
-            more = self._enqueue_part(function, part, durable, timeout, kept.get("group"), is_open=is_open)
-            kept, part = kept or more, following
-            tasks += more["tasks"]
-        return ClientBatch(self._plain(), kept["group"], tasks, kept["then"])
-
-    def _enqueue_part(
-        self,
-        function: str,
-        part: list[Args],
-        durable: Enqueue,
-        timeout: float | None,
-        group: str | None,
-        *,
-        is_open: bool,
-    ) -> dict[str, Any]:
-        """Enqueue these in one line, or in more where they are too long for one: what the server has answered."""
-        then = durable.then if group is None else None
-        options = replace(durable, group=group or True, open=is_open, then=then)
-        call = Call(function, None, self._core.next_id(), self._time_left(timeout), batch=[*part], enqueue=options)
-        try:
-            future = self._submit(call, None)
-        except LineTooLong:
-            if len(part) == 1:
-                raise
-            half = len(part) // 2
-            kept = self._enqueue_part(function, part[:half], durable, timeout, group, is_open=True)
-            rest = self._enqueue_part(function, part[half:], durable, timeout, kept["group"], is_open=is_open)
-            return {**kept, "tasks": kept["tasks"] + rest["tasks"]}
-        answer: dict[str, Any] = self._wait(future)
-        return answer
+        group, tasks, then = enqueue_group(self, function, items, durable, timeout)
+        return ClientBatch(self._plain(), group, tasks, then)
 
     def _enqueue_after(
         self, id: str, function: Target | Step, args: tuple[Any, ...], kwargs: dict[str, Any]
