@@ -13,6 +13,8 @@ from support.durable_tasks import marks, note
 from support.programs import greentask, program
 from support.servers import RunningServer, free_port, serving, wait_until
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:

@@ -20,6 +20,8 @@ from support.queue_calls import enqueue, outcome
 from support.queues import message
 from support.servers import LineClient, RunningServer, serving, wait_until
 
+pytestmark = pytest.mark.once
+
 APPS = ("support.durable_tasks",)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -13,6 +13,8 @@ import pytest
 from support.programs import environment, greentask
 from support.servers import RunningServer, module_server, serving, wait_until
 
+pytestmark = pytest.mark.once
+
 server = module_server("--max-hold", "0.2", apps=["support.seen_tasks"])
 logging = module_server("--hide-arguments", "--log-calls", apps=["support.seen_tasks"])
 

@@ -14,6 +14,8 @@ import pytest
 
 from support.programs import environment, greentask
 
+pytestmark = pytest.mark.once
+
 FREE = ("--listen", "127.0.0.1:0", "--web", "127.0.0.1:0")
 
 

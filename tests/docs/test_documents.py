@@ -28,6 +28,8 @@ from support.programs import ROOT, environment, greentask, program
 from support.proofs import OTHER, SECRET, secret_file
 from support.servers import LineClient, connect, free_port
 
+pytestmark = pytest.mark.once
+
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
 
 

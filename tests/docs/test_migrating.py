@@ -13,6 +13,8 @@ from support.documents import blocks
 from support.programs import ROOT, environment, greentask
 from support.servers import RunningServer, serving
 
+pytestmark = pytest.mark.once
+
 NAME = "docs/migrating.md"
 COMMANDS = ("celery", "rq", "huey_consumer", "dramatiq", "php", "greentask")
 

@@ -14,6 +14,8 @@ from support.programs import ROOT, greentask, program
 from support.proofs import secret_file
 from support.servers import serving
 
+pytestmark = pytest.mark.once
+
 FOLDER = ROOT / "examples" / "deploy"
 
 

@@ -17,7 +17,7 @@ from support.cpython import DEBIANS, find
 from support.parts import require
 from support.programs import ROOT
 
-pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.interop, pytest.mark.cpython, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 #: The modules and classes of those tests that are for any executor, or for one with processes.
 CLASSES = (

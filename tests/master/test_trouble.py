@@ -22,6 +22,8 @@ from support.programs import environment, greentask
 from support.reloaded import write_module
 from support.servers import LineClient, RunningServer, connect, serving, wait_until
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
