@@ -31,6 +31,17 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f".{module}", self._package), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self._lazy and not args[0].startswith("-"):
+            import difflib  # here: it is rarely needed
+
+            close = difflib.get_close_matches(args[0], self._lazy)
+            if close:
+                ctx.fail(f"No such command {args[0]!r}; did you mean {' or '.join(close)}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):  # without importing them
             formatter.write_dl([(name, about) for name, (_, about) in self._lazy.items()])

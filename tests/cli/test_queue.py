@@ -112,6 +112,22 @@ def test_a_dead_letter_is_shown_with_every_attempts_error(found: Run, peer: Line
     assert "raise" in shown
 
 
+def test_of_many_attempts_the_last_ones_are_shown(tmp_path: Path) -> None:
+    path, error = tmp_path / "tasks.db", b'{"type":"Retry","message":"not yet"}'
+    with QueueFile(path, make=True) as file:
+        task = file.enqueue(message("pay"))
+        for _ in range(25):
+            taken = file.transact(lambda store: store.take([Want(frozenset({"pay"}), 1)], 7))
+            file.transact(lambda store: store.settle([(taken[0], Ending("retry", error))]))  # noqa: B023
+    shown = greentask("queue", "show", task, "--queue", str(path)).stdout
+    assert "5 earlier attempts are left out: --json has them" in shown
+    assert [int(line.split()[1].rstrip(",")) for line in shown.splitlines() if line.startswith("attempt ")] == [
+        *range(6, 26)
+    ]
+    told = greentask("queue", "show", task, "--json", "--queue", str(path)).stdout
+    assert len(json.loads(told)["errors"]) == 25
+
+
 def test_long_names_and_errors_leave_room_for_the_rest(tmp_path: Path) -> None:
     name, path = "app.tasks.mailing.send_newsletter_to_all_customers", tmp_path / "tasks.db"
     error = b'{"type":"app.errors.ProviderUnavailable","message":"come again %b"}' % (b"later " * 50)
@@ -244,6 +260,7 @@ def test_arguments_are_hidden_where_the_server_hides_them(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        (("lst",), 2, "No such command 'lst'; did you mean list?"),
         (("retry",), 2, "say which tasks"),
         (("retry", "X", "--all"), 2, "say which tasks"),
         (("list", "--older", "soon"), 2, "no time such as"),

@@ -14,6 +14,7 @@ from .filters import filter_options
 
 __all__ = ["list_command", "show_command", "stats_command"]
 
+_SHOWN = 20  # attempts of a task, the last ones
 _PAGE = 500  # tasks that are asked for at once
 _FIXED = 13 + 9 + 8 + 5 + 5 * 2  # columns that all but names and errors take up
 _HIDDEN = frozenset({"args", "result", "errors", "error", "task"})
@@ -112,7 +113,10 @@ def _print_task(found: dict[str, Any]) -> None:
             console.print()
             console.print(f"{part}:", style="bold")
             _print_lines(json.dumps(found[part], ensure_ascii=False, indent=2))
-    for error in found["errors"]:
+    errors = found["errors"]
+    if len(errors) > _SHOWN:
+        click.echo(f"\n{len(errors) - _SHOWN:,} earlier attempts are left out: --json has them")
+    for error in errors[-_SHOWN:]:
         console.print()
         head = clean(f"attempt {error['attempt']}, {_moment(error['at'])}: {error.get('type')}: {error.get('message')}")
         head.stylize("bold")
