@@ -5,21 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
-
-from gevent.hub import get_hub
 
 from ..errors import (
     CallError,
-    Cancelled,
     ConfigurationError,
-    DeadlineExceeded,
     Draining,
     InvalidArguments,
     InvalidMessage,
     QueueError,
-    refusal,
 )
 from ..hub.home import Home
 from ..hub.steps import run_in_turns
@@ -30,13 +24,13 @@ from ..tasks.schedules import Schedule
 from ..tasks.task import Task
 from ..wire.chain import check_chain, check_length
 from ..wire.enqueue import Enqueue
-from ..wire.json import dumps, loads
+from ..wire.json import dumps
 from ..wire.message import Call, decode_enqueueing
 from ..wire.steps import LARGE, loads_in_steps
 from ..wire.writing import dumps_in_steps
 from .asked import answer_with, as_call_error, manage
 from .consumer import Consumer
-from .interface import FINAL, Found, Message, Repeat, Step
+from .interface import Message, Repeat, Step
 from .limits import (
     DEFAULT_DEAD_LIMIT,
     DEFAULT_GREENLETS,
@@ -51,6 +45,7 @@ from .limits import (
 )
 from .messages import chain_of, count_steps, message_of, messages_of, step_of
 from .sqlite import SQLiteQueue
+from .waiting import Waiters, Waiting
 
 if TYPE_CHECKING:
     from ..server.server import Server
@@ -121,9 +116,9 @@ class TaskQueue:
         self._greenlets = greenlets
         self._server: Server | None = None
         self._consumer: Consumer | None = None
-        self._waiting: dict[str, list[_Waiting]] = {}  # for results, by the tasks' ids
+        self._waiters = Waiters(self._queue, self._newest_report)
         self._is_draining = False
-        self._functions: dict[str, Callable[[Call, Listener, str | None], _Waiting | None]] = {
+        self._functions: dict[str, Callable[[Call, Listener, str | None], Waiting | None]] = {
             "greentask.enqueue": self._enqueue_named,
             "greentask.result": self._result,
             "greentask.revoke": self._revoke,
@@ -142,7 +137,7 @@ class TaskQueue:
             server.runner,
             greenlets=self._greenlets,
             max_lost_processes=self._max_lost_processes,
-            progress=self._report,
+            progress=self._waiters.report,
         )
         self._consumer.start()
         self._queue.repeat([_repeat(task, task.schedule) for task in server.tasks if task.schedule is not None])
@@ -215,7 +210,7 @@ class TaskQueue:
                 lambda kept: {"tasks": kept[0], "group": kept[1], "then": kept[2]},
             )
 
-    def call(self, call: Call, answer: Listener, peer: str | None = None) -> _Waiting | None:
+    def call(self, call: Call, answer: Listener, peer: str | None = None) -> Waiting | None:
         """Run one of the queue's own functions: for the server."""
         if call.batch is not None or call.stream:
             raise InvalidArguments(f"{call.function} takes no batch and has no stream")
@@ -227,8 +222,7 @@ class TaskQueue:
         if self._consumer is not None:
             self._queue.repeat([])
             self._consumer.stop()
-        for waiting in [one for waiters in self._waiting.values() for one in waiters]:
-            waiting.refuse(Draining("this server is going away: ask another, or again in a moment"))
+        self._waiters.refuse(Draining("this server is going away: ask another, or again in a moment"))
 
     def join(self, timeout: float) -> None:
         """Wait until what runs has ended: for the server."""
@@ -250,7 +244,7 @@ class TaskQueue:
 
     # ---- greentask.result
 
-    def _result(self, call: Call, answer: Listener, _peer: str | None) -> _Waiting | None:
+    def _result(self, call: Call, answer: Listener, _peer: str | None) -> Waiting | None:
         def result(task: str = "", wait: bool | float = False, key: str = "") -> tuple[str, str, float | None]:
             if not isinstance(key, str) or bool(task) == bool(key):
                 raise InvalidArguments("greentask.result: it is asked for a task by its id, or by its key, a string")
@@ -263,29 +257,10 @@ class TaskQueue:
         id, key, patience = _bind(result, call)
         if self._is_draining and patience != 0:
             raise Draining("this server is going away: ask another, or again in a moment")
-        waiting = _Waiting(self, id or key, answer, patience, wants_progress=call.progress)
-        (self._queue.find_by_key(key) if key else self._queue.find(id)).add_done_callback(waiting.look)
-        return waiting
-
-    def _follow(self, waiting: _Waiting) -> None:
-        """Have it told when its task has ended, and of progress meanwhile."""
-        self._waiting.setdefault(waiting.id, []).append(waiting)
-        waiting.forget = self._queue.follow(waiting.id, waiting.end, waiting.report)
-
-    def _leave(self, waiting: _Waiting) -> None:
-        """It waits no more."""
-        waiters = self._waiting.get(waiting.id, [])
-        if waiting in waiters:
-            waiters.remove(waiting)
-        if not waiters:
-            self._waiting.pop(waiting.id, None)
+        return self._waiters.wait(id, key, answer, patience, wants_progress=call.progress)
 
     def _newest_report(self, id: str) -> bytes | None:
         return None if self._consumer is None else self._consumer.reports.get(id)
-
-    def _report(self, id: str, report: bytes) -> None:
-        for waiting in self._waiting.get(id, ()):
-            waiting.report(report)
 
     @property
     def _max_steps(self) -> int:
@@ -337,83 +312,6 @@ class TaskQueue:
         manage(self._queue, call, answer, self.status, hides_arguments=self._server.hides_arguments)
 
 
-class _Waiting:
-    """Somebody who waits for a task's end; ``patience`` in seconds, None for as long as it takes."""
-
-    waits = True
-
-    def __init__(
-        self, service: TaskQueue, id: str, answer: Listener, patience: float | None, *, wants_progress: bool
-    ) -> None:
-        self.id = id
-        self.forget: Callable[[], None] | None = None
-        self._service = service
-        self._answer: Listener | None = answer
-        self._patience = patience
-        self._wants_progress = wants_progress
-        self._timer: Any = None
-
-    def look(self, future: Future[Found | None]) -> None:
-        """What is known of it to begin with."""
-        error = future.exception()
-        if error is not None:
-            self.refuse(as_call_error(error))
-            return
-        found = future.result()
-        if found is None:
-            self.refuse(QueueError(f"the queue knows no task {self.id!r:.80}, or not any more"))
-            return
-        self.id = found.id  # it may have been asked for by its key
-        if found.state in FINAL or self._patience == 0:
-            self.end(found)
-        elif self._answer is not None:
-            if self._patience is not None:
-                self._timer = get_hub().loop.timer(self._patience)
-                self._timer.start(self._out_of_patience)
-            self._service._follow(self)
-
-    def end(self, found: Found) -> None:
-        """Tell what is known."""
-        answer = self._take()
-        if answer is not None:
-            answer.done(_told(found, self._service._newest_report(found.id)))
-
-    def report(self, report: bytes) -> None:
-        """Tell how far it is."""
-        if self._answer is not None and self._wants_progress:
-            self._answer.progress(report)
-
-    def refuse(self, error: CallError) -> None:
-        """Don't tell."""
-        answer = self._take()
-        if answer is not None:
-            answer.refuse(error)
-
-    def cancel(self) -> None:
-        self.refuse(Cancelled("cancelled by its caller", started=False))
-
-    def grant(self, items: int) -> None:
-        """It has no stream."""
-
-    def _out_of_patience(self) -> None:
-        self._service._queue.find(self.id).add_done_callback(self._give_up)
-
-    def _give_up(self, future: Future[Found | None]) -> None:
-        self._patience = 0
-        self.look(future)
-
-    def _take(self) -> Listener | None:
-        answer, self._answer = self._answer, None
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
-        if self.forget is not None:
-            self.forget()
-            self._service._leave(self)
-        return answer
-
-
 def _repeat(task: Task[..., Any], schedule: Schedule) -> Repeat:
     return Repeat(message_of(task, b'{"args":{}}', None, Enqueue()), schedule, task.catch_up)
 
@@ -424,33 +322,3 @@ def _bind(function: Callable[..., Any], call: Call) -> Any:
     if not isinstance(task, str):
         raise InvalidArguments(f"{call.function}: task is the id that enqueueing has answered, a string")
     return function(*positional, **named)
-
-
-def _told(found: Found, report: bytes | None) -> bytes:
-    """What ``greentask.result`` answers."""
-    head = b'{"task":"%b","name":%b,"state":"%b","attempts":%d' % (
-        found.id.encode(),
-        dumps(found.task),
-        found.state.encode(),
-        found.attempts,
-    )
-    if found.state == "done":
-        return head + b',"result":%b}' % (found.result or b"null")
-    if found.state == "failed":
-        return head + b',"error":%b}' % dumps(_shown(found.error))
-    if found.state == "revoked":
-        return head + b',"error":%b}' % dumps(refusal(Cancelled("it was revoked", started=found.attempts > 0)))
-    if found.state == "expired":
-        late = DeadlineExceeded("it had not begun when its ttl was over", started=False)
-        return head + b',"error":%b}' % dumps(refusal(late))
-    report = report if found.progress is None else found.progress
-    if found.state == "running" and report is not None:
-        return head + b',"progress":%b}' % report
-    return head + b"}"
-
-
-def _shown(error: bytes | None) -> dict[str, Any]:
-    """An attempt's error without its traceback, which is for who looks at dead letters."""
-    told: dict[str, Any] = loads(error or b'{"type":"TaskError","message":"nothing is known of its error"}')
-    told.pop("traceback", None)
-    return told

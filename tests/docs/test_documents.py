@@ -411,7 +411,5 @@ def test_the_examples_in_docstrings_run(name: str) -> None:
         return  # programs: importing them patches the standard library
     if name.startswith("greentask.contrib.django."):
         return  # which a Django project imports; it has tests of its own
-    if name in ("greentask.contrib.celery_style.schedules", "greentask.contrib.celery_style.signals"):
-        return  # whose import is refused, with what to do instead
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert failed == 0
