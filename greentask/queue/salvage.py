@@ -39,7 +39,8 @@ class _Bad(Exception):
 class Salvage:
     """The rows of the file at ``path``, and of the log beside it.
 
-    ``lost``: how often it was not known where a page led to, or whether it did.
+    ``lost``: how often it was not known where a page led to, or whether it did. Where which pages are free is not
+    certain either, only then pages are read to which nothing led.
     """
 
     def __init__(self, path: str) -> None:
@@ -78,12 +79,12 @@ class Salvage:
         for row in self._tree(None, 1):
             if len(row.values) >= 4 and row.values[0] == "table" and isinstance(row.values[3], int):
                 roots[str(row.values[1])] = row.values[3]
-        if not roots:
+        if not roots or self._damaged:  # then there are tables whose trees are not known
             self.lost += 1
         for table, root in roots.items():
             yield from self._tree(table, root)
-        if self.lost:
-            self._mark_free()
+        # In a whole file there is nothing left but what is free.
+        if self._mark_free() or self.lost:
             for number in range(2, self._pages + 1):
                 if not self._seen[number]:
                     yield from self._orphan(number)
@@ -199,17 +200,21 @@ class Salvage:
             page = os.pread(self._fd, self._page_size, (number - 1) * self._page_size)
         return page.ljust(self._page_size, b"\0")
 
-    def _mark_free(self) -> None:
-        """What is on free pages has been deleted."""
+    def _mark_free(self) -> bool:
+        """What is on free pages has been deleted. Whether all of these are known."""
         trunk = int.from_bytes(self._page(1)[32:36], "big") if self.is_whole_head else 0
+        left = int.from_bytes(self._page(1)[36:40], "big")
         while 1 < trunk <= self._pages and not self._seen[trunk]:
             self._seen[trunk] = 1
+            left -= 1
             page = self._page(trunk)
             count = min(int.from_bytes(page[4:8], "big"), self._usable // 4 - 2)
             for leaf in struct.unpack(f">{count}I", page[8 : 8 + 4 * count]):
-                if 1 < leaf <= self._pages:
+                if 1 < leaf <= self._pages and not self._seen[leaf]:
                     self._seen[leaf] = 1
+                    left -= 1
             trunk = int.from_bytes(page[:4], "big")
+        return self.is_whole_head and trunk == left == 0
 
 
 def check_is_queue(salvage: Salvage, path: str, owner: int, version: int) -> None:
