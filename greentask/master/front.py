@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -22,7 +22,6 @@ from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import die_with_parent, outlive_parent, raise_descriptors, set_title
-from ..queue.service import TaskQueue
 from ..server.dumping import dump
 from ..server.server import Server
 from ..tasks.loading import load_apps, trace_of
@@ -30,6 +29,9 @@ from ..tasks.registry import Tasks
 from .channel import Channel, ChannelError
 from .config import ServeConfig
 from .logs import configure_logging, reopen_logs
+
+if TYPE_CHECKING:
+    from ..queue.service import TaskQueue
 
 __all__ = ["main"]
 
@@ -195,6 +197,8 @@ class _Front:
 def _queue(config: ServeConfig) -> TaskQueue | None:
     if config.queue is None:
         return None
+    from ..queue.service import TaskQueue  # a tenth of a front's start, which most do without
+
     return TaskQueue(
         config.queue,
         greenlets=config.queue_greenlets,

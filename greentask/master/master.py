@@ -34,7 +34,6 @@ from .fronts import Front, FrontFailed
 from .logs import reopen_logs
 from .merging import merge, merge_counts
 from .signs import Notifier, read_pid, remove_file, write_file
-from .unblocking import unblock
 from .watch import watch_sources
 
 __all__ = ["Master"]
@@ -130,6 +129,8 @@ class Master:
             if self._watch:
                 watch_sources(self._watch, lambda: _log_errors(self._reload_if_possible))
             if self._config.queue is not None:
+                from .unblocking import unblock  # and what it knows of queues
+
                 gevent.spawn(unblock, os.path.abspath(self._config.queue), self._config.queue_lease, self._all)
             self._begin()
             self._ended.wait()

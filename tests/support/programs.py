@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from greentask.master.fronts import PATCH
+
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 
@@ -60,7 +62,7 @@ def starting(
 
     They heed Ctrl-C, even where we don't (a shell's background job, say).
     """
-    head = "from gevent import monkey\nmonkey.patch_all()\n" if patched else ""
+    head = PATCH if patched else ""  # as a front begins, in half the time that gevent takes
     head += "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     warnings = ["-W", "error", "-W", "ignore:This process (pid=:DeprecationWarning"]  # it forks, and has threads
     with ExitStack() as stack:
