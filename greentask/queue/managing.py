@@ -176,7 +176,8 @@ def show(store: Store, text: str) -> dict[str, Any] | None:
     ).fetchone()
     if holder is not None:
         told["server"] = holder[0]
-        told["is_revoked"] = store.revoking.is_marked(id)
+        if store.revoking.is_marked(id):
+            told["is_revoked"] = True  # it is being ended
     errors = store.db.execute("SELECT attempt, at, error FROM failure WHERE id = ? ORDER BY attempt", (id,))
     told["errors"] = [{"attempt": attempt, "at": at, **loads(error)} for attempt, at, error in errors]
     return told

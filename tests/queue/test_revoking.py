@@ -45,7 +45,9 @@ def marks(store: Store) -> int:
 
 def test_one_that_runs_is_marked_for_its_holder_and_only_if_that_is_wanted(store: Store) -> None:
     delivery = running(store)
+    transact(store, lambda: store.db.execute("INSERT INTO holder VALUES (?, 0, 'pid 1')", (HOLDER,)))
     assert not transact(store, lambda: looking.revoke(store, delivery.id))
+    assert "is_revoked" not in (managing.show(store, delivery.id) or {})
     assert store.revoking.of(HOLDER) == []
     for _ in range(2):
         assert transact(store, lambda: looking.revoke(store, delivery.id, running=True))
@@ -54,7 +56,7 @@ def test_one_that_runs_is_marked_for_its_holder_and_only_if_that_is_wanted(store
     assert found(store, delivery).state == "running"
     shown = managing.show(store, delivery.id)
     assert shown is not None
-    assert shown["state"] == "running"
+    assert (shown["state"], shown["server"], shown["is_revoked"]) == ("running", "pid 1", True)
 
 
 @pytest.mark.parametrize("how", ["failed", "retry", "lost", "released"])
