@@ -6,7 +6,8 @@ is, and what to do.
 
 A front is killed when the lock has been held without anything being committed for the length of a lease, it is the
 front that has it, and it is stopped, or answers nothing for another lease. One that answers is waiting for its disk,
-which the next front would do as well: it is left alone. What the front ran is tried again, as after any death.
+which the next front would do as well: it is left alone. So is one that starts, and may have a file of an older version
+to bring up to date: it has its --start-timeout. What the front ran is tried again, as after any death.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def _look_into(stalls: Stalls, path: str, lease: float, fronts: list[Front]) -> 
     for pid in pids:
         front = ours[pid]
         if not (is_stopped := _is_stopped(pid)):
+            if not front.is_ready:
+                continue
             try:
                 front.ask("ping", within=lease)
             except ChannelError:

@@ -3,6 +3,7 @@
 import logging
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import gevent
 import pytest
 
 from greentask.master.channel import ChannelError
-from greentask.master.unblocking import unblock
+from greentask.master.unblocking import _is_stopped, _look_into, unblock
 from greentask.queue.byhand import QueueFile
+from greentask.queue.stalls import Stalls
 from support.queues import holding_lock
 from support.waiting import wait_until
 
@@ -23,7 +25,8 @@ class FakeFront:
 
     number = 7
 
-    def __init__(self, process: "subprocess.Popen[bytes]", *, answers: bool) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", *, answers: bool, is_ready: bool = True) -> None:
+        self.is_ready = is_ready
         self.process = process
         self.pid = process.pid
         self.answers = answers
@@ -83,6 +86,18 @@ def test_a_front_that_answers_is_left_alone(path: Path, caplog: pytest.LogCaptur
         looks.kill()
         assert process.poll() is None
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_front_that_starts_has_its_own_limit(path: Path) -> None:
+    with holding_lock(path) as process:
+        front = FakeFront(process, answers=False, is_ready=False)
+        stalls = Stalls(str(path), time.monotonic)
+        _look_into(stalls, str(path), LEASE, [front])  # type: ignore[list-item]
+        assert (process.poll(), front.asked) == (None, 0)
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: _is_stopped(process.pid))
+        _look_into(stalls, str(path), LEASE, [front])  # type: ignore[list-item]
+        assert process.wait(20) == -signal.SIGKILL
 
 
 def test_a_process_of_others_is_told_of_and_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
