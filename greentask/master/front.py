@@ -24,8 +24,9 @@ from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import die_with_parent, outlive_parent, raise_descriptors, set_title
 from ..server.dumping import dump
 from ..server.server import Server
-from ..tasks.loading import load_apps, trace_of
+from ..tasks.loading import load_apps
 from ..tasks.registry import Tasks
+from ..tasks.traces import trace_of
 from .channel import Channel, ChannelError
 from .config import ServeConfig
 from .logs import configure_logging, reopen_logs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Callable, Generator
 from types import CoroutineType
 from typing import Any
@@ -18,6 +17,7 @@ from .context import RunningTask, enter
 from .middleware import CallInfo, Hooks, Refused
 from .retries import Retry
 from .task import Task
+from .traces import trace_of
 
 __all__ = ["execute", "execute_in_steps"]
 
@@ -124,7 +124,7 @@ def _told(error: BaseException, *, debug: bool = False) -> dict[str, Any]:
         return refusal(InvalidResult(str(error)))
     if isinstance(error, Interrupt):
         return refusal(ended_by(error))
-    return describe(error, traceback="".join(traceback.format_exception(error)) if debug else None)
+    return describe(error, traceback=trace_of(error) if debug else None)
 
 
 class _NotJSON(Exception):

@@ -5,19 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Iterable
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..errors import ConfigurationError
 from .registry import Tasks
 from .task import Task
 
-__all__ = ["load_apps", "trace_of"]
-
-_OURS = str(Path(__file__).parent.parent)
+__all__ = ["load_apps"]
 
 
 def load_apps(apps: Iterable[str], *, in_processes: Iterable[str] = ()) -> Tasks:
@@ -46,23 +41,6 @@ def load_apps(apps: Iterable[str], *, in_processes: Iterable[str] = ()) -> Tasks
                 f"--process {name}: no undecorated function of that name is served (a decorated one says process=True)"
             )
     return tasks
-
-
-def trace_of(error: Exception) -> str:
-    """The traceback of code that can't be imported, without the frames that only led to that code."""
-    return "".join(traceback.format_exception(type(error), error, _from_users_code(error)))
-
-
-def _from_users_code(error: Exception) -> TracebackType | None:
-    trace = error.__traceback__
-    while trace is not None and _leads_to_code(trace.tb_frame.f_code.co_filename):
-        trace = trace.tb_next
-    # A file that is no Python was never run: what there is to say of it is in the error. Anything else is in our code.
-    return trace if trace is not None or isinstance(error, SyntaxError) else error.__traceback__
-
-
-def _leads_to_code(file: str) -> bool:
-    return file.startswith(("<frozen importlib", _OURS)) or file == importlib.__file__
 
 
 def _name_and_group(text: str) -> tuple[str, bool | str]:

@@ -178,6 +178,7 @@ def test_a_traceback_goes_out_only_in_debugging() -> None:
     told = error_of(fail, debug=True)["traceback"]
     assert told.startswith("Traceback (most recent call last):")
     assert "in fail" in told
+    assert __file__ in told.splitlines()[1], "without what led there"
     assert told.rstrip().endswith("ValueError: no")
     assert "traceback" not in error_of(fail, [1], debug=True)
 
