@@ -27,18 +27,21 @@ def time_limit(deadline: float | None) -> Iterator[None]:
     what is inside runs to its end.
     """
     stops: list[Callable[[], None]] = []
-    if deadline is not None:
-        claim = [True]  # of who raises it
-        is_patched = monkey.is_module_patched("time")
-        if is_patched or get_hub_if_exists() is not None:
-            stops.append(_limit_greenlet(deadline, claim))
-        if not is_patched and threading.current_thread() is threading.main_thread():
-            stops.append(_limit_main_thread(deadline, claim))
+    claim = [True]  # of who raises it
     try:
+        if deadline is not None:
+            is_patched = monkey.is_module_patched("time")
+            if is_patched or get_hub_if_exists() is not None:
+                stops.append(_limit_greenlet(deadline, claim))
+            if not is_patched and threading.current_thread() is threading.main_thread():
+                _limit_main_thread(deadline, claim, stops)
         yield
     finally:
-        for stop in stops:
-            stop()
+        try:
+            claim.clear()  # where it is raised here, at the last moment, it was cleared by that
+        finally:
+            for stop in stops:
+                stop()
 
 
 def _interrupt(greenlet: Any, claim: list[bool]) -> None:
@@ -59,9 +62,9 @@ def _limit_greenlet(deadline: float, claim: list[bool]) -> Callable[[], None]:
     return stop
 
 
-def _limit_main_thread(deadline: float, claim: list[bool]) -> Callable[[], None]:
+def _limit_main_thread(deadline: float, claim: list[bool], stops: list[Callable[[], None]]) -> None:
     """A thread that sleeps until then. (A timer of the system's would be one that pytest-timeout uses.)"""
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
     main, greenlet = threading.get_ident(), getcurrent()
 
     def interrupt(*_: object) -> None:
@@ -75,6 +78,7 @@ def _limit_main_thread(deadline: float, claim: list[bool]) -> Callable[[], None]
             hub.loop.run_callback(_interrupt, greenlet, claim)
 
     def wait() -> None:
+        begun.wait()
         if not ended.wait(max(0.0, deadline - time.monotonic())):
             signal.pthread_kill(main, signal.SIGURG)
 
@@ -83,9 +87,10 @@ def _limit_main_thread(deadline: float, claim: list[bool]) -> Callable[[], None]
     waiting.start()
 
     def stop() -> None:
-        claim.clear()
         ended.set()
+        begun.set()
         waiting.join()
         signal.signal(signal.SIGURG, before)
 
-    return stop
+    stops.append(stop)
+    begun.set()  # not before it is known how all of this is ended: the time may be up already

@@ -17,12 +17,14 @@ from greentask import (
     InvalidArguments,
     InvalidResult,
     TaskError,
+    TimeLimit,
     UnknownTask,
     current,
     default_client,
     task,
 )
 from greentask.testing import Calls, eager
+from greentask.testing.limit import time_limit
 from support import tested_tasks as tasks
 from support.programs import run_source
 
@@ -243,6 +245,15 @@ def test_it_ends_as_it_began() -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(ConnectionError):
         client.call("add", 1)
     gc.collect()  # an event loop that was left would complain here
+
+
+def test_a_time_that_is_up_already_leaves_no_handler_behind() -> None:
+    before = signal.getsignal(signal.SIGURG)
+    for _ in range(50):
+        with pytest.raises(TimeLimit), time_limit(time.monotonic()):
+            time.sleep(5)
+        assert signal.getsignal(signal.SIGURG) is before
+    assert not [one for one in threading.enumerate() if one.name.startswith("greentask")]
 
 
 @pytest.mark.parametrize("patched", [False, True])
