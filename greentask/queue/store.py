@@ -282,18 +282,23 @@ class Store:
             for task in want.tasks
         )
 
-    def take(self, wants: Sequence[Want], holder: int) -> list[Delivery]:
-        """Hand out tasks, as many as there are slots, in their order; they are that holder's from now on."""
+    def take(self, wants: Sequence[Want], holder: int, most_bytes: int = _MOST_BYTES) -> list[Delivery]:
+        """Hand out tasks, as many as there are slots, in their order; they are that holder's from now on.
+
+        Of payloads in all a little more than ``most_bytes``, at most.
+        """
         held, allowed = paused(self.db), self.allowances.rooms(self.time.now())
         groups = [group for row in self.db.execute(_GROUPS) if allowed.get((group := Group(*row)).lane) != 0]
         taken: list[tuple[int, list[Delivery]]] = []
-        room, passed = _MOST_BYTES, 0
+        room, passed = min(most_bytes, _MOST_BYTES), 0
         for want in wants:
             tasks = {task for task in want.tasks if not held.holds(task)}
             mine = [group for group in groups if self.name(group.lane) in tasks]
             slots = want.slots
             while mine and slots > 0 and room > 0 and passed < _MOST_PASSED:
                 for group, share in self._sharing.divide(mine, slots):
+                    if room <= 0:
+                        break
                     most = min(share, allowed.get(group.lane, share))
                     found, deliveries = self._take_of(group, most, room, holder) if most else (0, [])
                     taken.append((group.rank, deliveries))

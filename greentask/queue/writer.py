@@ -46,6 +46,7 @@ _POLLIN = 1
 
 _MOST = 2000  # operations in one transaction
 _MOST_BYTES = 32 * 1024 * 1024  # of what is enqueued in one transaction
+_MOST_HELD = 64 * 1024 * 1024  # bytes of what is handed out and has not ended; it may be more if it is one task
 _PAUSE_TO_FORGET = 0.01  # seconds between two transactions in which tasks are forgotten, and nothing else is to do
 _SLICE = 0.002  # seconds for which the hub is told things in one go
 _PAUSE = 0.25  # seconds between attempts at writing to a file that could not be written
@@ -76,6 +77,7 @@ class Writer:
         self._has_company = False
         self._forgets = False  # there may be more to forget
         self._held = 0  # deliveries that are not settled
+        self._held_bytes = 0  # of their payloads
         #: Transactions so far.
         self.commits = 0
 
@@ -180,7 +182,7 @@ class Writer:
         moments = [
             _PAUSE_TO_FORGET if self._forgets else None,
             self._store.ticks.moment(),
-            self._store.next_moment() if self._slots else None,
+            self._store.next_moment() if self._has_room() else None,
         ]
         return min((moment for moment in moments if moment is not None), default=TICK)
 
@@ -265,10 +267,14 @@ class Writer:
                 return True
         if self._store.ticks.is_due():
             return True
-        if not self._slots:
+        if not self._has_room():
             return False
         moment = self._store.next_moment()
         return (moment is not None and moment <= 0) or self._store.has_ready(self._wants())
+
+    def _has_room(self) -> bool:
+        """Whether tasks could be handed out."""
+        return bool(self._slots) and self._held_bytes < _MOST_HELD
 
     def _wants(self) -> list[Want]:
         return [Want(tasks, slots) for tasks, slots in self._slots.items() if slots > 0]
@@ -303,6 +309,7 @@ class Writer:
         self._holders.committed()
         self.commits += 1
         self._held += len(batch.deliveries) - len(batch.settled)
+        self._held_bytes += _size(batch.deliveries) - _size(delivery for delivery, _ in batch.settled)
         for delivery in batch.deliveries:
             self._slots[self._filled_by[delivery.task]] -= 1
         self._home.post(self._finish, tell(self._listener, batch))
@@ -337,8 +344,9 @@ class Writer:
                 holders.take_back(holder, beat)
             store.ripen()
             store.cleaner.step(FEW + 2 * len(batch.settled) if len(batch) else STEP)
-            if takes and not batch.is_lost and (wants := self._wants()):
-                batch.deliveries = store.take(wants, holders.me())
+            room = _MOST_HELD - self._held_bytes + _size(delivery for delivery, _ in batch.settled)
+            if takes and not batch.is_lost and room > 0 and (wants := self._wants()):
+                batch.deliveries = store.take(wants, holders.me(), room)
             store.commit()
             batch.has_ended_some = store.has_ended_some
             batch.revoked = set(store.revoked)
@@ -418,6 +426,10 @@ class Writer:
         self._store.db.close()
         self._beside.close()
         os.close(self._wake)
+
+
+def _size(deliveries: Iterable[Delivery]) -> int:
+    return sum(len(delivery.payload) for delivery in deliveries)
 
 
 def _is_the_files(error: Exception) -> bool:

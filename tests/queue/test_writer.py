@@ -69,6 +69,28 @@ def test_nobody_waits_for_an_answer_after_the_end(queue: SQLiteQueue) -> None:
             pass
 
 
+def test_what_is_handed_out_takes_a_bounded_amount_of_memory(
+    queue: SQLiteQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greentask.queue.writer._MOST_HELD", 10_000)
+    large = '["' + "x" * 4000 + '"]'
+    taker = Taker(queue, ("add", "huge"))
+    ids = queue.enqueue([message(args=large) for _ in range(20)]).result(WITHIN)
+    queue.enqueue([message("huge", args='["' + "x" * 30_000 + '"]')]).result(WITHIN)
+    taker.want(100)
+    seen = 0
+    while seen < 21:
+        taker.wait_for(seen + 1)
+        before = queue.counters()["commits"]
+        time.sleep(0.02)
+        assert queue.counters()["commits"] - before < 3, "nothing is written in vain"
+        held = taker.got[seen:]
+        assert sum(len(one.payload) for one in held[:-1]) < 10_000
+        seen += 1
+        taker.settle(held[0])
+    wait_until(lambda: queue.find(ids[-1]).result(WITHIN).state == "done", WITHIN, "all have run")
+
+
 def fill(queue: SQLiteQueue, pages: int) -> None:
     """Let the file have no more than so many pages from what it has."""
 
