@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from ..hub.held import take_or_come_again
 from ..tasks.remote import ProgressCallback, TaskFuture
 from .carrier import Carrier
 from .future import ClientFuture
@@ -60,7 +61,7 @@ class ChainedFuture(ClientFuture, TaskFuture[Any]):
         if self.done():
             return
         if first.cancelled():
-            self.cancel()
+            self._cancel()
         elif (error := first.exception()) is not None:
             self.ended(None, error)
         else:
@@ -74,7 +75,7 @@ class ChainedFuture(ClientFuture, TaskFuture[Any]):
 
     def _last_ended(self, last: Future[Any]) -> None:
         if last.cancelled():
-            self.cancel()
+            self._cancel()
         elif (error := last.exception()) is not None:
             self.ended(None, error)
         else:
@@ -82,3 +83,8 @@ class ChainedFuture(ClientFuture, TaskFuture[Any]):
 
     def _cancel_call(self) -> None:
         self._running.cancel()
+
+    def _cancel(self) -> None:
+        if take_or_come_again(self._condition, self._carrier.home, self._cancel):
+            self._condition.release()
+            self.cancel()

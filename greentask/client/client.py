@@ -454,6 +454,8 @@ class Client:
         except BaseException:
             future.cancel()  # of no effect where it has ended
             raise
+        finally:
+            del future  # or its error would keep this frame, and this frame the error
 
     def _stream(self, call: Call, window: int, report: ProgressCallback | bool | None) -> Iterator[Any]:
         carrier = carrier_of(self._core.router)

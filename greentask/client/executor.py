@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from ..errors import ConfigurationError, out_of_time
 from ..hub.bell import Bell
+from ..hub.held import take_or_come_again
 from ..hub.home import allocate_rlock
 from ..tasks.binding import Binder
 from ..tasks.checks import check_count
@@ -242,8 +243,10 @@ class TaskExecutor(Executor):
         return left if self._client._timeout is None else min(left, self._client._timeout)
 
     def _finished(self, future: ExecutorFuture, call: Future[Any]) -> None:
-        self._finish(future, call)
-        self._go_on()
+        if take_or_come_again(self._lock, self.carrier().home, self._finished, future, call):
+            self._lock.release()
+            self._finish(future, call)
+            self._go_on()
 
     def _finish(self, future: ExecutorFuture, call: Future[Any]) -> None:
         try:
@@ -284,8 +287,12 @@ def _results(
                     yield left[-1].result(None if until is None else until - time.monotonic())
                     left.pop()
         finally:
-            for future in itertools.chain(left, *flying):
-                future.cancel()  # of no effect where it has ended
+            while left:
+                left.pop().cancel()  # of no effect where it has ended
+            while flying:
+                left.extend(flying.popleft())
+                while left:
+                    left.pop().cancel()
 
     return results()
 

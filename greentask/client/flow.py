@@ -88,10 +88,14 @@ def gather(*futures: Future[Any], timeout: float | None = None, return_exception
         for future in as_completed(futures, timeout):
             if not return_exceptions:
                 future.result()  # or its error
+        return [_error_or_result(future) if return_exceptions else future.result() for future in futures]
     finally:
-        for future in futures:
+        left = [*futures]
+        del futures
+        while left:
+            future = left.pop()
             future.cancel()  # of no effect where it has ended
-    return [_error_or_result(future) if return_exceptions else future.result() for future in futures]
+            del future  # or its error would keep this frame, and this frame the error
 
 
 def _error_or_result(future: Future[Any]) -> Any:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from concurrent.futures import InvalidStateError
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import Any
 
 from ..hub.future import HomeFuture
+from ..hub.held import take_or_come_again
 from .carrier import Carrier
 
 __all__ = ["ClientFuture"]
 
 logger = logging.getLogger(__name__)
+
+_CANCELLED = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED})
+_ENDED = _CANCELLED | {FINISHED}
 
 
 class ClientFuture(HomeFuture, ABC):
@@ -23,15 +28,34 @@ class ClientFuture(HomeFuture, ABC):
         self._carrier = carrier
         self._not_cancelled = [True]  # who takes it out cancels: several threads may try
 
+    # Without the lock, which is of no use for a look at what doesn't change any more: the home's thread looks, too.
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._state in _ENDED
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state in _CANCELLED
+
     def result(self, timeout: float | None = None) -> Any:
         """The call's result, or its error raised; waits up to ``timeout`` seconds for it."""
-        self.check_may_wait()
-        return super().result(timeout)
+        try:
+            if self._state != FINISHED:
+                self.check_may_wait()
+                return super().result(timeout)
+            if self._exception is not None:
+                raise self._exception
+            return self._result
+        finally:
+            del self  # or the error would keep this frame, and this frame the error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The call's error, None where it has none; waits up to ``timeout`` seconds for its end."""
-        self.check_may_wait()
-        return super().exception(timeout)
+        if self._state != FINISHED:
+            self.check_may_wait()
+            return super().exception(timeout)
+        return self._exception
 
     def cancel(self) -> bool:
         """Cancel the call on the server; False where its end was here before."""
@@ -47,11 +71,20 @@ class ClientFuture(HomeFuture, ABC):
 
     def ended(self, value: Any, error: BaseException | None) -> None:
         """It has come to this; of no effect where it was cancelled before."""
+        if not take_or_come_again(self._condition, self._carrier.home, self.ended, value, error):
+            return
+        callbacks, self._done_callbacks = self._done_callbacks, []  # not to be called with the lock
         try:
-            if error is None:
-                self.set_result(value)
-            else:
-                self.set_exception(error)
+            try:
+                if error is None:
+                    self.set_result(value)
+                else:
+                    self.set_exception(error)
+            finally:
+                self._done_callbacks = callbacks
+                self._condition.release()
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # of concurrent.futures
+            callbacks.clear()  # they have done their work, and may refer to us
         except InvalidStateError:  # cancelled in this moment, or a Ctrl-C came between its end and the word of it
             with self._condition:
                 self._condition.notify_all()

@@ -115,6 +115,7 @@ def _as_finished(feed: _Feed) -> Iterator[Future[Any]]:
 
 def _results(futures: Iterator[Future[Any]], return_exceptions: bool) -> Iterator[Any]:
     current: Future[Any] | None = None
+    result: Any = None
     try:
         for current in futures:
             try:
@@ -124,9 +125,11 @@ def _results(futures: Iterator[Future[Any]], return_exceptions: bool) -> Iterato
                     raise
                 result = error
             yield result
+            result = None
     finally:
         if current is not None:
             current.cancel()  # of no effect where it has ended
+            current = result = None  # or an error would keep this frame, and this frame the error
         close: Callable[[], None] | None = getattr(futures, "close", None)
         if close is not None:
             close()

@@ -73,8 +73,12 @@ class Ended:
 
     def result(self) -> Any:
         """The result; raises the error."""
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # or it would keep this frame, and this frame the error
         return self.value
 
 

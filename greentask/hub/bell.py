@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -70,12 +70,19 @@ class Bell:
         # Only in the main thread do signal handlers run. It may be about to wait when a signal comes, or that may wake
         # another thread: it has to look.
         most = _LOOKS_EVERY if is_main_thread() else threading.TIMEOUT_MAX
-        with self._waking(partial(_open, gate)) as not_yet:
-            while not_yet and not self._rung:
+        wake = partial(_open, gate)
+        # Not with the lock: a signal handler that came while it is held would wait for an answer, and who brings that
+        # for the lock. To be told too late does no harm here.
+        self.wakes.append(wake)
+        try:
+            while not self._rung:
                 left = most if until is None else min(most, until - time.monotonic())
                 if left <= 0:
                     break
                 gate.acquire(True, left)
+        finally:
+            with suppress(ValueError):
+                self.wakes.remove(wake)
 
     def _wait_at_home(self, home: Home, timeout: float | None) -> None:
         waiter: Waiter[None] = Waiter(home.hub)

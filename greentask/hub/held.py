@@ -1,0 +1,32 @@
+"""Locks that the background thread must not wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .home import Home
+
+__all__ = ["take_or_come_again"]
+
+_MOMENT = 0.001  # seconds
+
+
+def take_or_come_again(lock: Any, home: Home, function: Callable[..., object], *args: Any) -> bool:
+    """Acquire a lock that others hold for moments only; False where ``function`` is called later, in the home's thread.
+
+    So it is where that thread would have to wait. The main thread may have been interrupted while it held the lock, by
+    a signal handler that calls a task: it lets go of it when the answer is there, which the home has to bring.
+    """
+    if lock.acquire(False):
+        return True
+    if home.hub is None or not home.is_here():
+        return bool(lock.acquire())
+    timer = home.hub.loop.timer(_MOMENT)
+    timer.start(_come_again, timer, function, args)
+    return False
+
+
+def _come_again(timer: Any, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    timer.close()
+    function(*args)

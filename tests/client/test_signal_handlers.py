@@ -1,0 +1,76 @@
+"""Signal handlers that call, wherever they come in a plain program's main thread: they run in the midst of anything."""
+
+from support.programs import run_source
+from support.servers import RunningServer
+
+GUARDED = """
+import faulthandler, sys
+faulthandler.dump_traceback_later(20, exit=True)  # what hangs is told
+from greentask import Client, as_completed
+client = Client(sys.argv[1])
+"""
+
+ANYWHERE = (
+    GUARDED
+    + """
+import signal
+handled = 0
+is_busy = False
+
+def handle(number, frame):
+    global handled, is_busy
+    if not is_busy:  # else they would come one above the other, as deep as Python's stack
+        is_busy = True
+        assert client.call("add", handled, 1) == handled + 1
+        assert client.submit("echo", handled).result() == handled
+        handled += 1
+        is_busy = False
+
+client.call("add", 1, 2)
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+number = 0
+while handled < 400:
+    number += 1
+    assert client.call("echo", number) == number
+    futures = [client.submit("echo", number) for _ in range(3)]
+    assert [future.result() for future in as_completed(futures)] == [number] * 3
+    assert list(client.map("echo", range(5))) == list(range(5))
+signal.setitimer(signal.ITIMER_REAL, 0)
+print("all")
+"""
+)
+
+# What the thread holds in the moment of the signal, while the future that it is of ends.
+HOLDING = (
+    GUARDED
+    + """
+def in_the_midst_of(lock, future):
+    with lock:
+        assert client.call("nap", 0.1) == 0.1  # as a handler would; the future's answer comes meanwhile
+    assert future.result() == 0.05
+    print("ended")
+
+future = client.submit("nap", 0.05)
+in_the_midst_of(future._condition, future)
+
+first = client.submit("nap", 0.05)
+chain = first.then("nap")
+in_the_midst_of(chain._condition, chain)
+in_the_midst_of(first._condition, first)
+
+executor = client.executor()
+future = executor.submit("nap", 0.05)
+in_the_midst_of(executor._lock, future)
+executor.shutdown()
+"""
+)
+
+
+def test_a_signal_handler_may_call_in_the_midst_of_anything(server: RunningServer) -> None:
+    assert run_source(ANYWHERE, server.address) == ["all"]
+
+
+def test_the_background_waits_for_no_lock_that_the_main_thread_may_hold(server: RunningServer) -> None:
+    """It would wait for a handler's end, and that for an answer that the background has to bring."""
+    assert run_source(HOLDING, server.address) == ["ended"] * 4
