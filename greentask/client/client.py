@@ -429,7 +429,11 @@ class Client:
         carrier = carrier_of(self._core.router)
         assert isinstance(call.id, int)
         future = SubmittedFuture(carrier, self.submit, call.id, progress)
-        self._start(carrier, call, future, idempotent=idempotent)
+        try:
+            self._start(carrier, call, future, idempotent=idempotent)
+        except BaseException:  # a Ctrl-C, when it was sent: nobody has its future
+            forget(carrier, call.id)
+            raise
         return future
 
     def _try_submit(

@@ -333,6 +333,7 @@ from greentask import Client
 from support.servers import wait_until
 Hub.NOT_ERROR += (KeyboardInterrupt,)  # else gevent prints that it came, where it came in the hub
 client, way, file = Client(sys.argv[1]), sys.argv[2], sys.argv[3]
+client.call("add", 1)  # else the Ctrl-C may hit the connection's own greenlet, which has just sent the call
 sleep = monkey.get_original("time", "sleep")
 
 def interrupt():
