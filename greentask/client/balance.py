@@ -43,6 +43,7 @@ class Target:
         "doubts",
         "failures",
         "is_known",
+        "is_slow",
         "name",
         "outstanding",
         "retry_at",
@@ -60,6 +61,7 @@ class Target:
         self.doubts = 0  # failures before it could be reached again: it has not answered yet
         self.retry_at = 0.0  # then it may be tried again
         self.is_known = False  # it was there when it was last used
+        self.is_slow = False  # to take a connection, which is under way: likewise
 
     def __str__(self) -> str:
         if self.where is None or self.name is None or len(self.name.targets) == 1:
@@ -113,7 +115,7 @@ class Balance:
         best, least = None, 0.0
         for number in range(count):  # from another one each time, so that equal ones take turns
             target = self.targets[(self._turn + number) % count]
-            if target in avoid or target.failures:
+            if target in avoid or target.failures or target.is_slow:
                 continue
             load = (target.outstanding + 1) / target.weight
             if best is None or load < least:
@@ -128,6 +130,7 @@ class Balance:
         before = max(target.failures, target.doubts)
         target.retry_at = now + _chance.uniform(0, min(_FIRST_PAUSE * 2**before, _LONGEST_PAUSE))
         target.failures = min(before + 1, 30)
+        target.is_slow = False
         if target.name is not None:
             target.name.lost_at = now
         if target.is_known:
@@ -138,6 +141,7 @@ class Balance:
         """It could be reached. That may be a balancer before servers that are gone: an answer says more."""
         target.doubts = max(target.failures, target.doubts)
         target.failures = 0
+        target.is_slow = False
         target.retry_at = 0.0
         target.is_known = not target.doubts
 

@@ -35,6 +35,7 @@ from .balance import Balance, Name, RetryBudget, Target
 from .carrier import Receiver
 from .link import Link, LinkOptions
 from .names import Where, look_up
+from .parking import Parking
 from .sent import Sent, could_not_be_sent, error_of
 
 __all__ = ["Router"]
@@ -44,6 +45,8 @@ _ANSWER_MARGIN = 0.5
 _SENT_WITHIN = 1.0  # seconds, on closing
 #: Seconds before each further try of a call that a server refused because it is going away, about.
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+#: Seconds after which nobody waits for a connection while another server may be had ("happy eyeballs", RFC 8305).
+_SLOW = 0.25
 #: Calls in flight on one connection from which on another one is opened, and how many there are to one server. A server
 #: reads no further while a connection has max_in_flight (1,000) calls in flight, pings among it.
 _MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
@@ -68,8 +71,7 @@ class Router:
         self._calls: dict[int, Sent] = {}
         self._links: list[Link] = []
         self._waiting: dict[Link, list[int]] = {}  # calls for a link that is being opened
-        self._parked: dict[int, Sent] = {}  # calls for which no server can be tried just now
-        self._wake_at = math.inf  # then one can
+        self._parked = Parking(self._send)
         self._renew_at = 0.0 if balance.names else math.inf  # the addresses of names
         self._changed = Event()  # a link has opened, or ended
         self._used_at = -math.inf  # when it was called last
@@ -219,7 +221,7 @@ class Router:
             self._tried_all(id, sent)
             return
         if target.failures and target.retry_at > time.monotonic():
-            self._park(id, sent, target.retry_at)
+            self._parked.park(id, sent, target.retry_at)
             return
         link = self._link_to(target)
         sent.link = link
@@ -230,29 +232,6 @@ class Router:
             link.write(sent.data)
         else:
             self._waiting[link].append(id)
-
-    def _park(self, id: int, sent: Sent, until: float) -> None:
-        self._parked[id] = sent
-        self._wake_by(until)
-
-    def _wake_by(self, until: float) -> None:
-        if until < self._wake_at:
-            self._wake_at = until
-            gevent.spawn_later(max(0.0, until - time.monotonic()), self._wake)
-
-    def _wake(self) -> None:
-        """A server may be tried, or is back: send what waits for that, or let it wait on."""
-        self._wake_at = math.inf
-        try:
-            for id, sent in list(self._parked.items()):
-                if sent.link is None:
-                    self._send(id, sent)
-                if sent.link is not None:
-                    self._parked.pop(id, None)
-        finally:  # a Ctrl-C may come in between
-            if self._parked:
-                self._wake_by(time.monotonic() + 1.0)
-            self._changed.set()
 
     def _send_later(self, id: int, sent: Sent, pause: float) -> None:
         def send() -> None:
@@ -268,7 +247,17 @@ class Router:
             best = Link(self.home, target, self._options, self)
             self._links.append(best)
             self._waiting[best] = []
+            if len(self._balance.targets) > 1:
+                gevent.spawn_later(_SLOW, self._hurry, best)
         return best
+
+    def _hurry(self, link: Link) -> None:
+        """Let nobody wait for a link that takes its time, where another server may be had. It goes on for later."""
+        ids = self._waiting.get(link)
+        if ids is not None:
+            link.target.is_slow = True
+            self._waiting[link] = []
+            self._send_waiting(link, ids)
 
     def _unlink(self, sent: Sent) -> None:
         """It is no longer with the link that it was given to."""
@@ -379,7 +368,7 @@ class Router:
                 self._waiting[other] = []
                 self._send_waiting(other, ids)
         if self._parked:
-            self._wake()
+            self._parked.wake()
         self._changed.set()
 
     def _send_waiting(self, link: Link, ids: list[int]) -> None:
@@ -485,7 +474,8 @@ class Router:
                 sent.link.in_flight -= sent.size
                 sent.link.target.outstanding -= sent.size
             else:
-                self._parked.pop(id, None)
+                self._parked.forget(id)
+                self._changed.set()
         return sent
 
     def _end(self, id: int, sent: Sent, error: Exception | None, value: Any = None) -> None:

@@ -61,6 +61,19 @@ def test_one_that_failed_gets_nothing_until_it_works_while_there_are_others() ->
     assert spread(balance, 100)["b"] > 0
 
 
+def test_one_that_takes_its_time_gets_calls_only_where_the_others_fail() -> None:
+    balance = Balance(THREE)
+    slow, first, second = balance.targets
+    slow.is_slow = True
+    assert set(spread(balance, 10)) == {"b", "c"}
+    for target in (first, second):
+        balance.failed(target, now=100.0)
+    assert balance.pick() is slow
+    balance.works(slow)
+    assert balance.pick() is slow
+    assert not slow.is_slow
+
+
 def test_where_all_fail_the_one_that_may_be_tried_first_is_picked() -> None:
     balance = Balance(THREE)
     for target in balance.targets:

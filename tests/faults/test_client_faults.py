@@ -167,6 +167,23 @@ def test_n12_an_address_that_swallows_connections_costs_its_timeout_only(server:
         assert 0.25 < time.monotonic() - began < 5
 
 
+def test_n12_nobody_waits_for_an_address_that_swallows_connections_while_another_one_answers() -> None:
+    with deaf() as address, peer(echoing) as server, Client([address, server.address], connect_timeout=20) as client:
+        began = time.monotonic()
+        futures = [client.submit("f", number) for number in range(20)]
+        assert [future.result(10) for future in futures] == list(range(20))
+        assert [client.call("f", number) for number in range(20)] == list(range(20)), "none goes there"
+        assert time.monotonic() - began < 3
+
+
+def test_n12_where_all_swallow_connections_that_is_said_after_the_timeout_of_each() -> None:
+    with deaf() as one, deaf() as other:
+        client = Client([one, other], connect_timeout=0.6)
+        with pytest.raises(ConnectionLost) as caught:
+            client.call("f")
+        assert str(caught.value).count("timed out") == 2
+
+
 def test_n12_where_all_are_dead_each_is_named(unused_port: int) -> None:
     client = Client([f"127.0.0.1:{unused_port}", "unix:///nowhere"])
     with pytest.raises(ConnectionLost) as caught:
