@@ -69,6 +69,8 @@ def make_handler(
     teardown: float = DEFAULT_TEARDOWN,
 ) -> Handler:
     """Import the tasks (in the template), and return what runs their calls (in the processes)."""
+    # Before the tasks: it may have something to make ready for their modules.
+    hooks = Hooks(load_middleware(one) if isinstance(one, str) else pickle.loads(one) for one in middleware)
     tasks = Tasks()
     for name, target, needs in targets:
         found = find_target(target)
@@ -77,7 +79,6 @@ def make_handler(
         for need in task.needs:
             if need.preload:
                 need()
-    hooks = Hooks(load_middleware(one) if isinstance(one, str) else pickle.loads(one) for one in middleware)
     return _TaskHandler(tasks, hooks, group, start, teardown, debug=debug)
 
 

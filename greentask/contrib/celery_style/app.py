@@ -13,6 +13,7 @@ from ...tasks.registry import Tasks
 from ...tasks.remote import Caller, default_caller
 from ...tasks.task import Task
 from .conf import Conf
+from .django import Connections, installed_apps, is_django
 from .durable import Durable, has_queue
 from .exceptions import NotCarriedOver
 from .missing import is_setting, refuse_app_member
@@ -114,12 +115,19 @@ class Celery(Tasks):
         related_name: str = "tasks",
         force: bool = False,
     ) -> None:
-        """Import the module ``tasks`` of each of these packages when the application is served."""
+        """Import the module ``tasks`` of each of these packages when the application is served.
+
+        Without packages they are those of a Django project's apps.
+        """
         if packages is None:
-            raise NotCarriedOver(
-                "autodiscover_tasks() without packages is not carried over from Celery: name the packages, or serve "
-                "the modules that have tasks, `greentask serve MODULE…`"
-            )
+            if not is_django():
+                raise NotCarriedOver(
+                    "autodiscover_tasks() without packages is not carried over from Celery, but for Django projects "
+                    "(DJANGO_SETTINGS_MODULE): name the packages, or serve the modules that have tasks, "
+                    "`greentask serve MODULE…`"
+                )
+            packages = installed_apps
+            self.middleware.append(Connections())
         self._discover.append((packages, related_name))
         if force:
             self._import_all()

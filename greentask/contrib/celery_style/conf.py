@@ -71,11 +71,14 @@ class Conf:
             module, _, attribute = source.partition(":")
             source = importlib.import_module(module)
             source = getattr(source, attribute) if attribute else source
-        members = source if isinstance(source, Mapping) else {name: getattr(source, name) for name in dir(source)}
-        for name, value in members.items():
+        beginning = "" if namespace is None else f"{namespace.upper()}_"
+        names = [
+            name for name in (source if isinstance(source, Mapping) else dir(source)) if name.startswith(beginning)
+        ]
+        for name in names:  # and no others are looked at: Django's settings may complain of that
+            value = source[name] if isinstance(source, Mapping) else getattr(source, name)
             if namespace is not None:
-                if name.startswith(f"{namespace.upper()}_"):
-                    self[name[len(namespace) + 1 :].lower()] = value
+                self[name.removeprefix(beginning).lower()] = value
             elif not (name.startswith("_") or inspect.ismodule(value) or callable(value)):
                 self[name] = value
 

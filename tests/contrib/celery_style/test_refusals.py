@@ -231,7 +231,8 @@ def test_a_broker_is_a_server_s_address_or_is_told_to_be_of_no_use(name: str, ca
     assert "localhost:1" in repr(own._caller())
 
 
-def test_autodiscovery_without_packages_is_refused() -> None:
+def test_autodiscovery_without_packages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
     with pytest.raises(NotCarriedOver, match="name the packages"):
         app.autodiscover_tasks()
 
