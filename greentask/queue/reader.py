@@ -44,7 +44,13 @@ class Reader:
             self._waiting.append((look, future))
             starts, self._is_running = not self._is_running, True
         if starts:
-            _start_thread(self._run, ())
+            try:
+                _start_thread(self._run, ())
+            except RuntimeError as error:  # there are too many threads
+                with self._lock:
+                    self._waiting.clear()
+                    self._is_running = False
+                raise Overloaded(f"nobody can look at the queue at the moment ({error}): try again later") from None
         return future
 
     def close(self) -> None:

@@ -59,3 +59,10 @@ def test_a_step_changes_few_and_all_are_changed(path: Path) -> None:
         assert file.change_all("revoke", Filter(name="b")) == 1300
         assert statements.count("COMMIT") >= 3, "nobody waits for long"
         assert {task["state"] for task in file.look("list", name="a", limit=2000)["tasks"]} == {"waiting"}
+
+
+def test_what_was_revoked_is_not_counted_as_scheduled(path: Path) -> None:
+    with QueueFile(path, make=True) as file:
+        ids = [file.enqueue(message(delay=1000.0)) for _ in range(3)]
+        assert file.change("revoke", ids[:2]) == ids[:2]
+        assert file.look("stats")["scheduled"] == 1

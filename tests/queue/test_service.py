@@ -11,9 +11,12 @@ import pytest
 
 from greentask import Client
 from greentask.queue.byhand import QueueFile
+from greentask.queue.interface import Step
+from greentask.queue.managing import Filter
 from support.durable_tasks import marks
 from support.programs import greentask
 from support.queue_calls import enqueue, outcome, queue_server
+from support.queues import message
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 APPS = ("support.durable_tasks",)
@@ -357,6 +360,22 @@ def test_what_waits_runs_after_a_restart(tmp_path: Path) -> None:
     with serving("--queue", queue, apps=APPS) as server, server.connect() as peer:
         assert [outcome(peer, task)["state"] for task in (done, short, later)] == ["done"] * 3
     assert marks(file) == ["began", "ended", "later"]
+
+
+def test_what_the_code_has_no_more_waits_and_what_does_not_fit_is_a_dead_letter(tmp_path: Path) -> None:
+    path = str(tmp_path / "tasks.db")
+    with QueueFile(path, make=True) as file:
+        gone, changed = file.enqueue(message("gone")), file.enqueue(message("fail", "[1, 2, 3]"))
+        in_process = file.enqueue(message("add_in_process", '{"a": 1, "c": 3}'))
+        (behind,) = file.transact(lambda store: store.composer.compose([Step(message("add", "[null]"))], after=gone))
+        with serving("--queue", path, apps=APPS) as server, server.connect() as peer:
+            for task in (changed, in_process):
+                found = outcome(peer, task)
+                assert (found["state"], found["attempts"]) == ("failed", 1)
+                assert found["error"]["type"] == "InvalidArguments"
+            assert [outcome(peer, task, 0.05)["state"] for task in (gone, behind)] == ["waiting", "blocked"]
+            assert file.change_all("revoke", Filter(name="gone")) == 1
+            assert outcome(peer, behind)["error"]["type"] == "Cancelled"
 
 
 @pytest.mark.slow

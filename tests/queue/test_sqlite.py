@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from greentask.errors import QueueError
+from greentask.errors import Overloaded, QueueError
 from greentask.queue.interface import Found, Step
 from greentask.queue.sqlite import SQLiteQueue
 from support.queues import FakeClock, Taker, message
@@ -137,3 +137,16 @@ def test_a_closed_queue_says_so(queue: SQLiteQueue) -> None:
     queue.close()
     with pytest.raises(QueueError, match="closed"):
         queue.enqueue([message()])
+
+
+def test_one_look_for_which_there_was_no_thread_costs_no_others(
+    queue: SQLiteQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("greentask.queue.reader._start_thread", refuse)
+        with pytest.raises(Overloaded, match="can't start new thread"):
+            queue.count()
+    assert queue.count().result(WITHIN)["waiting"] == 0
