@@ -74,7 +74,7 @@ def dumps_in_steps(value: Any, max_depth: int = DEEPEST, *, large: int = LARGE) 
         for piece in _pieces(value, max_depth, large):
             pieces.append(piece)
             size += len(piece)
-            if size > large:
+            if size > large or not piece:
                 size = 0
                 yield
     except InvalidResult as error:
@@ -89,6 +89,7 @@ def _pieces(value: Any, max_depth: int, large: int) -> Iterator[bytes]:
             if type(piece) is bytes:
                 yield piece
             else:
+                yield b""  # to see that it is large took as long as a step, and there may be a thousand in each other
                 cuts.append(_cut(piece, max_depth - len(cuts), large))
                 break
         else:
@@ -96,7 +97,10 @@ def _pieces(value: Any, max_depth: int, large: int) -> Iterator[bytes]:
 
 
 def _cut(value: Any, room: int, large: int) -> Iterator[Any]:
-    """Its pieces, and in the place of something large in it, that itself. ``room``: so deeply may it be nested."""
+    """Its pieces, none of them empty, and in the place of something large in it, that itself.
+
+    ``room``: so deeply may it be nested.
+    """
     if type(value) is str:
         yield b'"'
         for start in range(0, len(value), large):
@@ -123,7 +127,8 @@ def _cut(value: Any, room: int, large: int) -> Iterator[Any]:
             if not is_large(run, large):
                 yield comma + dumps(run, room)[1:-1]
             else:
-                yield comma
+                if comma:
+                    yield comma
                 yield run[0]
         yield b"]"
 

@@ -566,7 +566,8 @@ def test_a_stream_whose_reader_takes_nothing_more_is_cancelled_after_a_while(
             assert peer.ask({"more": 1, "items": 1}) == {"id": 1, "item": number}
         said = {"type": "Cancelled", "message": "its reader has taken nothing more for 0.3 s (stream_timeout)"}
         assert peer.hear() == {"id": 1, "error": {**said, "started": True}}
-        other.send({"id": 2, "function": function, "args": [10**6], "stream": 1_000_000})  # which nobody reads
+        pieces = function.replace("count", "pieces")
+        other.send({"id": 2, "function": pieces, "args": [10**6, 100_000], "stream": 1_000_000})  # which nobody reads
         peer.send({"id": 3, "function": function, "args": [3], "stream": 3})
         assert peer.hear_all(4)[-1] == {"id": 3, "result": {"items": 3}}
         wait_until(lambda: is_idle_but_for(impatient, connections=2), "it does not wait for ever")

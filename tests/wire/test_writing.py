@@ -1,6 +1,7 @@
 """Writing a large value step by step comes to what writing it in one go does."""
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from greentask.errors import InvalidResult
-from greentask.wire.json import dumps
+from greentask.wire.json import DEEPEST, dumps
 from greentask.wire.steps import LARGE
 from greentask.wire.writing import dumps_in_steps, is_large
 from support.values import values
@@ -109,6 +110,15 @@ def test_no_step_is_large(value: Any) -> None:
     written, steps = write(value)
     assert written == expected
     assert steps >= len(expected) / (5 * LARGE)
+
+
+def test_each_look_at_a_value_in_itself_is_a_step() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    taken: list[None] = []
+    with pytest.raises(InvalidResult, match=re.escape("result[0] contains itself")):
+        taken.extend(dumps_in_steps(circle))
+    assert len(taken) >= DEEPEST - 1
 
 
 @pytest.mark.parametrize("value", [None, 1, "x" * 1000, {"a": ["b"] * 100}, [[]] * 1000, {1: 2}, Rows(), {}])
