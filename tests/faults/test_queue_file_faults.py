@@ -1,19 +1,27 @@
 """A queue's file that is full or can't be used (D2 and D3), as who runs a server sees it."""
 
+import random
 import sqlite3
 import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from greentask.queue.backup import check
+from greentask.queue.byhand import QueueFile
+from greentask.queue.managing import Filter
 from greentask.queue.schema import VERSION, open_file
+from greentask.queue.transfer import export_tasks
 from support.durable_tasks import marks
 from support.parts import require
-from support.programs import greentask
+from support.programs import environment, greentask
 from support.queue_calls import enqueue, outcome
-from support.servers import serving
+from support.queues import message
+from support.servers import serving, wait_until
 
 APPS = ("support.durable_tasks",)
 
@@ -136,3 +144,48 @@ def test_d3_a_folder_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> No
     assert done.returncode == 1
     assert "there is no folder" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# ---- Who works on the file by hand is killed
+
+
+@pytest.mark.slow
+def test_an_import_and_a_backup_that_are_killed_are_just_done_again(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    count, file, queue, copy = 4000, tmp_path / "marks", str(tmp_path / "tasks.db"), tmp_path / "copy.db"
+    with QueueFile(tmp_path / "old.db", make=True) as old:
+        messages = [message("note", f'["{file}", {number}]') for number in range(count)]
+        old.transact(lambda store: store.enqueue(messages))
+        with old.moment() as store:
+            (tmp_path / "tasks.jsonl").write_bytes(b"".join(export_tasks(store, Filter())))
+    commands = {
+        "import": ["queue", "import", str(tmp_path / "tasks.jsonl"), "--queue", queue],
+        "backup": ["queue", "backup", str(copy), "--queue", queue],
+    }
+    with serving("--queue", queue, "--fronts", "2", apps=APPS, processes=1), QueueFile(queue) as new:
+
+        def kept() -> int:
+            return int(new.store.db.execute("SELECT count(*) FROM task").fetchone()[0])
+
+        for at in sorted(chance.sample(range(count - 1000), 3)):
+            killed = subprocess.Popen(
+                [sys.executable, "-m", "greentask", *commands["import"]],
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+            )
+            wait_until(lambda: kept() > at, f"{at} tasks are kept")  # noqa: B023
+            killed.kill()
+            killed.wait()
+        killed = subprocess.Popen([sys.executable, "-m", "greentask", *commands["backup"]], env=environment())
+        wait_until(lambda: list(tmp_path.glob("copy.db.part-*")) or copy.exists(), "it has begun")
+        killed.kill()
+        killed.wait()
+        for name in ("import", "backup"):
+            done = greentask(*commands[name], *(["--force"] if name == "backup" else []))
+            assert done.returncode == 0, done.stderr
+        wait_until(lambda: len(marks(file)) >= count, "all have run")
+        assert kept() == count
+        assert set(Counter(marks(file)).values()) == {1}, "each has run once"
+    check(str(copy))
