@@ -11,7 +11,7 @@ from ..wire.enqueue import MOST_PRIORITY, MOST_RETRIES, Enqueue
 from ..wire.json import dumps
 from .arguments import argument_options
 from .connection import Where, connected, server_options
-from .queue.access import FILE_UNUSABLE, told_of_files
+from .queue.access import FILE_UNUSABLE, close_names, told_of_files
 from .times import Seconds
 
 __all__ = ["command"]
@@ -78,6 +78,8 @@ def _put(path: str, name: str, args: dict[str, Any] | list[Any], durable: Enqueu
     from ..queue.byhand import QueueFile
 
     with told_of_files(), QueueFile(path) as file:
+        if close := close_names(file, name):
+            click.echo(f"greentask: mind that no task {name!r} has been enqueued here yet{close}", err=True)
         return file.enqueue(
             Message(
                 name,

@@ -382,6 +382,10 @@ def test_a_task_is_enqueued_and_its_id_printed(server: RunningServer, peer: Line
 def test_a_task_is_put_straight_into_a_file(file: Path, peer: LineClient) -> None:
     done = greentask("enqueue", "add", "a=1", "--queue", str(file))
     assert outcome(peer, done.stdout.strip())["result"] == 2, "the servers were told"
+    assert done.stderr == ""
+    mistyped = greentask("enqueue", "addd", "a=1", "--queue", str(file))
+    assert mistyped.stderr == "greentask: mind that no task 'addd' has been enqueued here yet; did you mean add?\n"
+    assert greentask("queue", "revoke", mistyped.stdout.strip(), "--queue", str(file)).returncode == 0
     gone = greentask("enqueue", "add", "a=1", "--queue", str(file) + ".gone")
     assert (gone.returncode, "there is no queue" in gone.stderr) == (7, True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sqlite3
 import sys
@@ -26,6 +27,7 @@ __all__ = [
     "NOTHING_DONE",
     "Access",
     "accessed",
+    "close_names",
     "fail",
     "queue_options",
     "told_of_files",
@@ -180,6 +182,15 @@ def told_of_files() -> Iterator[None]:
         raise  # whoever read has seen enough: that is click's to end quietly
     except OSError as error:
         fail(FILE_UNUSABLE, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def close_names(file: QueueFile, name: str) -> str | None:
+    """Nothing where a task of the queue has had that name; else the names that are close, as a question, or none."""
+    if file.store.find_lane(name) is not None:
+        return None
+    names = [known for (known,) in file.store.db.execute("SELECT name FROM lane LIMIT 1000")]
+    close = difflib.get_close_matches(name, names)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def fail(code: int, message: str) -> NoReturn:

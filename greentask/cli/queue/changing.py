@@ -10,7 +10,7 @@ import click
 
 from ...errors import InvalidArguments
 from ...queue.managing import CHANGES, Filter
-from .access import EXIT_CODES, NOTHING_DONE, Access, Where, accessed, fail, queue_options
+from .access import EXIT_CODES, NOTHING_DONE, Access, Where, accessed, close_names, fail, queue_options
 from .filters import filter_options
 
 __all__ = ["pause_command", "purge_command", "resume_command", "retry_command", "revoke_command"]
@@ -123,8 +123,8 @@ def pause_command(name: str | None, queue: Where) -> None:
     What runs goes on, and tasks are enqueued as ever.
     """
     with accessed(queue) as access:
-        if name is not None and access.file.store.find_lane(name) is None:
-            click.echo(f"greentask: mind that no task {name!r} has been enqueued here yet", err=True)
+        if name is not None and (close := close_names(access.file, name)) is not None:
+            click.echo(f"greentask: mind that no task {name!r} has been enqueued here yet{close}", err=True)
         if not access.file.pause(name):
             fail(NOTHING_DONE, f"{name or 'the queue'} is paused already")
     click.echo(f"{name or 'the queue'} is paused")
