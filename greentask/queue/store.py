@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ..wire.json import dumps, loads
 from .allowances import Allowances
 from .cleaning import Cleaner
 from .clock import Clock, QueueTime
@@ -33,6 +34,8 @@ OPEN, DONE, FAILED, REVOKED, EXPIRED = range(5)
 
 _MOST_BYTES = 32 * 1024 * 1024  # of payloads that are taken at once
 _MOST_PASSED = 1000  # tasks whose ttl is over that are passed by in one transaction
+_MOST_WHOLE = 100  # attempts of a task of which all of the error is kept
+_MOST_MESSAGE = 100  # characters that are kept of those before
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
 
 # Of the losses of a task, those of a process: each has left an error, as failures have, and those of a server have not.
@@ -400,6 +403,16 @@ class Store:
     def note_failure(self, id: int, attempt: int, error: bytes) -> None:
         """Write down what came of an attempt."""
         self.db.execute("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?)", (id, attempt, self.clock.wall(), error))
+        if attempt > _MOST_WHOLE:
+            self._shorten(id, attempt - _MOST_WHOLE)
+
+    def _shorten(self, id: int, attempt: int) -> None:
+        """Keep only what kind of error an attempt ended with: who asks to be tried again may do so for years."""
+        row = self.db.execute("SELECT error FROM failure WHERE id = ? AND attempt = ?", (id, attempt)).fetchone()
+        if row is not None:
+            error = loads(row[0])
+            short = dumps({"type": error.get("type"), "message": str(error.get("message"))[:_MOST_MESSAGE]})
+            self.db.execute("UPDATE failure SET error = ? WHERE id = ? AND attempt = ?", (short, id, attempt))
 
     def put_back(self, id: int, failures: int, losses: int, delay: float) -> None:
         """Have it wait again, for its turn or for so many seconds."""

@@ -1,5 +1,6 @@
 """What is done with the file, step by step, with clocks that stand still."""
 
+import json
 import random
 import sqlite3
 from pathlib import Path
@@ -227,6 +228,21 @@ def test_a_dead_letter_has_everything_of_its_attempts(store: Store, clock: FakeC
     found = looking.find(store, id)
     assert found is not None
     assert (found.state, found.attempts, found.error) == ("failed", 2, b'{"n":2}')
+
+
+def test_one_that_is_tried_again_for_ever_does_not_fill_the_disk(store: Store) -> None:
+    put(store, message())
+    error = b'{"type":"Retry","message":"not yet","traceback":"%b"}' % (b"t" * 20_000)
+    for _ in range(300):
+        (delivery,) = take(store)
+        transact(store, lambda delivery=delivery: store.settle([(delivery, Ending("retry", error))]))  # type: ignore[misc]
+    (count, size) = store.db.execute("SELECT count(*), sum(length(error)) FROM failure").fetchone()
+    assert (count, size < 101 * len(error)) == (300, True)
+    (delivery,) = take(store)
+    transact(store, lambda: store.settle([(delivery, Ending("failed", error))]))
+    errors = [json.loads(error) for _, _, error in looking.dead(store, 1)[0]["errors"]]
+    assert [len(one) for one in errors] == [2] * 201 + [3] * 100
+    assert {one["message"] for one in errors} == {"not yet"}
 
 
 def test_a_dead_letter_can_be_tried_again_or_purged(store: Store, clock: FakeClock) -> None:
