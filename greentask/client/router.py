@@ -20,7 +20,6 @@ from gevent.event import Event
 from ..errors import (
     CallError,
     ConnectionLost,
-    DeadlineExceeded,
     Draining,
     InvalidMessage,
     Overloaded,
@@ -130,12 +129,16 @@ class Router:
     def _start(self, id: int, sent: Sent, timeout: float | None) -> None:
         self._calls[id] = sent
         if timeout is not None:
-            sent.timer = self.home.hub.loop.timer(timeout + _ANSWER_MARGIN)
-            sent.timer.start(self._out_of_time, id, timeout, update=True)
+            self._end_after(timeout, id, sent, timeout)
         self._used_at = time.monotonic()
         if self._used_at >= self._renew_at:
             self._renew_names()
         self._send(id, sent)
+
+    def _end_after(self, seconds: float, id: int, sent: Sent, timeout: float) -> None:
+        sent.stop_timer()
+        sent.timer = self.home.hub.loop.timer(seconds)
+        sent.timer.start(self._out_of_time, id, timeout, update=True)
 
     def forget(self, id: int) -> None:
         """Nobody waits any more: cancel the call, and drop what comes."""
@@ -216,6 +219,9 @@ class Router:
     # ---- Which way a call goes
 
     def _send(self, id: int, sent: Sent) -> None:
+        if sent.is_late:  # it was sent in time, and has not run: now it must not begin
+            self._end(id, sent, sent.too_late())
+            return
         target = self._balance.pick(sent.avoid)
         if target is None:
             self._tried_all(id, sent)
@@ -491,13 +497,14 @@ class Router:
 
     def _out_of_time(self, id: int, timeout: float) -> None:
         sent = self._calls.get(id)
-        if sent is not None:
-            was_sent = sent.was_sent
+        if sent is None:
+            return
+        if sent.was_sent and not sent.is_late:
+            sent.is_late = True
+            self._end_after(_ANSWER_MARGIN, id, sent, timeout)
+        else:
+            error = sent.no_answer(timeout)
             self.forget(id)
-            where = "from the server" if was_sent else "and no connection"
-            why = "" if was_sent or sent.refusal is None else f": {sent.refusal}"
-            error: CallError = DeadlineExceeded(f"no answer {where} within {timeout:g} s{why}")
-            error.started = None if was_sent else False
             sent.receiver.ended(None, error)
 
     def _end_if_left(self) -> None:

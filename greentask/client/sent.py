@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import CallError, ConnectionLost, Draining, Overloaded, Unauthenticated, from_wire
+from ..errors import (
+    CallError,
+    ConnectionLost,
+    DeadlineExceeded,
+    Draining,
+    Overloaded,
+    Unauthenticated,
+    from_wire,
+    out_of_time,
+)
 from .balance import Target
 from .carrier import Receiver
 from .link import UNTRUSTED, Link
@@ -22,6 +31,7 @@ class Sent:
         "data",
         "has_begun",
         "idempotent",
+        "is_late",
         "link",
         "receiver",
         "refusal",
@@ -40,6 +50,7 @@ class Sent:
         self.link: Link | None = None  # to which it was given
         self.was_sent = False  # over that, and not kept until it is open
         self.has_begun = False  # something was heard of it
+        self.is_late = False  # its time is over, and the server is about to say what has become of it
         self.repeats = 0  # after which it may have run more than once
         self.timer: Any = None
         self.tries = 0  # that a server refused
@@ -51,6 +62,21 @@ class Sent:
             self.timer.stop()
             self.timer.close()
             self.timer = None
+
+    def no_answer(self, timeout: float) -> DeadlineExceeded:
+        """The error where nothing was heard of it in time."""
+        where = "from the server" if self.was_sent else "and no connection"
+        why = "" if self.was_sent or self.refusal is None else f": {self.refusal}"
+        error = DeadlineExceeded(f"no answer {where} within {timeout:g} s{why}")
+        error.started = None if self.was_sent or self.repeats else False
+        return error
+
+    def too_late(self) -> DeadlineExceeded:
+        """The error where it could be sent again, and its time is over."""
+        error = out_of_time(started=False)
+        if self.repeats:  # it may have run before
+            error.started = None
+        return error
 
 
 def could_not_be_sent(before: Exception | None, why: str | Unauthenticated, may_have_run: bool) -> Exception:
