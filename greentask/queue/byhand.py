@@ -19,7 +19,7 @@ from .clock import Clock
 from .holders import is_anybody_here
 from .ids import id_text
 from .interface import Message
-from .limits import DEFAULT_RESULT_TTL
+from .limits import DEFAULT_KEY_TTL, DEFAULT_RESULT_TTL
 from .managing import Filter
 from .schema import open_file
 from .store import Store
@@ -45,7 +45,9 @@ class QueueFile:
         except BaseException:
             self._db.close()
             raise
-        self.store = Store(self._db, Clock(), DEFAULT_RESULT_TTL)
+        kept = dict(self._db.execute("SELECT name, value FROM meta"))  # by the server that was started last
+        result_ttl, key_ttl = kept.get("result_ttl", DEFAULT_RESULT_TTL), kept.get("key_ttl", DEFAULT_KEY_TTL)
+        self.store = Store(self._db, Clock(), result_ttl, key_ttl)
         self.store.know_time()
 
     def __enter__(self) -> QueueFile:

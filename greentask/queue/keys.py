@@ -29,7 +29,7 @@ class Keys:
 
     def __init__(self, db: sqlite3.Connection, ttl: float) -> None:
         self._db = db
-        self._ttl = ttl
+        self.ttl = ttl
 
     def claim(self, message: Message, lane: int, id: int, first: int) -> int | None:
         """Have its keys be that task's, the ``first`` of its transaction or a later one; the task whose one is already.
@@ -45,7 +45,7 @@ class Keys:
             if known is not None:
                 return known
         if message.key is not None:
-            ttl = self._ttl if message.key_ttl is None else message.key_ttl
+            ttl = self.ttl if message.key_ttl is None else message.key_ttl
             self._db.execute("INSERT INTO key (key, id, ttl) VALUES (?, ?, ?)", (message.key, id, ttl))
         return None
 

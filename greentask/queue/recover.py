@@ -164,7 +164,7 @@ def _is_later(values: tuple[Any, ...]) -> bool:
 
 
 def _is_meta(values: tuple[Any, ...]) -> bool:
-    if len(values) != 2 or values[0] not in ("base", "last"):
+    if len(values) != 2 or values[0] not in ("base", "last", "result_ttl", "key_ttl"):
         return len(values) == 2 and _are(str, values[:1])
     return isinstance(values[1], (int, float)) and abs(values[1]) < _END_OF_TIME
 

@@ -121,6 +121,7 @@ class SQLiteQueue:
                 with beside.turn():
                     store.begin()
                     store.keep_time()
+                    store.keep_times_to_live()
                     holders.me()
                     store.commit()
                 holders.committed()

@@ -153,6 +153,13 @@ class Store:
             [("boot", self.clock.boot), ("base", self.time.base), ("last", self.time.now())],
         )
 
+    def keep_times_to_live(self) -> None:
+        """Write down how long things are known here, for who works on the file beside its servers."""
+        self.db.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+            [("result_ttl", self._result_ttl), ("key_ttl", self.keys.ttl)],
+        )
+
     def note_time(self) -> None:
         """Write down how far queue time is, for the case that the machine loses its clock."""
         self.db.execute("UPDATE meta SET value = ? WHERE name = 'last'", (self.time.now(),))

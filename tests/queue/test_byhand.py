@@ -66,3 +66,15 @@ def test_what_was_revoked_is_not_counted_as_scheduled(path: Path) -> None:
         ids = [file.enqueue(message(delay=1000.0)) for _ in range(3)]
         assert file.change("revoke", ids[:2]) == ids[:2]
         assert file.look("stats")["scheduled"] == 1
+
+
+def test_who_works_by_hand_keeps_things_for_as_long_as_the_servers_do(path: Path) -> None:
+    queue = SQLiteQueue(path, result_ttl=1000.0, key_ttl=50.0)
+    queue.open()
+    queue.close()
+    with QueueFile(path) as file:
+        id = file.enqueue(message(key="k"))
+        file.change("revoke", [id])
+        db, now = file.store.db, file.store.time.now()
+        assert db.execute("SELECT ttl FROM key").fetchone() == (50.0,)
+        assert 990 < db.execute("SELECT at FROM forget").fetchone()[0] - now <= 1000
