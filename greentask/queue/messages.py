@@ -28,7 +28,10 @@ def messages_of(
     """Those of a batch, in steps between which others may run."""
     messages = []
     for number, item in enumerate(batch):
-        task.binder.bind(item)
+        try:
+            task.binder.bind(item)
+        except InvalidArguments as error:
+            raise InvalidArguments(f"item {number} of the {len(batch)}, from 0 on: {error}") from None
         messages.append(message_of(task, dumps({"args": item}), item, options))
         if number % _FEW == _FEW - 1:
             yield

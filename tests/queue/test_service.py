@@ -62,6 +62,7 @@ def test_a_batch_is_kept_as_a_whole(peer: LineClient) -> None:
     assert [outcome(peer, task)["result"] for task in reply["result"]["tasks"]] == [2, 5, 5]
     refused = peer.ask({"function": "add", "id": 8, "batch": [[1], [1, 2, 3]], "enqueue": True})
     assert refused["error"]["type"] == "InvalidArguments"
+    assert refused["error"]["message"].startswith("item 1 of the 2, from 0 on: add(a: int, b: int = 1)")
 
 
 def test_a_key_keeps_it_from_being_enqueued_twice(peer: LineClient) -> None:
