@@ -615,9 +615,12 @@ def test_o7_a_server_that_cannot_be_reached_does_not_hold_up_the_end(patched: bo
             check_ends(started)
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_o7_the_end_never_crashes_however_often(server: RunningServer, count: int) -> None:
-    """A thread that wakes while the interpreter is taken apart would crash it: about one time in four."""
+    """A thread that wakes while the interpreter is taken apart would crash it: about one time in four.
+
+    So sixty times find that but once in thirty million.
+    """
     for _ in range(count // 5):
         arguments = [[server.address, "connected", EXITS["answers arrive"]]] * 5
         with starting(EXIT, arguments, patched=False) as started:
@@ -688,7 +691,7 @@ while True:
 
 
 @BOTH
-@pytest.mark.parametrize(("rounds", "each"), [(1, 3), pytest.param(20, 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("rounds", "each"), [(1, 3), pytest.param(8, 5, marks=pytest.mark.slow)])
 def test_o7_ctrl_c_at_any_moment_ends_it_quickly(server: RunningServer, patched: bool, rounds: int, each: int) -> None:
     for _ in range(rounds):
         arguments = [[server.address, str(random.random())] for _ in range(each)]
