@@ -50,11 +50,21 @@ class Beside:
             ) from None
         #: Readable when somebody has knocked, we included.
         self.knocks = _watch(self.path)
+        self._queue = path
+        self._identities = _identity(path), _identity(self.path)
 
     def close(self) -> None:
         """Let go of everything."""
         os.close(self._fd)
         os.close(self.knocks)
+
+    def is_queue_there(self) -> bool:
+        """Whether the queue's file is the one that was there at the beginning."""
+        return self._identities[0] in (None, _identity(self._queue))
+
+    def is_there(self) -> bool:
+        """The same of this one."""
+        return self._identities[1] == _identity(self.path)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -95,6 +105,14 @@ class Beside:
 
     def _lock(self, command: int, kind: int, byte: int) -> None:
         fcntl.fcntl(self._fd, command, LOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def is_anybody_at(path: str) -> bool:

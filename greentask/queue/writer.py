@@ -76,6 +76,7 @@ class Writer:
         self._ticked_at = 0.0
         self._has_company = False
         self._forgets = False  # there may be more to forget
+        self._is_apart = False  # from the others
         self._held = 0  # deliveries that are not settled
         self._held_bytes = 0  # of their payloads
         #: Transactions so far.
@@ -219,6 +220,10 @@ class Writer:
             overdue = self._holders.overdue(is_stuck=self._is_stuck)
             self._has_company = self._holders.has_company
         if is_tick:
+            if not self._beside.is_there() and not self._is_apart:
+                self._is_apart = True
+                remedy = "start this server anew, or others run what it runs"
+                logger.error("%r was removed, by which servers know of each other: %s", self._beside.path, remedy)
             self._store.ticks.look()
             self._store.cleaner.look()
         return overdue
@@ -319,6 +324,8 @@ class Writer:
 
     def _transact(self, batch: Batch, overdue: Sequence[tuple[int, int]], *, takes: bool) -> None:
         store, holders = self._store, self._holders
+        if not self._beside.is_queue_there():  # nobody would ever find again what is written
+            raise OSError("the file was removed, or another one is in its place: put it back, or start the server anew")
         with self._beside.turn():
             store.begin()
             if not takes:
@@ -443,4 +450,6 @@ def _explained(error: Exception) -> Exception:
         return QueueFull(f"the queue can't take it ({said}): make room on its disk, and it goes on by itself")
     if "malformed" in said or "not a database" in said:
         return QueueError(f"the queue's file is damaged ({said}): stop its servers, and see greentask queue recover")
-    return QueueError(f"the queue's file can't be used: {said}") if isinstance(error, sqlite3.Error) else error
+    return (
+        QueueError(f"the queue's file can't be used: {said}") if isinstance(error, (sqlite3.Error, OSError)) else error
+    )

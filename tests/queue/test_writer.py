@@ -258,3 +258,25 @@ def test_a_change_that_can_not_be_made_costs_the_others_no_commit(queue: SQLiteQ
     assert all(future.result(WITHIN) for future in (*good, *more))
     assert all(isinstance(future.exception(WITHIN), QueueError) for future in bad)
     assert queue.counters()["commits"] - before < 10
+
+
+def test_nothing_is_kept_in_a_file_that_was_removed(queue: SQLiteQueue, path: Path) -> None:
+    taker = Taker(queue)
+    kept = queue.enqueue([message()]).result(WITHIN)
+    taker.want(1)
+    (delivery,) = taker.wait_for(1)
+    away = path.with_name("away.db")
+    path.rename(away)
+    taker.settle(delivery)
+    for _ in range(2):
+        with pytest.raises(QueueError, match="another one is in its place"):
+            queue.enqueue([message()]).result(WITHIN)
+        path.write_bytes(b"another one")
+    away.rename(path)
+    wait_until(lambda: queue.enqueue([message("other")]).exception(WITHIN) is None, WITHIN, "it goes on")
+    assert queue.find(kept[0]).result(WITHIN).state == "done"
+
+
+def test_who_is_apart_from_the_others_says_so(queue: SQLiteQueue, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path(f"{path}-servers").unlink()
+    wait_until(lambda: "start this server anew" in caplog.text, WITHIN, "it is told")
