@@ -78,6 +78,8 @@ class Router:
 
     def check_may_wait(self) -> None:
         """Raise ``RuntimeError`` where waiting for a call would keep its answer from being read."""
+        if not self.home.is_ours():
+            raise RuntimeError("this call is of the process that this one was forked from, and ends only there")
         current = getcurrent()
         if current is self.home.hub or any(link.is_read_by(current) for link in self._links):
             raise RuntimeError(

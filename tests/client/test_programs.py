@@ -194,6 +194,34 @@ def test_a_greenlet_that_gives_up_cancels_its_calls(server: RunningServer, tmp_p
     wait_until(lambda: server.status()["in_flight"] == 0, "the server is idle")
 
 
+# ---- Forked children
+
+OF_THE_PARENT = """
+import os, sys
+from greentask import Client, as_completed, wait
+client = Client(sys.argv[1])
+future = client.submit("nap", 0.3)
+child = os.fork()
+if not child:
+    told = []
+    for way in (future.result, future.exception, lambda: wait([future]), lambda: list(as_completed([future]))):
+        try:
+            way()
+        except RuntimeError as error:
+            told.append(str(error))
+    right = len(told) == 4 and all("forked" in text for text in told) and client.call("add", 1, 2) == 3
+    os._exit(0 if right else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), future.result())
+"""
+
+
+@BOTH
+def test_a_child_that_waits_for_its_parents_call_is_told_that_it_would_wait_for_ever(
+    server: RunningServer, patched: bool
+) -> None:
+    assert run_source(OF_THE_PARENT, server.address, patched=patched) == ["0", "0.3"]
+
+
 # ---- Real threads
 
 REAL_THREADS = """

@@ -132,7 +132,8 @@ def test_the_tasks_document_runs(tmp_path: Path) -> None:
             assert (total, size) == (3, 3)
             assert not not_done
         """
-        source = called + textwrap.dedent(ends) + several + textwrap.dedent(more_ends)
+        asynchronous = next(block for block in blocks("docs/tasks.md", "python") if "wrap_future" in block)
+        source = called + textwrap.dedent(ends) + several + textwrap.dedent(more_ends) + asynchronous
         done = subprocess.run(
             [sys.executable, "-c", source],
             capture_output=True,
