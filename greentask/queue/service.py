@@ -161,6 +161,8 @@ class TaskQueue:
         if call.batch is not None:
             if options.after is not None:
                 raise InvalidArguments("a batch doesn't follow anything: after is for one task")
+            if options.key is not None:  # or all but the first would be taken for it
+                raise InvalidArguments("a key is one task's: enqueue those that have one by themselves")
             if len(call.batch) > self._max_batch:
                 raise InvalidArguments(
                     f"{len(call.batch):,} tasks in one batch to enqueue, and {self._max_batch:,} are the most "

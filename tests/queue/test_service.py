@@ -219,6 +219,7 @@ def test_a_group_is_open_until_a_line_closes_it(peer: LineClient) -> None:
         ({"args": [1, 2, 3], "enqueue": {"after": "x"}}, "too many"),
         ({"args": [1], "enqueue": {"then": {"function": "nobody"}}}, "nobody"),
         ({"batch": [[1]], "enqueue": {"after": "x"}}, "a batch doesn't follow"),
+        ({"batch": [[1], [2]], "enqueue": {"key": "k"}}, "a key is one task's"),
     ],
 )
 def test_what_can_not_be_composed_is_refused(peer: LineClient, call: dict[str, Any], said: str) -> None:
