@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..errors import ConfigurationError
 from ..hub.home import allocate_rlock
-from ..wire.address import DEFAULT_ADDRESS
+from ..wire.address import DEFAULT_ADDRESS, parse_addresses
 from .client import Client
 
 __all__ = ["configure", "default_client", "replaced_default"]
@@ -38,13 +39,23 @@ def default_client() -> Client:
     with _lock:
         if _client is None:
             _client = Client(
-                os.environ.get("GREENTASK_URL") or DEFAULT_ADDRESS,
+                _from_environment() or DEFAULT_ADDRESS,
                 secret_file=os.environ.get("GREENTASK_SECRET_FILE") or None,
                 tls_ca=os.environ.get("GREENTASK_TLS_CA") or None,
                 tls_cert=os.environ.get("GREENTASK_TLS_CERT") or None,
                 tls_key=os.environ.get("GREENTASK_TLS_KEY") or None,
             )
         return _client
+
+
+def _from_environment() -> str | None:
+    address = os.environ.get("GREENTASK_URL")
+    if address:
+        try:
+            parse_addresses(address)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"GREENTASK_URL in the environment: {error}") from None
+    return address
 
 
 @contextmanager

@@ -35,6 +35,12 @@ def test_the_environment_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     assert where(default_client()) == ["tcp://localhost:1", "unix:///run/x"]
 
 
+def test_an_environment_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREENTASK_URL", "somewhere")
+    with pytest.raises(ConfigurationError, match=r"^GREENTASK_URL in the environment: 'somewhere' is not an address: "):
+        default_client()
+
+
 def test_an_empty_environment_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENTASK_URL", "")
     assert where(default_client()) == ["tcp://127.0.0.1:12345"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from greentask import Client, DeadlineExceeded, InvalidArguments, InvalidMessage, UnknownTask
+from greentask import Client, ConnectionLost, DeadlineExceeded, InvalidArguments, InvalidMessage, UnknownTask
 from support import server_tasks
 from support.peers import peer, silent
 from support.servers import LineClient, wait_until
@@ -80,6 +80,22 @@ def test_an_error_comes_after_the_items_before_it(client: Client) -> None:
     with pytest.raises(ValueError, match="as far as I can count"):
         next(items)
     assert list(items) == []
+
+
+def test_a_lost_connection_is_an_error_after_the_items_before_it_and_nothing_is_sent_again() -> None:
+    heard = []
+
+    def break_off(connection: LineClient) -> None:
+        call = connection.hear()
+        heard.append(call["function"])
+        connection.send({"id": call["id"], "item": 1}, {"id": call["id"], "item": 2})
+
+    with peer(break_off) as server, Client(server.address) as client:
+        items = client.using(idempotent=True).stream("count", 3)
+        assert [next(items), next(items)] == [1, 2]
+        with pytest.raises(ConnectionLost):
+            next(items)
+        assert heard == ["count"]
 
 
 @pytest.mark.parametrize(
