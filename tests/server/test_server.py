@@ -440,7 +440,7 @@ def test_an_app_with_a_wrong_option_of_a_task_shows_where_that_is(tmp_path: Path
     (tmp_path / "mine.py").write_text("from greentask import task\nadd = task(proces=True)(len)\n")
     said = greentask("serve", "mine", "--listen", "127.0.0.1:0", cwd=tmp_path).stderr
     assert said.splitlines()[1] == f'  File "{tmp_path}/mine.py", line 2, in <module>'
-    assert "unexpected keyword argument 'proces'" in said
+    assert "has no option 'proces'" in said
 
 
 def test_an_app_that_is_no_python_shows_where(tmp_path: Path) -> None:
