@@ -108,7 +108,8 @@ def revoke(store: Store, text: str, *, running: bool = False) -> bool:
         return running
     store.composer.unblock(id)
     store.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id = ?", (lane, rank, id))
-    store.end_without(REVOKED, id, attempts)  # what is in `later` is dropped when its moment comes
+    store.db.execute("DELETE FROM later WHERE id = ?", (id,))
+    store.end_without(REVOKED, id, attempts)
     return True
 
 

@@ -197,7 +197,7 @@ def stats(store: Store) -> dict[str, Any]:
         name: db.execute(f"SELECT count(*) FROM {source}").fetchone()[0]
         for name, source in (
             ("waiting", "ready"),
-            ("scheduled", "later l JOIN task t ON t.id = l.id AND t.state = 0"),  # and not what was revoked since
+            ("scheduled", "later"),
             ("blocked", "blocked b JOIN task t ON t.id = b.id AND t.state = 0 WHERE b.is_group = 0"),
             ("running", "running"),
             ("failed", "task WHERE state = 2"),

@@ -125,6 +125,10 @@ CREATE TRIGGER forget_plan AFTER DELETE ON task BEGIN DELETE FROM plan WHERE id 
     """
 CREATE TABLE revoked (id INTEGER PRIMARY KEY);
 """,
+    """
+CREATE INDEX of_later ON later (id);
+DELETE FROM later WHERE id NOT IN (SELECT id FROM task WHERE state = 0);
+""",
 )
 VERSION = len(_STEPS)
 

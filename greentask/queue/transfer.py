@@ -47,10 +47,6 @@ class Imported(NamedTuple):
 
 def export_tasks(store: Store, wanted: Filter) -> Iterator[bytes]:
     """The lines of all tasks that fit, within a transaction: as of one moment."""
-    # By id, which the table of what is due has no index for; it is on disk, however large.
-    store.db.execute("CREATE TEMP TABLE IF NOT EXISTS due (id INTEGER PRIMARY KEY, clock, due, failures, losses)")
-    store.db.execute("DELETE FROM due")
-    store.db.execute("INSERT OR REPLACE INTO due SELECT id, clock, due, failures, losses FROM later")
     yield dumps({"greentask": "queue", "version": _VERSION, "exported": store.clock.wall()}) + b"\n"
     after: str | None = None
     while True:
@@ -77,11 +73,11 @@ def _line(store: Store, task: dict[str, Any]) -> bytes:
         task["state"], task["ended"], body = "revoked", store.clock.wall(), None
     elif state == OPEN:
         place = store.db.execute(
-            "SELECT clock, due, failures, losses FROM due WHERE id = :id AND :scheduled "
+            "SELECT clock, due, failures, losses FROM later WHERE id = :id "
             "UNION ALL SELECT 0, NULL, failures, losses FROM running WHERE id = :id "
             "UNION ALL SELECT 0, NULL, r.failures, r.losses FROM task t "
             "JOIN ready r ON r.lane = t.lane AND r.rank = t.rank AND r.id = t.id WHERE t.id = :id",
-            {"id": id, "scheduled": task["state"] == "scheduled"},
+            {"id": id},
         ).fetchone()
     if place is not None:
         clock, due, task["failures"], task["losses"] = place

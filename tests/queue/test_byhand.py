@@ -61,11 +61,12 @@ def test_a_step_changes_few_and_all_are_changed(path: Path) -> None:
         assert {task["state"] for task in file.look("list", name="a", limit=2000)["tasks"]} == {"waiting"}
 
 
-def test_what_was_revoked_is_not_counted_as_scheduled(path: Path) -> None:
+def test_of_what_was_revoked_before_its_time_nothing_is_left_until_then(path: Path) -> None:
     with QueueFile(path, make=True) as file:
-        ids = [file.enqueue(message(delay=1000.0)) for _ in range(3)]
+        ids = [file.enqueue(message(**{when: 4e9})) for when in ("delay", "at", "at")]  # type: ignore[arg-type]
         assert file.change("revoke", ids[:2]) == ids[:2]
         assert file.look("stats")["scheduled"] == 1
+        assert file.store.db.execute("SELECT count(*) FROM later").fetchone() == (1,)
 
 
 def test_who_works_by_hand_keeps_things_for_as_long_as_the_servers_do(path: Path) -> None:
