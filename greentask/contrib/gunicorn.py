@@ -13,7 +13,9 @@ a subprocess and nothing else, no hub.
 
 from __future__ import annotations
 
+import functools
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -43,10 +45,20 @@ class _Running:
 _running: _Running | None = None
 
 
+@functools.cache
+def _folder() -> str:
+    # A name that nobody can guess. The folder is not there before the task server is to start.
+    return os.path.join(tempfile.gettempdir(), f"greentask-{secrets.token_hex(8)}")
+
+
+def _address() -> str:
+    return f"unix://{_folder()}/tasks"
+
+
 class TaskServer:
     """One ``greentask serve`` for all workers of a gunicorn, on a private Unix socket.
 
-    Workers find it by ``GREENTASK_URL``, which ``on_starting`` sets: tasks are called with no further configuration.
+    Workers find it by ``GREENTASK_URL``, which is set here: tasks are called with no further configuration.
 
     apps
         Modules with tasks, as ``greentask serve`` takes them.
@@ -74,16 +86,19 @@ class TaskServer:
         self._drain_timeout = drain_timeout
         size = () if processes is None else ("--processes", str(processes))
         self._command = (*apps, *size, "--drain-timeout", str(drain_timeout), *options)
+        # Now, for with --preload gunicorn imports the application, and what that makes of it, before on_starting.
+        os.environ["GREENTASK_URL"] = _address()
 
     def on_starting(self, server: Any) -> None:
         """Start it and wait until it serves. Raises ``ConfigurationError`` where it can't; gunicorn ends then."""
         global _running
         user: dict[str, Any] = {}
-        folder = tempfile.mkdtemp(prefix="greentask-")  # mode 700
+        folder = _folder()
+        os.mkdir(folder, 0o700)
         if os.geteuid() == 0 and server.cfg.uid != 0:  # tasks run as whom the workers run as, and never as root
             os.chown(folder, server.cfg.uid, server.cfg.gid)
             user = {"user": server.cfg.uid, "group": server.cfg.gid, "extra_groups": []}
-        address, ready = f"unix://{folder}/tasks", Path(folder, "ready")
+        address, ready = _address(), Path(folder, "ready")
         given = ["--listen", address, "--socket-mode", "600", "--ready-file", str(ready)]
         process = subprocess.Popen(
             [sys.executable, "-m", "greentask", "serve", *self._command, *given],
@@ -142,3 +157,4 @@ class TaskServer:
         assert _running is not None
         shutil.rmtree(_running.folder, ignore_errors=True)
         _running = None
+        _folder.cache_clear()  # fronts of one that was killed may have calls in flight in that one, and clean up

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from gunicorn.config import Config
 
-from greentask import Client, ConfigurationError
+from greentask import Client, ConfigurationError, ConnectionLost
 from greentask.contrib import gunicorn
 from greentask.contrib.gunicorn import TaskServer
 from support.documents import blocks
@@ -62,7 +62,7 @@ def arbiter() -> SimpleNamespace:
 
 @pytest.fixture(autouse=True)
 def nothing_left(monkeypatch: pytest.MonkeyPatch, arbiter: SimpleNamespace) -> Iterator[None]:
-    monkeypatch.setenv("GREENTASK_URL", "tcp://127.0.0.1:1")  # which on_starting sets
+    monkeypatch.setenv("GREENTASK_URL", "tcp://127.0.0.1:1")  # which TaskServer sets
     yield
     if gunicorn._running is not None:
         TaskServer("hooked").on_exit(arbiter)
@@ -91,6 +91,17 @@ def test_it_starts_with_gunicorn_and_ends_with_it(arbiter: SimpleNamespace) -> N
     assert process.returncode == 0
     assert not any(one.is_running() for one in below)
     assert not folder.exists()
+
+
+@pytest.mark.usefixtures("module")
+def test_an_application_that_is_imported_before_it_starts_knows_where_it_will_be(arbiter: SimpleNamespace) -> None:
+    """As it is with --preload."""
+    tasks = TaskServer("hooked", processes=1)
+    with Client(os.environ["GREENTASK_URL"]) as early:
+        with pytest.raises(ConnectionLost):
+            early.call("version")
+        tasks.on_starting(arbiter)
+        assert early.call("version") == "first"
 
 
 def test_a_reload_brings_new_code_and_keeps_the_old_where_that_is_broken(
@@ -138,7 +149,6 @@ def test_gunicorn_does_not_start_where_it_does_not(
     with pytest.raises(ConfigurationError, match=why):
         TaskServer("hooked", **options).on_starting(arbiter)
     assert gunicorn._running is None
-    assert os.environ["GREENTASK_URL"] == "tcp://127.0.0.1:1"
     wait_until(lambda: not any("hooked" in " ".join(one.cmdline()) for one in children()))
 
 
