@@ -40,6 +40,10 @@ class ItemFuture(CallFuture):
         self._is_alone = True
         return self._batch.router.start_alone(id, data, self, timeout, self._batch.id, error)
 
+    def is_on_its_way(self) -> bool:
+        """Whether it was sent as a call of its own, which has not ended."""
+        return self._is_alone and self._batch.router.has(self._id)
+
     def _cancel_call(self) -> None:
         if self._is_alone:
             self._carrier.forget(self._id)
@@ -69,23 +73,28 @@ class BatchReceiver(Receiver):
             self.router.forget(self.id)
 
     def part(self, index: int, value: Any, error: Exception | None) -> bool:
-        future = self._pending.pop(index, None)
+        future = self._pending.get(index)
         if future is None:
             return False  # it was cancelled, or is answered twice
         if error is None:
             future.ended(value, None)
         else:
-            self._failed(future, error, False)
+            self._fail(future, error, False)
+        self._pending.pop(index, None)  # last, as below
         return True
 
     def ended(self, value: Any, error: BaseException | None) -> None:
-        pending, self._pending = self._pending, {}
-        for index, future in pending.items():
+        for index, future in list(self._pending.items()):
             if error is None:
                 missing = InvalidMessage(f"the server ended a batch without an answer for item {index}")
                 future.ended(None, missing)
             else:
-                self._failed(future, error, True)
+                self._fail(future, error, True)
+            self._pending.pop(index, None)  # last: where a Ctrl-C comes in between, the batch ends once more
+
+    def _fail(self, future: ItemFuture, error: BaseException, is_whole: bool) -> None:
+        if not future.is_on_its_way():
+            self._failed(future, error, is_whole)
 
 
 class Batching:

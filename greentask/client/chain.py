@@ -7,7 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from ..hub.held import take_or_come_again
+from ..errors import ConnectionLost
+from ..hub.held import may_take
 from ..tasks.remote import ProgressCallback, TaskFuture
 from .carrier import Carrier
 from .future import ClientFuture
@@ -67,11 +68,13 @@ class ChainedFuture(ClientFuture, TaskFuture[Any]):
         else:
             try:
                 following = self._context.run(self._submit, self._function, first.result(), *self._args, **self._kwargs)
-            except Exception as failure:
-                self.ended(None, failure)
-            else:
                 self._running = following
                 following.add_done_callback(self._last_ended)
+            except Exception as failure:
+                self.ended(None, failure)
+            except BaseException:
+                self.ended(None, ConnectionLost("a Ctrl-C came as it was called", sent=True))
+                raise
 
     def _last_ended(self, last: Future[Any]) -> None:
         if last.cancelled():
@@ -85,6 +88,5 @@ class ChainedFuture(ClientFuture, TaskFuture[Any]):
         self._running.cancel()
 
     def _cancel(self) -> None:
-        if take_or_come_again(self._condition, self._carrier.home, self._cancel):
-            self._condition.release()
+        if may_take(self._condition, self._carrier.home, self._cancel):
             self.cancel()

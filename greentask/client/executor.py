@@ -21,9 +21,9 @@ from concurrent.futures import Executor, Future
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
-from ..errors import ConfigurationError, out_of_time
+from ..errors import ConfigurationError, ConnectionLost, out_of_time
 from ..hub.bell import Bell
-from ..hub.held import take_or_come_again
+from ..hub.held import may_take
 from ..hub.home import allocate_rlock
 from ..tasks.binding import Binder
 from ..tasks.checks import check_count
@@ -53,6 +53,8 @@ class ExecutorFuture(ClientFuture):
         self.args = args
         self.deadline = deadline  # of the task that submits it
         self._call: Future[Any] | None = None  # while it is in flight
+        self.is_followed = False  # what becomes of that becomes of it
+        self.has_left = False  # it is no longer counted
 
     def running(self) -> bool:
         """Whether it is in flight: its server has it, or is about to. It can be cancelled all the same."""
@@ -180,39 +182,58 @@ class TaskExecutor(Executor):
 
     def _go_on(self) -> None:
         """Start what may start, by whichever thread finds that it may."""
+        taken: list[_Chunk] = []
         while True:
-            with self._lock:
-                if not self._waiting or self._in_flight >= self._window:
+            try:
+                if not self._take(taken):
                     break
-                try:
-                    chunk = self._waiting.popleft()
-                except IndexError:  # a signal handler of this thread has started it, just now
-                    continue
-                count = len(chunk.futures)
-                self._in_flight += count
-            self._start(chunk)
+                self._start(taken[-1])
+            except BaseException as error:  # JSON can't carry its arguments, say, or a Ctrl-C
+                if taken:
+                    self._fail(taken[-1], error)
+                if not isinstance(error, Exception):
+                    raise
         if self._has_ended():
             self._ended.ring()
 
+    def _take(self, taken: list[_Chunk]) -> bool:
+        """Put there what is to be started now; False where nothing is."""
+        with self._lock:
+            while self._waiting and self._in_flight < self._window:
+                chunk = self._waiting[0]
+                count = len(chunk.futures)
+                # No call in these lines: what a signal handler does or raises comes before or after them.
+                if self._waiting and self._waiting[0] is chunk:
+                    del self._waiting[0]
+                    self._in_flight += count
+                    taken += [chunk]
+                    return True
+        return False
+
     def _start(self, chunk: _Chunk) -> None:
-        futures = [future for future in chunk.futures if not future.cancelled()]
-        self._leave(len(chunk.futures) - len(futures))
-        try:
-            # Whoever starts it may be a task with a deadline of its own, and not the one that has submitted it.
-            calls = Context().run(self._call, futures, chunk.batching)
-        except BaseException as error:  # JSON can't carry its arguments, say
-            for future in futures:
-                future.ended(None, error)
-            self._leave(len(futures))
-            if not isinstance(error, Exception):
-                raise
-            return
+        futures = []
+        for future in chunk.futures:
+            if future.cancelled():
+                self._leave(future)
+            else:
+                futures.append(future)
+        # Whoever starts it may be a task with a deadline of its own, and not the one that has submitted it.
+        calls = Context().run(self._call, futures, chunk.batching)
         for future, call in zip(futures, calls):
             future.follow(call)
             if call.done():
                 self._finish(future, call)
             else:
                 call.add_done_callback(functools.partial(self._finished, future))
+            future.is_followed = True
+
+    def _fail(self, chunk: _Chunk, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # which is not that of whoever waits for these
+            error = ConnectionLost("a Ctrl-C came as it was sent", sent=True)
+        for future in chunk.futures:
+            if not future.is_followed:
+                future.ended(None, error)
+                self._leave(future)
 
     def _call(self, futures: list[ExecutorFuture], batching: Batching | None) -> Sequence[Future[Any]]:
         if batching is not None:
@@ -243,8 +264,7 @@ class TaskExecutor(Executor):
         return left if self._client._timeout is None else min(left, self._client._timeout)
 
     def _finished(self, future: ExecutorFuture, call: Future[Any]) -> None:
-        if take_or_come_again(self._lock, self.carrier().home, self._finished, future, call):
-            self._lock.release()
+        if may_take(self._lock, self.carrier().home, self._finished, future, call):
             self._finish(future, call)
             self._go_on()
 
@@ -256,11 +276,14 @@ class TaskExecutor(Executor):
                 error = call.exception()
                 future.ended(None if error is not None else call.result(), error)
         finally:
-            self._leave(1)  # who waits for a shutdown finds everything done
+            self._leave(future)  # who waits for a shutdown finds everything done
 
-    def _leave(self, count: int) -> None:
+    def _leave(self, future: ExecutorFuture) -> None:
+        """It is no longer in flight; of no effect where that was said before."""
         with self._lock:
-            self._in_flight -= count
+            if not future.has_left:
+                future.has_left = True
+                self._in_flight -= 1
 
     def _has_ended(self) -> bool:
         with self._lock:

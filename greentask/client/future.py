@@ -61,37 +61,49 @@ class ClientFuture(HomeFuture, ABC):
         """Cancel the call on the server; False where its end was here before."""
         if not super().cancel():
             return False
+        with self._condition:
+            if self._state == CANCELLED:
+                self.set_running_or_notify_cancel()  # for concurrent.futures.wait and as_completed
+        self._invoke_callbacks()  # those that a Ctrl-C kept from being called, the last time
         try:
             self._not_cancelled.pop()
         except IndexError:
             return True
-        self.set_running_or_notify_cancel()  # for concurrent.futures.wait and as_completed
         self._carrier.home.soon(self._cancel_call)  # not at once: an iterator that cancels may be garbage
         return True
 
     def ended(self, value: Any, error: BaseException | None) -> None:
         """It has come to this; of no effect where it was cancelled before."""
-        if not take_or_come_again(self._condition, self._carrier.home, self.ended, value, error):
-            return
-        callbacks, self._done_callbacks = self._done_callbacks, []  # not to be called with the lock
+        home = self._carrier.home
         try:
-            try:
-                if error is None:
-                    self.set_result(value)
-                else:
-                    self.set_exception(error)
-            finally:
-                self._done_callbacks = callbacks
-                self._condition.release()
-            self._invoke_callbacks()  # type: ignore[attr-defined]  # of concurrent.futures
-            callbacks.clear()  # they have done their work, and may refer to us
+            if home.is_interrupted():  # a Ctrl-C could come between taking the lock and the next line
+                with self._condition:
+                    self._end(value, error)
+            elif take_or_come_again(self._condition, home, self.ended, value, error):
+                try:
+                    self._end(value, error)
+                finally:
+                    self._condition.release()
+            else:
+                return
+            self._invoke_callbacks()
         except InvalidStateError:  # cancelled in this moment, or a Ctrl-C came between its end and the word of it
-            with self._condition:
-                self._condition.notify_all()
+            self.tell_again()
         except KeyboardInterrupt:
             raise  # it hit us by chance, and is the main greenlet's
         except BaseException:  # of a callback: SystemExit, say, which would end the greenlet that reads for everybody
             logger.exception("a callback of a call's future raised an error")
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        """With the lock, which is not for callbacks."""
+        before, self._is_telling = self._is_telling, True
+        try:
+            if error is None:
+                self.set_result(value)
+            else:
+                self.set_exception(error)
+        finally:
+            self._is_telling = before
 
     @abstractmethod
     def _cancel_call(self) -> None:

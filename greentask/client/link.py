@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
     from ..hub.tls import TLSSocket
 
-__all__ = ["UNTRUSTED", "Link", "LinkEvents", "LinkOptions"]
+__all__ = ["INTERRUPTED", "UNTRUSTED", "Link", "LinkEvents", "LinkOptions"]
 
+#: Why a connection ends whose greenlet was hit by a Ctrl-C.
+INTERRUPTED = "the client's own greenlet was killed"
 #: What is said at the end where a server's certificate is not taken.
 UNTRUSTED = "; tls_ca= (--tls-ca) names the authority whose certificates are trusted"
 
@@ -39,6 +41,7 @@ _CHUNK = 64 * 1024  # more would be memory that is mapped anew for each read
 _LINES_AT_ONCE = 200  # then others get their turn
 _PING_ID = "ping"
 _PING = encode_call(Call("greentask.ping", None, _PING_ID))
+_MENDED_AFTER = 1.0  # seconds for which a look may be late
 _LOOKS = 3  # at a connection's signs of life, in the time after which it is taken for dead
 
 
@@ -141,6 +144,16 @@ class Link:
             self._socket.close()
             self._socket = None
 
+    def mend(self) -> None:
+        """Do what a Ctrl-C may have taken the place of. Of no effect where it hasn't."""
+        greenlet = self._greenlet
+        if greenlet is not None and greenlet.dead:
+            self._died(greenlet)
+        elif self._outlet is not None:
+            self._outlet.mend()
+            if time.monotonic() > self._look_at + _MENDED_AFTER:
+                self._look_for_life()
+
     def abandon(self) -> None:
         """In a forked child: drop our copy of the connection, without a word to the server."""
         if self._home.is_here():
@@ -154,7 +167,7 @@ class Link:
     # ---- Its life
 
     def _live(self) -> None:
-        why: str | Unauthenticated = "the client's own greenlet was killed"
+        why: str | Unauthenticated = INTERRUPTED
         try:
             why = self._open_and_read()
         finally:
@@ -163,7 +176,7 @@ class Link:
     def _died(self, _greenlet: object) -> None:
         """A Ctrl-C may hit the greenlet anywhere, also where it has not begun, or is about to tell of its end."""
         self.close()
-        self._events.link_ended(self, "the client's own greenlet was killed")  # of no effect where it was told before
+        self._events.link_ended(self, INTERRUPTED)  # of no effect where it was told before
 
     def _end(self, why: str | Unauthenticated) -> None:
         if self._greenlet is not None:

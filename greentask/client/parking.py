@@ -26,6 +26,9 @@ class Parking:
     def __len__(self) -> int:
         return len(self._calls)
 
+    def __contains__(self, id: int) -> bool:
+        return id in self._calls
+
     def park(self, id: int, sent: Sent, until: float) -> None:
         """Have it sent then, or when somebody is back before."""
         self._calls[id] = sent
@@ -38,6 +41,11 @@ class Parking:
     def clear(self) -> None:
         """Forget all."""
         self._calls.clear()
+
+    def mend(self, late: float) -> None:
+        """Wake them if they should have been woken before then."""
+        if self._calls and not late <= self._wake_at < math.inf:
+            self.wake()
 
     def wake(self) -> None:
         """A server may be tried, or is back."""

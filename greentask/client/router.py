@@ -33,6 +33,7 @@ from ..wire.message import Call, Reply, encode_call
 from .balance import Balance, Name, RetryBudget, Target
 from .carrier import Receiver
 from .link import Link, LinkOptions
+from .mending import MENDED_EVERY, Mending
 from .names import Where, look_up
 from .parking import Parking
 from .sent import Sent, could_not_be_sent, error_of
@@ -75,6 +76,7 @@ class Router:
         self._changed = Event()  # a link has opened, or ended
         self._used_at = -math.inf  # when it was called last
         self._is_left = False
+        self._mending = Mending(self)
 
     def check_may_wait(self) -> None:
         """Raise ``RuntimeError`` where waiting for a call would keep its answer from being read."""
@@ -132,21 +134,30 @@ class Router:
         self._calls[id] = sent
         if timeout is not None:
             self._end_after(timeout, id, sent, timeout)
+        self._mending.begin()
         self._used_at = time.monotonic()
         if self._used_at >= self._renew_at:
             self._renew_names()
         self._send(id, sent)
 
     def _end_after(self, seconds: float, id: int, sent: Sent, timeout: float) -> None:
-        sent.stop_timer()
-        sent.timer = self.home.hub.loop.timer(seconds)
-        sent.timer.start(self._out_of_time, id, timeout, update=True)
+        before = sent.timer
+        timer = self.home.hub.loop.timer(seconds, MENDED_EVERY)  # and then again, until it was heard
+        timer.start(self._out_of_time, id, sent, timeout, update=True)
+        sent.timer = timer
+        if before is not None:
+            before.stop()
+            before.close()
+
+    def has(self, id: int) -> bool:
+        """Whether a call of that id was made, and has not ended."""
+        return id in self._calls
 
     def forget(self, id: int) -> None:
         """Nobody waits any more: cancel the call, and drop what comes."""
         sent = self._take(id)
         if sent is not None:
-            if sent.link is not None and sent.was_sent:
+            if sent.link is not None and sent.link.is_open:  # a Ctrl-C may have come before it was noted as sent
                 sent.link.write(encode_call(Call("greentask.cancel", {"id": id}, f"cancel-{id}")))
             self._end_if_left()
 
@@ -200,6 +211,7 @@ class Router:
         if self.home.is_here():
             for sent in calls.values():
                 sent.stop_timer()
+            self._mending.end()
         self._parked.clear()
         for link in self._links:
             link.abandon()
@@ -236,16 +248,17 @@ class Router:
         link.in_flight += sent.size
         target.outstanding += sent.size
         if link.is_open:
-            sent.was_sent = True
             link.write(sent.data)
+            sent.was_sent = True
         else:
-            self._waiting[link].append(id)
+            self._waiting.setdefault(link, []).append(id)
 
     def _send_later(self, id: int, sent: Sent, pause: float) -> None:
         def send() -> None:
             if self._calls.get(id) is sent and sent.link is None:
                 self._send(id, sent)
 
+        sent.due = time.monotonic() + pause
         gevent.spawn_later(pause, send)
 
     def _link_to(self, target: Target) -> Link:
@@ -365,12 +378,15 @@ class Router:
         return False
 
     def link_opened(self, link: Link) -> None:
+        if link not in self._links:
+            link.close()  # it was hardly made when a Ctrl-C came
+            return
         self._balance.works(link.target)
         for id in self._waiting.pop(link, ()):
             sent = self._calls.get(id)
             if sent is not None and sent.link is link:  # else it was cancelled before it could be sent
-                sent.was_sent = True
                 link.write(sent.data)
+                sent.was_sent = True
         for other, ids in self._waiting.items():  # which need not wait for a server that may not be there
             if other.target.failures and ids:
                 self._waiting[other] = []
@@ -448,6 +464,8 @@ class Router:
             self._balance.failed(link.target, time.monotonic())
             self._probe_later(link.target)
         for id, sent in [(id, sent) for id, sent in self._calls.items() if sent.link is link]:
+            if self._calls.get(id) is not sent:  # the end of another one was its end
+                continue
             if not was_opened:
                 self._try_elsewhere(id, sent, could_not_be_sent(sent.refusal, why, sent.repeats > 0))
             elif isinstance(why, Unauthenticated):
@@ -484,6 +502,8 @@ class Router:
             else:
                 self._parked.forget(id)
                 self._changed.set()
+        if not self._calls:
+            self._mending.end()
         return sent
 
     def _end(self, id: int, sent: Sent, error: Exception | None, value: Any = None) -> None:
@@ -497,17 +517,16 @@ class Router:
         if sent is not None:
             self._end(id, sent, ConnectionLost(why, sent=sent.was_sent))
 
-    def _out_of_time(self, id: int, timeout: float) -> None:
-        sent = self._calls.get(id)
-        if sent is None:
-            return
-        if sent.was_sent and not sent.is_late:
+    def _out_of_time(self, id: int, sent: Sent, timeout: float) -> None:
+        if self._calls.get(id) is not sent:
+            sent.stop_timer()
+        elif sent.was_sent and not sent.is_late:
             sent.is_late = True
             self._end_after(_ANSWER_MARGIN, id, sent, timeout)
         else:
             error = sent.no_answer(timeout)
-            self.forget(id)
             sent.receiver.ended(None, error)
+            self.forget(id)
 
     def _end_if_left(self) -> None:
         if self._is_left and not self._calls:

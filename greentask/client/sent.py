@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..errors import (
@@ -29,6 +30,7 @@ class Sent:
     __slots__ = (
         "avoid",
         "data",
+        "due",
         "has_begun",
         "idempotent",
         "is_late",
@@ -53,6 +55,7 @@ class Sent:
         self.is_late = False  # its time is over, and the server is about to say what has become of it
         self.repeats = 0  # after which it may have run more than once
         self.timer: Any = None
+        self.due = -math.inf  # when it is sent again, where it waits for that
         self.tries = 0  # that a server refused
         self.avoid: set[Target] = set()  # servers that were tried
         self.refusal: Exception | None = None  # the last one

@@ -7,7 +7,7 @@ from typing import Any
 
 from .home import Home
 
-__all__ = ["take_or_come_again"]
+__all__ = ["may_take", "take_or_come_again"]
 
 _MOMENT = 0.001  # seconds
 
@@ -24,6 +24,16 @@ def take_or_come_again(lock: Any, home: Home, function: Callable[..., object], *
         return bool(lock.acquire())
     timer = home.hub.loop.timer(_MOMENT)
     timer.start(_come_again, timer, function, args)
+    return False
+
+
+def may_take(lock: Any, home: Home, function: Callable[..., object], *args: Any) -> bool:
+    """Whether it may be acquired now; else ``function`` is called later, as above."""
+    if home.is_interrupted():  # it is the main thread's, which may take it again; and a Ctrl-C would come in between
+        return True
+    if take_or_come_again(lock, home, function, *args):
+        lock.release()
+        return True
     return False
 
 

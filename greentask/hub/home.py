@@ -56,6 +56,7 @@ allocate_rlock: Callable[[], Any] = monkey.get_original("_thread", "RLock")
 
 _LINGERS = 0.5  # seconds, with nothing to do, for which the background thread waits for more
 _ENDED_WITHIN = 0.5  # seconds, for the background thread, at the interpreter's exit
+_LATE = 1.0  # seconds after which what was to run soon is run where a Ctrl-C took the place of that
 _TRIED_EVERY = 0.1  # seconds, where there is no descriptor left for its hub
 
 Posted = tuple[Callable[..., object], tuple[Any, ...]]
@@ -68,7 +69,7 @@ class Home:
     a number that the loop counts in as well; to wake a watcher touches none.
     """
 
-    __slots__ = ("_posted", "_wake", "hub", "pid", "thread")
+    __slots__ = ("_net", "_posted", "_soon", "_wake", "hub", "pid", "thread")
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -80,6 +81,8 @@ class Home:
         self.thread = _thread_id()
         self._wake: Any = self.hub.loop.async_(ref=False)
         self._wake.start(self._run_posted)
+        self._soon: deque[Posted] = deque()
+        self._net: Any = self.hub.loop.timer(_LATE, _LATE)  # active while it may be that something is still to be run
 
     @property
     def has_ended(self) -> bool:
@@ -89,6 +92,10 @@ class Home:
     def is_ours(self) -> bool:
         """Whether it is of this process, and not of one that it was forked from."""
         return self.pid == os.getpid()
+
+    def is_interrupted(self) -> bool:
+        """Whether signal handlers run in its thread, and may raise something (a Ctrl-C) in the midst of anything."""
+        return True
 
     def is_here(self) -> bool:
         """Whether the caller runs in this hub's thread."""
@@ -112,11 +119,17 @@ class Home:
             self.post(function, *args)
 
     def soon(self, function: Callable[..., object], *args: Any) -> None:
-        """Run it there when whatever runs there now has let go: for callers who may be in the midst of anything."""
-        if _thread_id() == self.thread:
-            self.hub.loop.run_callback(function, *args)
-        else:
+        """Run it there when whatever runs there now has let go: for callers who may be in the midst of anything.
+
+        It is run again where a Ctrl-C has hit it.
+        """
+        if _thread_id() != self.thread:
             self.post(function, *args)
+            return
+        self._soon.append((function, args))
+        if self.is_interrupted() and not self._net.active:
+            self._net.start(self._run_soon)
+        self.hub.loop.run_callback(self._run_soon)
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Run it there soon, wherever the caller is."""
@@ -129,6 +142,18 @@ class Home:
             self.hub.loop.run_callback(waiter.switch, None)
         else:
             self.post(waiter.switch, None)
+
+    def _run_soon(self) -> None:
+        while self._soon:
+            function, args = self._soon[0]
+            try:
+                function(*args)
+            except KeyboardInterrupt:
+                raise  # it hit us by chance, and is the main greenlet's
+            except BaseException:
+                self.hub.handle_error(function, *sys.exc_info())
+            del self._soon[0]  # last: where a Ctrl-C came in between, it is the first one still
+        self._net.stop()
 
     def _run_posted(self) -> None:
         if not self.is_ours():  # the loop goes on in a forked child, and what was posted is the parent's to do
@@ -150,7 +175,7 @@ class Background(Home):
     def __init__(self) -> None:
         # In place of Home.__init__, which makes a hub.
         self.pid = os.getpid()
-        self.hub = self._wake = None
+        self.hub = self._wake = self._net = None
         self.thread = 0
         self._posted = deque()
         self._tended = allocate_lock()
@@ -163,6 +188,9 @@ class Background(Home):
     def has_ended(self) -> bool:
         # A new thread can't always be started at the exit. One that is there stays until it is stopped.
         return self._stopped or (not self._tended.locked() and _is_exiting())
+
+    def is_interrupted(self) -> bool:
+        return False
 
     def is_deserted(self) -> bool:
         return not self._tended.locked()

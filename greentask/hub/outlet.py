@@ -31,6 +31,7 @@ class Outlet:
         "_closed",
         "_failed",
         "_fd",
+        "_gone",
         "_loop",
         "_moved",
         "_pending",
@@ -48,6 +49,7 @@ class Outlet:
         self._watcher = loop.io(fd, _WRITE)
         self._scheduled = False
         self._callback: Any = None  # that is to flush in this turn
+        self._gone = 0  # bytes that have left, of the first of those that are pending
         self._closed = False
         self._moved: Event | None = None
         self.unsent = 0  # bytes
@@ -59,14 +61,19 @@ class Outlet:
             return
         if self._pending is _NOTHING:
             self._pending = deque()
-        for piece in pieces:
-            if piece:
-                self._pending.append(piece)
-                self.unsent += len(piece)
-        # A Ctrl-C may have taken the place of the flush: the next write makes up for it.
-        if not self._scheduled or not (self._callback.pending or self._watcher.active):
-            self._scheduled = True
-            self._callback = self._loop.run_callback(self._flush)
+        pending, filled = self._pending, [piece for piece in pieces if piece]
+        size = sum(map(len, filled))
+        # No call in these two lines, in which a Ctrl-C could come: all of it is written, and counted, or nothing.
+        pending += filled
+        self.unsent += size
+        self._schedule()
+
+    def mend(self) -> None:
+        """Do what a Ctrl-C may have taken the place of. Of no effect where it hasn't."""
+        if self._pending and not self._closed:
+            self._schedule()
+        elif self._moved is not None:
+            self._moved.set()
 
     def write_now(self, piece: bytes) -> None:
         """Send it at once, not at the end of the turn, where nothing is waiting: for a peer that is."""
@@ -105,7 +112,7 @@ class Outlet:
         if not self._closed:
             self._closed = True
             self._pending = _NOTHING
-            self.unsent = 0
+            self.unsent = self._gone = 0
             self._watcher.stop()
             self._watcher.close()
             self._failed = _ignore  # who made us often keeps us, too
@@ -116,27 +123,46 @@ class Outlet:
         """In a forked child: write nothing more, for the descriptor's number may soon be another file's."""
         self._closed = True
         self._pending = _NOTHING
-        self.unsent = 0
+        self.unsent = self._gone = 0
         self._watcher.stop()
 
+    def _schedule(self) -> None:
+        if not self._scheduled or not (self._callback.pending or self._watcher.active):
+            self._callback = self._loop.run_callback(self._flush)
+            self._scheduled = True
+
     def _has_left(self, told: list[int]) -> None:
-        pending, written = self._pending, told[0]
-        # No calls from here on, in which a Ctrl-C could come: what has left must not leave again.
+        written = told[0]
+        # No call from here on, in which a Ctrl-C could come: what has left must not leave again.
         del told[0]
         self.unsent -= written
         self.written += written
         if not self.unsent:
             self._pending = _NOTHING
+            self._gone = 0
             return
-        while pending and written >= len(pending[0]):
-            written -= len(pending.popleft())
-        if written:
-            pending[0] = memoryview(pending[0])[written:]
+        self._gone += written
+        self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        # A Ctrl-C may come at the calls, between which there is always as much pending as has not left.
+        pending = self._pending
+        while self._gone:
+            size = len(pending[0])
+            if self._gone < size:
+                rest = memoryview(pending[0])[self._gone :]
+                pending[0] = rest
+                self._gone = 0
+            else:
+                self._gone -= size
+                del pending[0]
 
     def _flush(self) -> None:
         # While the watcher runs, _scheduled stays True: the watcher calls us as soon as it is of use.
         told: list[int] = []  # what a write has returned: put there in C, or a Ctrl-C could come in between
         try:
+            if self._gone:  # a Ctrl-C came while it was forgotten
+                self._forget_gone()
             while pending := self._pending:
                 if len(pending) == 1:
                     told.extend(map(os.write, (self._fd,), (pending[0],)))

@@ -27,6 +27,9 @@ class CallersHome(Home):
         self.thread = 0 if inner is None else inner.thread
         self.pid = 0 if inner is None else inner.pid
 
+    def is_interrupted(self) -> bool:
+        return self._inner is not None and self._inner.is_interrupted()
+
     def is_here(self) -> bool:
         return self._inner is not None and self._inner.is_here()
 

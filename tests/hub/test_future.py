@@ -1,15 +1,19 @@
 """The cheap future: the standard library's in every respect, waited for by greenlets and threads."""
 
 import threading
+from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import CancelledError, Future, InvalidStateError
 
 import gevent
 import pytest
 
+from greentask.hub import future as future_module
 from greentask.hub.future import HomeFuture
 from greentask.hub.home import find_home
+from support.interrupting import at_each_moment
 from support.programs import run_source
+from support.servers import wait_until
 
 
 def test_it_has_all_that_a_future_of_this_python_has() -> None:
@@ -113,3 +117,28 @@ def test_in_the_hub_itself_nobody_can_wait() -> None:
     gevent.get_hub().loop.run_callback(wait)
     gevent.sleep(0)  # behind it
     assert "in the hub itself" in str(errors[0])
+
+
+def end_and_tell_again(run: Callable[[Callable[[], object]], None]) -> None:
+    future, told = HomeFuture(find_home()), list[str]()
+    for name in "abc":
+        future.add_done_callback(lambda _, name=name: told.append(name))  # type: ignore[misc]
+    done = list[bool]()
+    waiting = threading.Thread(target=lambda: done.append(not futures.wait([future], 20).not_done))
+    waiting.start()
+    wait_until(lambda: future._waiters)
+    run(lambda: future.set_result(1))
+    if not future.done():
+        future.set_result(1)
+    future.tell_again()
+    waiting.join(20)
+    assert done == [True]
+    assert sorted(set(told)) == ["a", "b", "c"]
+    assert len(told) <= 4, "at most the one that was hit is called twice"
+    future.tell_again()
+    assert len(told) <= 4
+
+
+def test_a_ctrl_c_at_any_moment_of_its_end_keeps_it_from_nobody_who_is_told_again() -> None:
+    for run in at_each_moment(future_module, futures._base):
+        end_and_tell_again(run)

@@ -39,7 +39,8 @@ def find():
 threads = [threading.Thread(target=find) for _ in range(20)]
 for thread in threads: thread.start()
 for thread in threads: thread.join(20)
-assert len(os.listdir("/proc/self/task")) == 2, "the callers' threads are gone, and one is left"
+found[0].post(found[0].keep)
+wait_until(lambda: len(os.listdir("/proc/self/task")) == 2, "the callers' threads are gone, and one is left")
 wait_until(lambda: len(found) == 40, "all of it was run")
 print(len(set(map(id, found))))
 """

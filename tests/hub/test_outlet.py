@@ -12,7 +12,9 @@ import gevent
 import pytest
 from gevent.hub import Hub, get_hub
 
+from greentask.hub import outlet as outlet_module
 from greentask.hub.outlet import Outlet
+from support.interrupting import at_each_moment
 from support.waiting import wait_until
 
 LARGE = 1024 * 1024  # more than fits into a socket
@@ -371,3 +373,58 @@ def test_a_ctrl_c_in_the_very_moment_of_writing_loses_nothing(
             assert read_now(reader) is None
     finally:
         signal.signal(signal.SIGIO, before)
+
+
+# ---- A Ctrl-C at each moment
+
+
+@pytest.mark.parametrize("pieces", [[b"a" * 18_000], [b"b" * 300] * 60], ids=["one piece", "many"])
+def test_a_ctrl_c_at_any_moment_of_writing_loses_nothing_and_repeats_nothing(pieces: list[bytes]) -> None:
+    moments = 0
+    for run in at_each_moment(outlet_module):
+        moments += 1
+        with outlet_to(small_buffers()) as (outlet, reader):
+            outlet.write(*pieces)
+            outlet._callback.stop()
+            run(outlet._flush)
+            outlet.write(b"more")
+            outlet.mend()
+            sent = b"".join(pieces) + b"more"
+            assert read_all(reader, len(sent)) == sent
+            wait_until(lambda: outlet.unsent == 0, what="all has left")
+            assert read_now(reader) is None
+            assert outlet.written == len(sent)
+    assert moments > 3
+
+
+@pytest.mark.parametrize("way", ["write", "write_now"])
+def test_what_a_ctrl_c_keeps_from_being_written_is_missing_as_a_whole(way: str) -> None:
+    moments = 0
+    for run in at_each_moment(outlet_module):
+        moments += 1
+        with outlet_to(packets()) as (outlet, reader):
+            if way == "write":
+                outlet.write(b"first ")
+                run(lambda: outlet.write(b"sec", b"ond "))
+            else:
+                run(lambda: outlet.write_now(b"first second "))
+            outlet.write(b"third")
+            outlet.mend()
+            wait_until(lambda: outlet.unsent == 0, what="all has left")
+            left = b""
+            while (data := read_now(reader)) is not None:
+                left += data
+            assert left in (b"first second third", b"first third" if way == "write" else b"third")
+    assert moments > 3
+
+
+def test_what_a_ctrl_c_took_the_place_of_is_mended() -> None:
+    with outlet_to(packets()) as (outlet, reader):
+        outlet.write(b"first")
+        outlet._callback.stop()
+        outlet.mend()
+        gevent.sleep(0)
+        assert read_now(reader) == b"first"
+        outlet.mend()  # of no effect now
+        gevent.sleep(0)
+        assert read_now(reader) is None

@@ -1,0 +1,181 @@
+"""Ctrl-C at any moment, caught by the main greenlet: every call of the others ends, and the client goes on."""
+
+import json
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from greentask import Client
+from greentask.client import batching, executor, future
+from greentask.client.batching import BatchReceiver
+from greentask.hub import future as hub_future
+from support.interrupting import at_each_moment
+from support.peers import peer
+from support.programs import starting
+from support.servers import LineClient, RunningServer, wait_until
+
+# ---- At random moments
+
+INTERRUPTED = """
+import concurrent.futures, os, random, signal, sys, time, traceback
+import gevent
+from gevent import monkey
+from gevent.hub import Hub
+from greentask import Client
+addresses, seed, seconds = sys.argv[1].split(","), int(sys.argv[2]), float(sys.argv[3])
+Hub.NOT_ERROR += (KeyboardInterrupt,)  # else gevent says that it came, where it came in the hub
+sleep = monkey.get_original("time", "sleep")
+client, calling, wrong, hits, ways, where = Client(addresses), True, [], [], {}, {}
+
+def through_executor(what):
+    with client.executor(window=3) as executor: return list(executor.map("echo", [what] * 8, chunksize=4))
+
+def as_completed(what):
+    return [done.result() for done in concurrent.futures.as_completed([client.submit("echo", what) for _ in range(3)])]
+
+ways = [
+    (1, lambda what: client.call("echo", what)),
+    (1, lambda what: client.submit("echo", what).result()),
+    (1, lambda what: client.using(timeout=30).call("echo", what)),
+    (1, lambda what: client.submit("echo", what).then("echo").result()),
+    (20, lambda what: list(client.map("echo", [what] * 20))),
+    (8, through_executor),
+    (3, as_completed),
+]
+
+def caller(number):
+    chance, turn = random.Random(seed * 1000 + number), 0
+    while calling:
+        turn += 1
+        what = f"{number} {turn} " + "x" * chance.choice([0, 10, 100_000 if chance.random() < 0.1 else 0])
+        count, way = chance.choice(ways)
+        where[number] = (turn, ways.index((count, way)))
+        try:
+            got = way(what)
+            if got != (what if count == 1 else [what] * count): wrong.append((what[:50], str(got)[:50]))
+        except Exception: pass  # a connection was lost, say
+        except KeyboardInterrupt: pass  # it came in this greenlet
+
+def interrupt():
+    chance, until = random.Random(seed), time.monotonic() + seconds
+    while time.monotonic() < until:
+        sleep(chance.uniform(0, 0.004))
+        os.kill(os.getpid(), signal.SIGINT)
+    hits.append("all")
+
+def main():
+    while not hits:
+        if random.random() < 0.5: gevent.sleep(0.001)
+        else:
+            try: client.call("echo", "main")
+            except Exception: pass
+
+callers = [gevent.spawn(caller, number) for number in range(12)]
+monkey.get_original("_thread", "start_new_thread")(interrupt, ())
+while True:
+    try:
+        main()
+        break
+    except KeyboardInterrupt: pass
+calling = False
+gevent.joinall(callers, timeout=20)
+left = [number for number, greenlet in enumerate(callers) if not greenlet.dead]
+for number in left:
+    print("left:", where[number])
+    traceback.print_stack(callers[number].gr_frame, file=sys.stdout)
+def goes_on():
+    try: return client.using(timeout=10).call("echo", "after") == "after"
+    except Exception: return False  # the server has cut the connection again
+print("left", len(left), "wrong", wrong, "goes on", any(goes_on() for _ in range(20)), flush=True)
+"""
+
+
+def draining_now_and_then(connection: LineClient) -> None:
+    """Answers, goes away now and then, and cuts a connection."""
+    chance = random.Random()
+    for line in connection.socket.makefile("rb"):
+        call = json.loads(line) if line.endswith(b"\n") else None
+        if call is None or chance.random() < 0.005:
+            return
+        id, args = call["id"], call.get("args")
+        if "batch" not in call:
+            answers: list[dict[str, Any]] = [{"id": id, "result": args[0] if isinstance(args, list) else True}]
+        else:
+            answers = [{"id": id, "index": number, "result": args[0]} for number, args in enumerate(call["batch"])]
+            answers.append({"id": id, "result": None})
+        if call["function"] == "echo" and chance.random() < 0.08:
+            answers = [{"id": id, "error": {"type": "Draining", "message": "goes away"}}]
+        connection.send(*answers)
+
+
+@pytest.mark.parametrize("runs", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_every_call_of_other_greenlets_ends_and_the_client_goes_on(server: RunningServer, runs: int) -> None:
+    seconds = 1.2 if runs == 1 else 3.0
+    for _ in range(runs):
+        seed = random.randrange(10**6)
+        with peer(draining_now_and_then) as wild:
+            each = [server.address, f"{wild.address},{wild.address.replace('127.0.0.1', 'localhost')}"]
+            arguments = [[addresses, str(seed), str(seconds)] for addresses in each]
+            with starting(INTERRUPTED, arguments, patched=True) as started:
+                for program in started:
+                    output, complaints = program.communicate(timeout=60)
+                    assert output == "left 0 wrong [] goes on True\n", f"seed {seed}: {output} {complaints}"
+    wait_until(lambda: server.status()["in_flight"] == 0, "the server is idle")
+
+
+# ---- At each moment, one after the other
+
+
+def test_an_executor_starts_what_waits_or_says_that_it_did_not(client: Client) -> None:
+    for run in at_each_moment(executor):
+        tasks = client.executor(window=1)
+        first, second, third = (tasks.submit("echo", number) for number in range(3))
+        assert first.result(20) == 0
+        assert second.result(20) == 1
+        tasks._window = 0  # until then the others are to wait
+        assert third.result(20) == 2
+        waiting = [tasks.submit("echo", number) for number in range(3)]
+        tasks._window = 3
+        run(tasks._go_on)
+        tasks._go_on()
+        for number, one in enumerate(waiting):
+            error = one.exception(20)
+            assert one.result() == number if error is None else "Ctrl-C" in str(error)
+        done = threading.Thread(target=tasks.shutdown)
+        done.start()
+        done.join(20)
+        assert not done.is_alive()
+
+
+class _Told:
+    """A router as far as a batch needs one."""
+
+    def __init__(self, home: Any) -> None:
+        self.home = home
+
+    def has(self, _id: int) -> bool:
+        return False
+
+    def check_may_wait(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_items_of_a_batch_are_all_told_by_its_second_end(client: Client, fails: bool) -> None:
+    home: Any = client._core.router().home
+    for run in at_each_moment(batching, future, hub_future):
+        told: Any = _Told(home)
+        batch = BatchReceiver(told, 1, 3, lambda future, error, _: future.ended(None, error))
+
+        def end(batch: BatchReceiver = batch) -> None:
+            for index in range(3):
+                batch.part(index, index, LookupError(str(index)) if fails else None)
+
+        run(end)
+        batch.ended(None, ConnectionError("lost"))
+        for item in batch.futures:
+            assert item.done()
+            assert item.exception() is None or fails or isinstance(item.exception(), ConnectionError)
+        assert not batch._pending

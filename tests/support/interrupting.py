@@ -1,0 +1,61 @@
+"""A Ctrl-C at a chosen moment: for each at which Python looks for signals, one after the other."""
+
+import dis
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType, ModuleType
+from typing import Any
+
+from greenlet import greenlet
+
+__all__ = ["at_each_moment"]
+
+#: After these instructions: at a function's begin, when a call has returned, and where a loop goes round.
+_LOOKS = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
+
+
+def at_each_moment(*modules: ModuleType) -> Iterator[Callable[[Callable[[], object]], None]]:
+    """For each moment in the code of these modules, a way of running a function which has a Ctrl-C at that moment.
+
+    It ends where a function has come to its own end, in which there was no such moment any more.
+    """
+    files = {module.__file__ for module in modules}
+    moment = 0
+    has_come = True
+    while has_come:
+        has_come = False
+        moment += 1
+
+        def run(function: Callable[[], object], moment: int = moment) -> None:
+            nonlocal has_come
+            left = moment
+            last: dict[FrameType, str] = {}
+
+            def trace(frame: FrameType, event: str, _: Any) -> Any:
+                nonlocal has_come, left
+                if frame.f_code.co_filename not in files:
+                    return None
+                frame.f_trace_opcodes = True
+                if event == "opcode":
+                    if last.get(frame, "").startswith(_LOOKS):
+                        left -= 1
+                        if not left:
+                            has_come = True
+                            raise KeyboardInterrupt
+                    last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+                return trace
+
+            def traced() -> None:
+                before = sys.gettrace()
+                sys.settrace(trace)
+                try:
+                    function()
+                except KeyboardInterrupt:
+                    pass
+                finally:
+                    sys.settrace(before)
+                    last.clear()
+
+            greenlet(traced).switch()  # what Python 3.11 loses of an exception that a trace raises ends with it
+
+        yield run
