@@ -212,8 +212,8 @@ def _look_at(path: str) -> None:
 
 
 def _prepare(db: sqlite3.Connection, path: str) -> None:
+    is_empty = _value(db, "schema_version") == 0  # first: somebody else may make the tables at any moment
     owner, version = _value(db, "application_id"), _value(db, "user_version")
-    is_empty = _value(db, "schema_version") == 0
     if is_empty:
         db.execute(f"PRAGMA page_size = {_PAGE}")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from greentask.errors import ConfigurationError
-from greentask.queue.schema import _STEPS, APPLICATION_ID, VERSION, check_file, open_file
+from greentask.queue.schema import _STEPS, APPLICATION_ID, VERSION, _prepare, check_file, open_file
 from greentask.queue.sqlite import SQLiteQueue
 from support.programs import environment
 from support.queues import message
@@ -39,6 +39,24 @@ def test_a_new_file_is_made_and_known_again(path: Path) -> None:
 def test_an_empty_file_becomes_a_queue(path: Path) -> None:
     path.touch()
     open_file(str(path)).close()
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_somebody_else_may_make_the_tables_while_it_looks(path: Path, moment: int) -> None:
+    """Of several fronts that start at once, whichever statement of one the other comes before."""
+
+    class Connection(sqlite3.Connection):
+        seen = 0
+
+        def execute(self, sql: str, *rest: object) -> sqlite3.Cursor:  # type: ignore[override]
+            if self.seen == moment and not self.in_transaction:
+                open_file(str(path)).close()
+            self.seen += 1
+            return super().execute(sql, *rest)  # type: ignore[arg-type]
+
+    with closing(sqlite3.connect(path, isolation_level=None, factory=Connection)) as db:
+        _prepare(db, str(path))
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
 
 
 def test_another_kind_of_file_is_left_as_it_is(path: Path) -> None:
