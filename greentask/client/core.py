@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import weakref
+from typing import Any, NoReturn
 
 from ..hub.bell import Bell
 from ..hub.home import allocate_rlock, find_home
@@ -88,6 +89,15 @@ class Core:
         router = self._living()
         if router is not None and not sys.is_finalizing() and not router.home.is_deserted():
             router.home.post(router.leave)  # not here and now: garbage is collected anywhere
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Core:
+        return self  # copies of a client share it as well
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a client's connections are those of its process, and can't be sent to another: make a client there, or "
+            "let tasks be called on the default one (GREENTASK_URL, greentask.configure)"
+        )
 
     def forked(self) -> None:
         self._lock = allocate_rlock()

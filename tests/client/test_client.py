@@ -4,9 +4,11 @@ test_programs.py runs all of this in a monkey-patched program too, and in a gree
 """
 
 import concurrent.futures
+import copy
 import itertools
 import logging
 import math
+import pickle
 import signal
 import sys
 import threading
@@ -783,6 +785,19 @@ def test_calls_of_every_kind_do_not_mix(client: Client) -> None:
 
 
 # ---- The client itself
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_shares_the_connections(client: Client, copied: Callable[[Client], Client]) -> None:
+    other = copied(client.using(timeout=20))
+    assert other.call("add", 1, 2) == 3
+    assert other._core is client._core
+
+
+def test_it_is_not_sent_to_another_process_but_says_what_would_do(client: Client) -> None:
+    for value in (client, client.executor()):
+        with pytest.raises(TypeError, match="make a client there, or let tasks be called on the default one"):
+            pickle.dumps(value)
 
 
 def test_it_says_where_it_calls() -> None:
