@@ -217,8 +217,16 @@ def _piece_together(db: sqlite3.Connection) -> None:
         f"WHERE state IN ({DONE}, {REVOKED}, {EXPIRED}) AND id NOT IN (SELECT id FROM known)",
     ):
         db.execute(statement)
+    _check_holes(db)
     _end_waits(db)
     db.execute("COMMIT")
+
+
+def _check_holes(db: sqlite3.Connection) -> None:
+    """Let those wait for nothing of which it is lost where in their message that goes for which they wait."""
+    found = db.execute("SELECT b.id, b.hole, t.body FROM blocked b JOIN task t ON t.id = b.id WHERE b.hole IS NOT NULL")
+    lost = [(id,) for id, hole, body in found if not isinstance(hole, int) or (body or b"")[hole:][:4] != b"null"]
+    db.executemany("UPDATE blocked SET source = NULL WHERE id = ?", lost)
 
 
 def _end_waits(db: sqlite3.Connection) -> None:

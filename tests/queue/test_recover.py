@@ -184,6 +184,19 @@ def test_who_waits_is_told_also_where_it_is_lost_who_is_to_be(tmp_path: Path) ->
         assert file.look("show", task=last)["state"] == "waiting"
 
 
+def test_who_would_take_something_nobody_knows_where_is_a_dead_letter(tmp_path: Path) -> None:
+    path, new = tmp_path / "tasks.db", tmp_path / "new.db"
+    with QueueFile(path, make=True) as file:
+        steps = [Step(message("a", "[]"), takes=False), Step(message("b", "[null]")), Step(message("c", "[null]"))]
+        placed = file.transact(lambda store: store.composer.compose(steps))
+        file.transact(
+            lambda store: store.db.execute("UPDATE blocked SET hole = 3 WHERE id = ?", (parse_id(placed[1]),))
+        )
+    recover(str(path), str(new))
+    with QueueFile(new) as file:
+        assert [file.look("show", task=id)["state"] for id in placed] == ["waiting", "failed", "failed"]
+
+
 @pytest.mark.parametrize("lost", ["root", "names", "head"])
 def test_where_a_page_is_lost_that_leads_to_others_they_are_saved(path: Path, tmp_path: Path, lost: str) -> None:
     before = exported(path)
