@@ -36,6 +36,8 @@ def configure(address: str | Iterable[str] | Client, **options: Any) -> Client:
 def default_client() -> Client:
     """The client that was configured, or one for ``GREENTASK_URL``, or for 127.0.0.1:12345."""
     global _client
+    if (client := _client) is not None:
+        return client
     with _lock:
         if _client is None:
             _client = Client(

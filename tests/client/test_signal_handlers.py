@@ -6,7 +6,10 @@ from support.servers import RunningServer
 GUARDED = """
 import faulthandler, sys
 faulthandler.dump_traceback_later(20, exit=True)  # what hangs is told
+import greentask
 from greentask import Client, as_completed
+from greentask.client import default
+from support.server_tasks import nap
 client = Client(sys.argv[1])
 """
 
@@ -59,6 +62,11 @@ chain = first.then("nap")
 in_the_midst_of(chain._condition, chain)
 in_the_midst_of(first._condition, first)
 
+greentask.configure(client)
+future = client.submit("nap", 0.05)
+future.add_done_callback(lambda _: nap.submit(0.0))
+in_the_midst_of(default._lock, future)
+
 executor = client.executor()
 future = executor.submit("nap", 0.05)
 in_the_midst_of(executor._lock, future)
@@ -73,4 +81,4 @@ def test_a_signal_handler_may_call_in_the_midst_of_anything(server: RunningServe
 
 def test_the_background_waits_for_no_lock_that_the_main_thread_may_hold(server: RunningServer) -> None:
     """It would wait for a handler's end, and that for an answer that the background has to bring."""
-    assert run_source(HOLDING, server.address) == ["ended"] * 4
+    assert run_source(HOLDING, server.address) == ["ended"] * 5
