@@ -68,8 +68,9 @@ class Bell:
         gate.acquire()
         until = None if timeout is None else time.monotonic() + timeout
         # Only in the main thread do signal handlers run. It may be about to wait when a signal comes, or that may wake
-        # another thread: it has to look.
-        most = _LOOKS_EVERY if is_main_thread() else threading.TIMEOUT_MAX
+        # another thread: it has to look. So has who waits for the main thread's hub, for a Ctrl-C may come there.
+        home = self._home if self._home is not None and self._home.is_interrupted() else None
+        most = _LOOKS_EVERY if home is not None or is_main_thread() else threading.TIMEOUT_MAX
         wake = partial(_open, gate)
         # Not with the lock: a signal handler that came while it is held would wait for an answer, and who brings that
         # for the lock. To be told too late does no harm here.
@@ -80,6 +81,8 @@ class Bell:
                 if left <= 0:
                     break
                 gate.acquire(True, left)
+                if home is not None:
+                    home.nudge()
         finally:
             with suppress(ValueError):
                 self.wakes.remove(wake)

@@ -136,6 +136,11 @@ class Home:
         self._posted.append((function, args))
         self._wake.send()
 
+    def nudge(self) -> None:
+        """For a thread that waits for it: look at what was posted, where a Ctrl-C took the place of that."""
+        if self._posted and self.is_interrupted():
+            self._wake.send()
+
     def resume(self, waiter: Waiter[None]) -> None:
         """Let a greenlet of this home go on; for any thread."""
         if _thread_id() == self.thread:
@@ -254,6 +259,8 @@ class Background(Home):
             while not self._stopped and not self._has_settled():
                 _sleep(_TRIED_EVERY)
             hub = self.hub
+            if hub is None:  # the interpreter exits before there was one
+                return
             hub.loop.run_callback(self._run_posted)  # what was posted before there was something to wake
             lingered = -1
             while not self._stopped:
@@ -298,10 +305,13 @@ class Background(Home):
             self.hub, self.thread, self._wake = hub, _thread_id(), wake
             wake.send()
             return False
-        wake.stop()
-        wake.close()
-        self._waiter = None
-        hub.destroy(destroy_loop=True)
+        try:
+            wake.stop()
+            wake.close()
+            self._waiter = None
+            hub.destroy(destroy_loop=True)
+        except BaseException:  # the next thread waits for our end
+            logger.exception("the background thread could not take its hub apart")
         return True
 
     def _run_posted(self) -> None:

@@ -48,6 +48,10 @@ class CallersHome(Home):
         else:
             self._inner.soon(function, *args)
 
+    def nudge(self) -> None:
+        if self._inner is not None:
+            self._inner.nudge()
+
     def resume(self, waiter: Waiter[None]) -> None:
         if self._inner is not None:
             self._inner.resume(waiter)

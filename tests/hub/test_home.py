@@ -356,3 +356,42 @@ def test_posts_from_other_threads_leave_the_loops_count_alone() -> None:
         wait_until(lambda: home.hub is not None and home.hub.loop.activecnt == counts[0] + 1)
     finally:
         home.stop()
+
+
+def test_what_a_thread_has_posted_is_run_where_a_ctrl_c_took_the_place_of_that() -> None:
+    program = """
+import gevent
+from greentask.hub.bell import Bell
+from greentask.hub.home import find_home
+home, bell = find_home(), Bell(find_home())
+def wait():
+    home._posted.append((bell.ring, ()))  # and what was to look at it has not come to that
+    return bell.wait(20)
+print(gevent.get_hub().threadpool.spawn(wait).get())
+"""
+    assert run_source(program, patched=True) == ["True"]
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_what_runs_soon_runs_again_where_a_ctrl_c_has_hit_it(patched: bool) -> None:
+    program = """
+import gevent, sys
+from gevent.hub import Hub
+from greentask.hub.home import Home
+Hub.NOT_ERROR += (KeyboardInterrupt,)
+home, ran = Home(), []
+def hit():
+    ran.append("hit")
+    if len(ran) == 1: raise KeyboardInterrupt
+home.soon(hit)
+home.soon(ran.append, "next")
+home.soon(sys.exit)  # is reported, and not run again
+for _ in range(2):
+    try:
+        gevent.sleep(5)
+    except KeyboardInterrupt: print("interrupted")
+    except SystemExit: print("exit")
+gevent.sleep(0.01)  # the hub goes on
+print(*ran, home._net.active)
+"""
+    assert run_source(program, patched=patched) == ["interrupted", "exit", "hit", "hit", "next", "False"]

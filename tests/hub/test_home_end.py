@@ -185,6 +185,28 @@ def test_where_there_is_no_descriptor_for_its_hub_it_waits_for_one(
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
 
 
+def test_it_ends_where_its_hub_can_not_be_taken_apart(home: Background, caplog: pytest.LogCaptureFixture) -> None:
+    ran = list[str]()
+
+    def break_hub() -> None:
+        hub = home.hub
+        destroy = hub.destroy
+
+        def fail(**options: object) -> None:
+            destroy(**options)
+            raise OSError("it is stuck")
+
+        hub.destroy = fail
+        ran.append("first")
+
+    home.post(break_hub)
+    wait_for_end(home)
+    home.post(ran.append, "second")
+    wait_for_end(home)
+    assert ran == ["first", "second"]
+    assert ["could not take its hub apart" in record.message for record in caplog.records] == [True]
+
+
 RACES = """
 import os, random, signal, sys, threading, time
 from greentask.hub import home as homes
