@@ -201,7 +201,10 @@ def _piece_together(db: sqlite3.Connection) -> None:
         "DELETE FROM blocked WHERE id NOT IN (SELECT id FROM task)",
         "DELETE FROM link WHERE id NOT IN (SELECT id FROM task)",
         "INSERT OR IGNORE INTO link SELECT source, id FROM blocked WHERE is_group = 0 AND source IS NOT NULL",
-        "DELETE FROM member WHERE waiter NOT IN (SELECT id FROM task)",
+        "DELETE FROM member WHERE waiter NOT IN (SELECT id FROM task) OR NOT 0 < first OR NOT first <= last",
+        # No two groups have the same task.
+        "UPDATE member SET last = min(last, "
+        "coalesce((SELECT min(n.first) FROM member n WHERE n.first > member.first) - 1, last))",
         "CREATE TEMP TABLE known (id INTEGER PRIMARY KEY)",
         f"UPDATE task SET state = {REVOKED}, ended = strftime('%s', 'now'), body = NULL "
         f"WHERE state = {OPEN} AND id IN (SELECT id FROM revoked)",
@@ -226,7 +229,8 @@ def _check_holes(db: sqlite3.Connection) -> None:
     """Let those wait for nothing of which it is lost where in their message that goes for which they wait."""
     found = db.execute("SELECT b.id, b.hole, t.body FROM blocked b JOIN task t ON t.id = b.id WHERE b.hole IS NOT NULL")
     lost = [(id,) for id, hole, body in found if not isinstance(hole, int) or (body or b"")[hole:][:4] != b"null"]
-    db.executemany("UPDATE blocked SET source = NULL WHERE id = ?", lost)
+    db.executemany("UPDATE blocked SET source = NULL, hole = NULL WHERE id = ?", lost)
+    db.executemany("DELETE FROM link WHERE waiter = ?", lost)
 
 
 def _end_waits(db: sqlite3.Connection) -> None:
@@ -236,10 +240,6 @@ def _end_waits(db: sqlite3.Connection) -> None:
     """
     error = dumps({"type": "QueueError", "message": "what it waited for was lost with a damaged file"})
     open_members = "(SELECT count(*) FROM member m JOIN task o ON o.id BETWEEN m.first AND m.last AND o.state = 0 "
-    db.execute(
-        f"UPDATE blocked SET missing = is_open + {open_members} WHERE m.waiter = blocked.id) "
-        "WHERE is_group = 1 AND id IN (SELECT id FROM task WHERE state = 0)"
-    )
     while True:
         lost = db.execute(
             "SELECT t.id FROM task t JOIN blocked b ON b.id = t.id WHERE t.state = 0 AND CASE b.is_group "
@@ -247,7 +247,7 @@ def _end_waits(db: sqlite3.Connection) -> None:
             "ELSE NOT EXISTS (SELECT 1 FROM task s WHERE s.id = b.source AND s.state = 0) END"
         ).fetchall()
         if not lost:
-            return
+            break
         db.executemany(
             "INSERT OR REPLACE INTO failure VALUES (?, 0, strftime('%s', 'now'), ?)", [(id, error) for (id,) in lost]
         )
@@ -255,6 +255,10 @@ def _end_waits(db: sqlite3.Connection) -> None:
             f"UPDATE task SET state = {FAILED}, ended = strftime('%s', 'now'), attempts = 0 WHERE id = ?", lost
         )
         db.executemany("DELETE FROM blocked WHERE id = ? AND is_group = 0", lost)
+    db.execute(
+        f"UPDATE blocked SET missing = is_open + {open_members} WHERE m.waiter = blocked.id) "
+        "WHERE is_group = 1 AND id IN (SELECT id FROM task WHERE state = 0)"
+    )
 
 
 def _name_lanes(db: sqlite3.Connection) -> None:

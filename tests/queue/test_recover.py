@@ -13,7 +13,7 @@ import pytest
 from greentask.errors import ConfigurationError
 from greentask.queue.byhand import QueueFile
 from greentask.queue.ids import parse_id
-from greentask.queue.interface import Ending, Step, Want
+from greentask.queue.interface import Ending, Fan, Step, Want
 from greentask.queue.managing import Filter
 from greentask.queue.recover import Recovered, recover
 from greentask.queue.sqlite import SQLiteQueue
@@ -195,6 +195,38 @@ def test_who_would_take_something_nobody_knows_where_is_a_dead_letter(tmp_path: 
     recover(str(path), str(new))
     with QueueFile(new) as file:
         assert [file.look("show", task=id)["state"] for id in placed] == ["waiting", "failed", "failed"]
+
+
+def test_a_group_of_which_it_is_lost_where_it_ends_has_no_tasks_of_others(tmp_path: Path) -> None:
+    path, new = tmp_path / "tasks.db", tmp_path / "new.db"
+    with QueueFile(path, make=True) as file:
+        groups = [
+            file.transact(lambda store: store.composer.enqueue_group([message()] * 2, [], None, is_open=False))[1]
+            for _ in range(3)
+        ]
+        file.transact(lambda store: store.db.execute("UPDATE member SET last = last + 1000000000000000"))
+    recover(str(path), str(new))
+    with QueueFile(new) as file:
+        taken = file.transact(lambda store: store.take([Want(frozenset({"add"}), 9)], 7))
+        file.transact(lambda store: store.settle([(one, Ending("done", b"5")) for one in taken]))
+        assert [file.look("show", task=id)["state"] for id in groups] == ["done"] * 3
+
+
+def test_a_group_waits_no_more_for_a_member_that_is_lost(tmp_path: Path) -> None:
+    path, new = tmp_path / "tasks.db", tmp_path / "new.db"
+    with QueueFile(path, make=True) as file:
+        head, step = Step(message("a", "[]"), takes=False), Step(message("b", "[null]"))
+        fan, last = file.transact(
+            lambda store: store.composer.compose([Fan([[head], [head, step]]), Step(message("c", "[]"), False, True)])
+        )
+        lost = parse_id(fan["tasks"][1][0])
+        file.store.db.execute("DROP TRIGGER forget_link")
+        file.transact(lambda store: store.db.execute("DELETE FROM task WHERE id = ?", (lost,)))
+    recover(str(path), str(new))
+    with QueueFile(new) as file:
+        (one,) = file.transact(lambda store: store.take([Want(frozenset({"a"}), 9)], 7))
+        file.transact(lambda store: store.settle([(one, Ending("done", b"5"))]))
+        assert [file.look("show", task=id)["state"] for id in (fan["group"], last)] == ["done", "waiting"]
 
 
 @pytest.mark.parametrize("lost", ["root", "names", "head"])
