@@ -10,9 +10,10 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
+import psutil
 import pytest
 
-from support.programs import environment, program
+from support.programs import environment, program, run_source
 from support.servers import free_port, serving
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
@@ -75,3 +76,32 @@ def test_a_bad_network_and_dying_servers_cost_no_call_its_end() -> None:
     idempotent = {kind: count for kind, count in seen.items() if kind.startswith("idempotent ")}
     assert seen["plain results"] > 1000
     assert seen["idempotent results"] / sum(idempotent.values()) >= 0.999, idempotent
+
+
+LONG_MAP = """
+import sys
+import psutil
+from greentask import Client
+
+MANY = 200_000
+process = psutil.Process()
+with Client(sys.argv[1]) as client:
+    results = client.map("add", range(MANY), range(MANY), unordered=sys.argv[2] == "unordered")
+    total = sum(next(results) for _ in range(20_000))
+    before = most = process.memory_info().rss
+    for number, result in enumerate(results):
+        total += result
+        if number % 20_000 == 0:
+            most = max(most, process.memory_info().rss)
+assert total == MANY * (MANY - 1), total
+print((most - before) / 2**20)
+"""
+
+
+@pytest.mark.parametrize(("order", "patched"), [("ordered", False), ("unordered", True)])
+def test_a_long_map_takes_no_more_memory_than_its_beginning(order: str, patched: bool) -> None:
+    with serving(apps=["support.server_tasks"]) as server:
+        began = psutil.Process(server.pid).memory_info().rss
+        (grown,) = run_source(LONG_MAP, server.address, order, patched=patched)
+        assert float(grown) < 8, "MB of the client"
+        assert psutil.Process(server.pid).memory_info().rss - began < 40 * 2**20
