@@ -39,7 +39,7 @@ def test_it_begins_with_a_post_and_ends_with_the_last_of_what_lives_there(home: 
         wait_for_end(home)
     assert ran == list(range(20))
     assert (home.hub, home.thread) == (None, 0)
-    assert len(os.listdir("/proc/self/fd")) == fds
+    assert len(os.listdir("/proc/self/fd")) <= fds  # what tests before it have left may be collected meanwhile
 
 
 def test_whatever_waits_there_keeps_it(home: Background) -> None:

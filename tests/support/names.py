@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from gevent.resolver.ares import Resolver
 
@@ -23,14 +24,17 @@ def naming(*addresses: str) -> Iterator[dict[str, str]]:
 def named(addresses: Sequence[str]) -> Iterator[None]:
     """To the clients of this process every name has these (IPv4) addresses, also those that are added meanwhile."""
     home = find_home()
-    before = home.hub.resolver
+    before: list[Any] = []
 
     def use(port: int) -> None:
+        home.keep()  # the next one would have another hub, with another resolver
+        before.append(home.hub.resolver)
         home.hub.resolver = Resolver(home.hub, servers=["127.0.0.1"], udp_port=port)
 
     def use_no_more() -> None:
-        own, home.hub.resolver = home.hub.resolver, before
+        own, home.hub.resolver = home.hub.resolver, before.pop()
         own.close()
+        home.let_go()
 
     with _name_server(addresses) as port:
         home.run(use, port)
