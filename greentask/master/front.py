@@ -24,6 +24,7 @@ from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import die_with_parent, outlive_parent, raise_descriptors, set_title
 from ..server.dumping import dump
 from ..server.server import Server
+from ..server.shares import Shares
 from ..tasks.loading import load_apps
 from ..tasks.registry import Tasks
 from ..tasks.traces import trace_of
@@ -66,6 +67,7 @@ class _Front:
         self._begun: AsyncResult[None] = AsyncResult()
         self._serves = Event()
         self._fds: list[int] = []
+        self._shares: Shares | None = None
         self._master = os.getppid()
         handlers: dict[str, Callable[..., Any]] = {
             "begin": self._hear_begin,
@@ -141,6 +143,7 @@ class _Front:
             insecure=config.insecure,
             queue=_queue(config),
             ask_status=self._ask_status,
+            shares=self._shares,
         )
 
     def _fail(self, why: str, trace: str = "") -> None:
@@ -161,8 +164,9 @@ class _Front:
 
     # ---- What the master says
 
-    def _hear_begin(self, config: dict[str, Any], fds: list[int]) -> None:
+    def _hear_begin(self, config: dict[str, Any], fds: list[int], number: int, shares: int | None) -> None:
         self._config, self._fds = ServeConfig.from_json(config), fds
+        self._shares = None if shares is None else Shares(shares, number)
         self._begun.set(None)
 
     def _drain(self, timeout: float, patience: float = 0.0) -> None:

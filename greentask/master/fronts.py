@@ -62,6 +62,7 @@ class Front:
         number: int,
         config: ServeConfig,
         fds: Iterable[int],
+        shares: int | None,
         ask_status: Callable[..., dict[str, Any]],
         ended: Callable[[Front], object],
     ) -> None:
@@ -76,6 +77,7 @@ class Front:
         self._start_timeout = config.start_timeout
         self.counted: dict[str, Any] = {}  # what it has counted in all, once it has ended in good order
         fds = list(fds)
+        inherited = [*fds, *(() if shares is None else (shares,))]
         try:
             ours, theirs = socketpair()
         except OSError as error:
@@ -88,7 +90,7 @@ class Front:
             # -W, -X, -O … of this interpreter, as multiprocessing hands them on to its processes.
             flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             try:
-                self._process = Popen([sys.executable, *flags, "-c", program], pass_fds=[fd, *fds], stdin=DEVNULL)
+                self._process = Popen([sys.executable, *flags, "-c", program], pass_fds=[fd, *inherited], stdin=DEVNULL)
             except OSError as error:
                 ours.close()
                 raise _cannot_start(error) from None
@@ -100,7 +102,7 @@ class Front:
             "status": ask_status,
         }
         self._channel = Channel(ours, handlers)
-        self._channel.tell("begin", config=config.for_front(number).to_json(), fds=fds)
+        self._channel.tell("begin", config=config.for_front(number).to_json(), fds=fds, number=number, shares=shares)
         gevent.spawn(self._wait)
 
     def wait_ready(self) -> dict[str, int]:

@@ -26,6 +26,7 @@ from .._version import __version__
 from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import set_title
 from ..server.listening import SECRET_REMEDY, SocketFile, bound_address, check_address, listen_on, socket_files
+from ..server.shares import make_shares
 from ..wire.address import parse_addresses
 from .admin import AdminServer, answers
 from .channel import ChannelError
@@ -83,6 +84,7 @@ class Master:
         self._socket_mode = socket_mode
         self._socket_owner = socket_owner
         self._socket_files: list[SocketFile] = []
+        self._shares = make_shares(config.fronts) if config.fronts > 1 else None
         self._files = {"--pid-file": pid_file, "--ready-file": ready_file}
         self._watch = watch
         self._written: dict[str, str] = {}  # path -> what is in it
@@ -323,7 +325,7 @@ class Master:
     def _start(self, number: int) -> Front:
         fds = [sock.fileno() for sock in self._sockets]
         config = self._config.on(self.addresses)
-        front = Front(number, config, fds, ask_status=self.status, ended=self._front_ended)
+        front = Front(number, config, fds, self._shares, ask_status=self.status, ended=self._front_ended)
         if self._stopping:  # since a moment ago, and it was not there to be told
             front.kill()
         return front
@@ -434,6 +436,9 @@ class Master:
         for sock in self._sockets:
             sock.close()
         self._sockets = []
+        if self._shares is not None:
+            os.close(self._shares)
+            self._shares = None
 
 
 def _log_errors(function: Callable[[], object]) -> None:

@@ -28,6 +28,7 @@ from .held import Crowd
 from .limits import Limits
 from .listening import SocketFile, bound_address, listen_on, socket_files
 from .origin import Networks, ip_of, origin_of
+from .shares import Shares
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _MANY = 1_000  # connections whose memory is worth to be given back, once they are closed
 _PAUSE = 0.5  # seconds until the next try
+_LEFT_TO_OTHERS = 0.002  # seconds for which a connection is left to a front that has fewer
 _TOLD_EVERY = 60.0  # seconds
 _SPARED = 10.0  # seconds: who has been idle for less keeps its place
 _TURN = 2.0  # seconds between looks at the age of connections
@@ -71,6 +73,7 @@ class Acceptor:
         socket_owner: str | None = None,
         allow: Iterable[str] = (),
         tls: TLSFiles | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self.limits = limits
         self.not_allowed = 0  # connections that were closed at once
@@ -88,6 +91,7 @@ class Acceptor:
         self._allowed = Networks(networks) if networks else None
         self._serve = serve
         self._tls = tls
+        self._shares = shares
         self._context: Renewed[SSLContext] | None = None
         self._shaking: set[GreenSocket] = set()  # on which a TLS handshake is under way
         self._given = None if sockets is None else list(sockets)
@@ -125,17 +129,23 @@ class Acceptor:
 
     def start(self) -> None:
         """Serve."""
+        if self._shares is not None:
+            self._shares.enter()
         for address, sock in zip(self._listen, self._sockets):
             context = self._tls_context() if address.scheme == "tls" else None
             server = _Listener(sock, partial(self._accepted, context), spawn=self._greenlets)
             server.warn = self._warn
             if self._allowed is not None and sock.family != socket.AF_UNIX:
                 server.takes = self._takes
+            if self._shares is not None:
+                server.is_ahead = self._is_ahead
             server.start()
             self._servers.append(server)
 
     def close(self) -> None:
         """Accept nothing more; the connections go on."""
+        if self._shares is not None:
+            self._shares.leave()
         while self._files:
             self._files.pop().remove()
         for server in self._servers:
@@ -159,6 +169,14 @@ class Acceptor:
                 connection.abort()
             self._greenlets.kill(timeout=1.0)
         return ended
+
+    def _is_ahead(self) -> bool:
+        """Whether another front has fewer connections than this one."""
+        return self._shares is not None and self._shares.is_ahead(len(self._greenlets))
+
+    def _tell(self, connections: int) -> None:
+        if self._shares is not None:
+            self._shares.tell(connections)
 
     def _takes(self, peer: Any) -> bool:
         ip = ip_of(peer)
@@ -219,6 +237,7 @@ class Acceptor:
             return
         connection = LineConnection(secured, peer, self.limits, self.crowd.grew)
         self.open.add(connection)
+        self._tell(len(self._greenlets))
         if self._ageing is None:
             self._ageing = gevent.spawn(self._let_age)
         try:
@@ -226,6 +245,7 @@ class Acceptor:
         finally:
             self.open.discard(connection)
             connection.close()
+            self._tell(len(self._greenlets) - 1)
 
     def _let_age(self) -> None:
         most, crowded = 0, self.crowd.closed
@@ -284,6 +304,7 @@ class _Listener(StreamServer):
     max_accept = 10  # at once: whoever brings thousands of connections doesn't hold up those that are there
     warn: Callable[..., None]
     takes: Callable[[Any], bool] | None = None  # whether a peer is to be heard at all
+    is_ahead: Callable[[], bool] | None = None  # of other fronts
     _lacks = False  # descriptors or memory
 
     def do_handle(self, *args: Any) -> None:
@@ -294,6 +315,14 @@ class _Listener(StreamServer):
             sock.close()
 
     def do_read(self) -> Any:
+        if self.is_ahead is None or not self.is_ahead():
+            return self._read_one()
+        self.stop_accepting()
+        self._timer = self.loop.timer(_LEFT_TO_OTHERS)  # which stop_accepting closes
+        self._timer.start(self._take_what_is_left)
+        return None
+
+    def _read_one(self) -> Any:
         try:
             return super().do_read()
         except OSError as error:
@@ -312,6 +341,16 @@ class _Listener(StreamServer):
         kernel = get_original("select", "poll")()
         kernel.register(self.socket.fileno(), select.POLLIN)
         return bool(kernel.poll(0))
+
+    def _take_what_is_left(self) -> None:
+        if not self.started:
+            return
+        self.start_accepting()
+        for _ in range(self.max_accept):
+            accepted = None if self.full() else self._read_one()
+            if accepted is None:
+                break
+            self.do_handle(*accepted)
 
     def _go_on(self) -> None:
         self._lacks = False

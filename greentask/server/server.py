@@ -39,6 +39,7 @@ from .held import Room
 from .limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, Limits
 from .listening import SECRET_REMEDY
 from .session import Session
+from .shares import Shares
 from .watchdog import Watchdog
 
 __all__ = ["Server"]
@@ -102,6 +103,8 @@ class Server:
         What keeps durable tasks: a ``TaskQueue``.
     ask_status
         Who is asked what ``greentask.status`` answers, in place of this server: one who knows of others like it.
+    shares
+        How many connections these others have, with which it shares its sockets.
 
     >>> server = Server(Tasks([len]), "127.0.0.1:0")
     >>> server.start(); server.addresses[0].host
@@ -137,6 +140,7 @@ class Server:
         sockets: Iterable[GreenSocket] | None = None,
         queue: Durable | None = None,
         ask_status: Callable[[bool], dict[str, Any]] | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self.tasks = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
         self.limits = limits or Limits()
@@ -179,6 +183,7 @@ class Server:
             sockets=sockets,
             allow=allow,
             tls=tls,
+            shares=shares,
         )
         self._sessions: set[Session] = set()
         self.queue = queue

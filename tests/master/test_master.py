@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -34,6 +35,23 @@ def reload(server: RunningServer) -> "subprocess.CompletedProcess[str]":
 
 
 # ---- Fronts
+
+
+def test_connections_are_spread_over_the_fronts_however_idle_they_are() -> None:
+    with serving("--fronts", "2", processes=2) as server, ExitStack() as stack:
+        for _ in range(30):
+            peer = stack.enter_context(server.connect())
+            assert peer.call("greentask.ping") == "pong"
+        counts = [front["connections"] for front in server.status()["fronts"]]
+        assert min(counts) >= 10, counts  # it was 30 and 0
+        for front in server.fronts():
+            front.suspend()  # one of them has as few as the other, or fewer
+            try:
+                for _ in range(4):
+                    peer = stack.enter_context(server.connect())
+                    assert peer.call("greentask.ping") == "pong"
+            finally:
+                front.resume()
 
 
 def test_fronts_share_the_address_and_the_task_processes() -> None:

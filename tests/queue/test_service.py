@@ -402,6 +402,13 @@ def test_two_fronts_share_the_work(tmp_path: Path) -> None:
         peers = [stack.enter_context(server.connect()) for _ in range(4)]
         tasks = [enqueue(peer, "add", number) for number in range(10) for peer in peers]
         assert [outcome(peers[number % 4], task)["state"] for number, task in enumerate(tasks)] == ["done"] * 40
+        assert all(front["connections"] for front in server.status()["fronts"])
+        for peer in peers:  # all at the same time
+            for number in range(20):
+                peer.send({"function": "one_of", "args": [number], "id": number, "enqueue": {"delay": 3600}})
+        kept = [{reply["id"]: reply["result"]["task"] for reply in (peer.hear() for _ in range(20))} for peer in peers]
+        assert kept == [kept[0]] * 4
+        assert len(set(kept[0].values())) == 20
 
 
 @pytest.mark.slow
@@ -419,6 +426,29 @@ def test_a_reload_keeps_everything(tmp_path: Path) -> None:
             for task in (long, later):
                 client.receipt(task).result(30)
     assert sorted(marks(file)) == ["began", "ended", "later"]
+
+
+def test_nobody_is_asked_while_results_are_waited_for(server: RunningServer, peer: LineClient) -> None:
+    task = enqueue(peer, "add", 1, delay=3600)
+    alone = wakings(server.pid)
+    for number in range(200):
+        peer.send({"function": "greentask.result", "args": {"task": task, "wait": True}, "id": number})
+    wait_until(lambda: server.status()["in_flight"] >= 200)
+    assert wakings(server.pid) < alone + 50, "in half a second, with 200 who wait"
+    assert peer.call("greentask.revoke", task=task)
+    assert {peer.hear()["result"]["state"] for _ in range(200)} == {"revoked"}
+
+
+def wakings(pid: int, seconds: float = 0.5) -> int:
+    """How often its threads have gone to sleep in that time, and so were woken."""
+    began = sleeps(pid)
+    time.sleep(seconds)
+    return sleeps(pid) - began
+
+
+def sleeps(pid: int) -> int:
+    told = [status.read_text() for status in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(line.split()[1]) for one in told for line in one.splitlines() if line.startswith("voluntary_"))
 
 
 # ---- When
