@@ -32,7 +32,7 @@ def run(*command: str, cwd: Path, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module", params=["called", "in a queue"])
+@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
     """The folder of the programs, whose tasks are served at its `tasks.socket`."""
     folder = copy_programs(tmp_path_factory.mktemp("celery"), changed=True)
@@ -42,10 +42,11 @@ def served(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         yield folder
 
 
-@pytest.mark.parametrize("name", EACH)
+RUNS = [("called", name) for name in EACH if name not in NEEDS_QUEUE] + [("in a queue", name) for name in EACH]
+
+
+@pytest.mark.parametrize(("served", "name"), RUNS, indirect=["served"])
 def test_it_runs_with_one_import_changed(served: Path, name: str) -> None:
-    if name in NEEDS_QUEUE and not (served / "tasks.db").exists():
-        pytest.skip("there is no queue")
     output = run("-W", "error", f"{name}.py", cwd=served, GREENTASK_URL=f"unix://{served}/tasks.socket")
     assert output == (PROGRAMS / f"{name}.txt").read_text()
 
