@@ -88,7 +88,8 @@ def test_whenever_it_is_interrupted_nothing_is_left(seconds: float, number: sign
     demo.send_signal(number)
     out, err = demo.communicate(timeout=15)
     assert demo.returncode != 0
-    assert "Traceback" not in err or seconds < 0.4, f"{out}\n{err}"  # the interpreter itself may still be starting
+    is_starting = seconds < 0.4 or "importlib._bootstrap" in err  # the interpreter itself: nothing of ours runs yet
+    assert "Traceback" not in err or is_starting, f"{out}\n{err}"
     assert_gone(children)
 
 
