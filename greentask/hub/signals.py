@@ -22,7 +22,8 @@ _SAME_SIGNAL = 0.5
 def stop_at_signals(stop: Callable[[float], object], drain: float) -> Iterator[None]:
     """While inside, SIGTERM and SIGINT call ``stop(drain)`` in a greenlet, and a second one ``stop(0)``.
 
-    For the main thread.
+    For the main thread. After it, Python's own handlers are there again: with gevent's gone, the kernel would end the
+    program.
     """
     signalled_at: list[float] = []
 
@@ -35,9 +36,13 @@ def stop_at_signals(stop: Callable[[float], object], drain: float) -> Iterator[N
             logger.warning("a second signal: stopping now")
             stop(0.0)
 
-    handlers = [gevent.signal_handler(number, signalled) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = [gevent.signal_handler(number, signalled) for number in before]
     try:
         yield
     finally:
         for handler in handlers:
             handler.cancel()
+        for number, own in before.items():
+            if own is not None:  # None: one that Python does not know
+                signal.signal(number, own)

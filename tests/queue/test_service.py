@@ -434,7 +434,7 @@ def test_nobody_is_asked_while_results_are_waited_for(server: RunningServer, pee
     for number in range(200):
         peer.send({"function": "greentask.result", "args": {"task": task, "wait": True}, "id": number})
     wait_until(lambda: server.status()["in_flight"] >= 200)
-    assert wakings(server.pid) < alone + 50, "in half a second, with 200 who wait"
+    wait_until(lambda: wakings(server.pid) < alone + 50, "nobody wakes for the 200 who wait, once all are known")
     assert peer.call("greentask.revoke", task=task)
     assert {peer.hear()["result"]["state"] for _ in range(200)} == {"revoked"}
 
