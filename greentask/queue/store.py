@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from ..wire.json import dumps, loads
 from .allowances import Allowances
+from .bulk import Row, end_tasks, insert_tasks, runs
 from .cleaning import Cleaner
 from .clock import Clock, QueueTime
 from .composing import Composer
@@ -38,10 +40,7 @@ _MOST_WHOLE = 100  # attempts of a task of which all of the error is kept
 _MOST_MESSAGE = 100  # characters that are kept of those before
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
 
-# Of the losses of a task, those of a process: each has left an error, as failures have, and those of a server have not.
-_LOST_PROCESSES = (
-    "CASE r.losses WHEN 0 THEN 0 ELSE max(0, (SELECT count(*) FROM failure f WHERE f.id = r.id) - r.failures) END"
-)
+_by_id = itemgetter(2)
 
 _GROUPS = """
 WITH RECURSIVE found (lane, rank) AS (
@@ -204,8 +203,8 @@ class Store:
         wall, now = self.clock.wall(), self.time.now()
         id = first = next_id(last or 0, wall)
         ids: list[int] = []
-        tasks: list[tuple[Any, ...]] = []
-        ready: list[tuple[int, int, int]] = []
+        tasks: list[Row] = []
+        ready: list[int] = []
         later: list[tuple[int, float, int]] = []
         for message in messages:
             lane, rank = self.lane(message.task), -message.priority
@@ -215,24 +214,20 @@ class Store:
                     ids.append(known)
                     continue
             expires = None if message.ttl is None else now + message.ttl
-            tasks.append(
-                (id, lane, rank, wall, expires, message.retries, message.key, message.singleton, message.payload)
-            )
+            tasks.append((id, lane, rank, expires, message.retries, message.key, message.singleton, message.payload))
             if message.at is not None and message.at > wall:
                 later.append((1, message.at, id))
             elif message.delay > 0:
                 later.append((0, now + message.delay, id))
             elif not blocked:
-                ready.append((lane, rank, id))
+                ready.append(id)
             ids.append(id)
             id += 1
-        self.db.executemany(
-            "INSERT INTO task (id, lane, rank, state, enqueued, expires, retries, key, single, body) "
-            "VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
-            tasks,
-        )
+        insert_tasks(self.db, tasks, wall)
         if ready:
-            self.db.executemany("INSERT INTO ready VALUES (?, ?, ?, 0, 0)", ready)
+            self.db.executemany(
+                "INSERT INTO ready SELECT lane, rank, id, 0, 0 FROM task WHERE id BETWEEN ? AND ?", runs(ready)
+            )
         if later:
             self.db.executemany("INSERT INTO later VALUES (?, ?, ?, 0, 0)", later)
         return ids
@@ -329,50 +324,64 @@ class Store:
         expired: list[int] = []
         last = found = 0
         cursor = self.db.execute(
-            f"SELECT r.id, r.failures, r.losses, {_LOST_PROCESSES}, t.state, t.expires, t.retries, t.body FROM ready r "
+            "SELECT r.id, r.failures, r.losses, t.state, t.expires, t.retries, t.body FROM ready r "
             "LEFT JOIN task t ON t.id = r.id WHERE r.lane = ? AND r.rank = ? ORDER BY r.id LIMIT ?",
             (group.lane, group.rank, share),
         )
-        for id, failures, losses, lost, state, expires, retries, body in cursor:
+        for id, failures, losses, state, expires, retries, body in cursor:
             last, found = id, found + 1
             if expires is not None and expires <= now and state == OPEN and not failures + losses:
                 expired.append(id)
             elif state == OPEN:
-                handle = (id, holder)
-                deliveries.append(Delivery(id_text(id), name, body, failures, losses, retries, handle, lost))
+                lost = self.lost_processes(id, failures) if losses else 0
+                deliveries.append(Delivery(id_text(id), name, body, failures, losses, retries, (id, holder), lost))
                 room -= len(body)
                 if room <= 0:
                     break
         cursor.close()
         moment = self.allowances.use(group.lane, len(deliveries), now)
         if moment is not None:
-            deliveries = [one._replace(handle=(*one.handle[:2], group.lane, moment)) for one in deliveries]
+            deliveries = [one._replace(handle=(*one.handle, group.lane, moment)) for one in deliveries]
         if found:
             group.head = last + 1
-            self.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id <= ?", (group.lane, group.rank, last))
-            self.db.executemany(
-                "INSERT INTO running (id, holder, failures, losses, lane) VALUES (?, ?, ?, ?, ?)",
-                [(one.handle[0], holder, one.failures, one.losses, group.lane) for one in deliveries],
-            )
+            self._hand_out(group, last, deliveries, holder, are_all=found == len(deliveries))
         if expired:
             self._end(EXPIRED, [(None, 0, id) for id in expired])
             self.has_ended_some = True
         return found, deliveries
 
+    def _hand_out(self, group: Group, last: int, deliveries: list[Delivery], holder: int, *, are_all: bool) -> None:
+        """Have those wait no more that were found, up to the ``last``, and be that holder's who are handed out."""
+        if are_all:
+            self.db.execute(
+                "INSERT INTO running (id, holder, failures, losses, lane) "
+                "SELECT id, ?, failures, losses, lane FROM ready WHERE lane = ? AND rank = ? AND id <= ?",
+                (holder, group.lane, group.rank, last),
+            )
+        else:
+            self.db.executemany(
+                "INSERT INTO running (id, holder, failures, losses, lane) VALUES (?, ?, ?, ?, ?)",
+                [(one.handle[0], holder, one.failures, one.losses, group.lane) for one in deliveries],
+            )
+        self.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id <= ?", (group.lane, group.rank, last))
+
     # ---- Settling
 
     def settle(self, settled: Sequence[tuple[Delivery, Ending]]) -> list[bool]:
         """Write down how these attempts ended; whether each was still its holder's to end."""
-        handles = [delivery.handle[:2] for delivery, _ in settled]
+        if not settled:
+            return []
+        handles = sorted([delivery.handle[:2] for delivery, _ in settled])
+        delete = "DELETE FROM running WHERE id BETWEEN ? AND ? AND holder = ?"
+        holder, ids = handles[0][1], [id for id, _ in handles]
         self.db.execute("SAVEPOINT settling")
-        gone = self.db.executemany("DELETE FROM running WHERE id = ? AND holder = ?", handles).rowcount
+        gone = self.db.executemany(delete, [(*both, holder) for both in runs(ids)]).rowcount
         counts = [True] * len(settled)
         if gone != len(settled):  # some were taken back
             self.db.execute("ROLLBACK TO settling")
-            delete = "DELETE FROM running WHERE id = ? AND holder = ?"
-            counts = [self.db.execute(delete, handle).rowcount == 1 for handle in handles]
+            counts = [self._let_go(*delivery.handle[:2]) for delivery, _ in settled]
         self.db.execute("RELEASE settling")
-        marked = self.revoking.take(id for (id, _), counted in zip(handles, counts) if counted)
+        marked = self.revoking.take(one.handle[0] for (one, _), counted in zip(settled, counts) if counted)
         done: list[tuple[bytes | None, int, int]] = []
         for (delivery, ending), counted in zip(settled, counts):
             if not counted:
@@ -386,6 +395,9 @@ class Store:
         if done:
             self._end(DONE, done)
         return counts
+
+    def _let_go(self, id: int, holder: int) -> bool:
+        return self.db.execute("DELETE FROM running WHERE id = ? AND holder = ?", (id, holder)).rowcount == 1
 
     def _settle_otherwise(self, delivery: Delivery, ending: Ending) -> None:
         id, failures, losses = delivery.handle[0], delivery.failures, delivery.losses
@@ -450,13 +462,15 @@ class Store:
 
     def write_end(self, state: int, bodies: Sequence[tuple[bytes | None, int, int]]) -> None:
         """As above, and nobody who waits for them hears of it."""
-        wall, forget = self.clock.wall(), self.time.now() + self._result_ttl
-        self.db.executemany(
-            f"UPDATE task SET state = {state}, ended = {wall!r}, body = ?, attempts = ? WHERE id = ?", bodies
-        )
+        bodies = sorted(bodies, key=_by_id)
+        ended = end_tasks(self.db, state, self.clock.wall(), bodies)
         kept = self.composer.kept([id for *_, id in bodies])
+        if kept:
+            ended = runs([id for *_, id in bodies if id not in kept])
+        forget = self.time.now() + self._result_ttl
         self.db.executemany(
-            "INSERT OR IGNORE INTO forget VALUES (?, ?)", [(forget, id) for *_, id in bodies if id not in kept]
+            "INSERT OR IGNORE INTO forget SELECT ?, id FROM task WHERE id BETWEEN ? AND ?",
+            [(forget, *both) for both in ended],
         )
 
     def forget_members(self, group: int) -> None:

@@ -1,0 +1,103 @@
+"""Many rows in few statements come to the same as one by one."""
+
+import random
+import sqlite3
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greentask.queue import looking
+from greentask.queue.bulk import end_tasks, insert_tasks, runs
+from greentask.queue.ids import id_text
+from greentask.queue.interface import Delivery, Ending, Message, Want
+from greentask.queue.schema import open_file
+from support.queues import FakeClock, open_store, transact
+
+ADD = frozenset({"add", "mul"})
+
+
+@given(st.lists(st.integers(0, 60), max_size=60).map(sorted))
+def test_runs_are_the_same_numbers(numbers: list[int]) -> None:
+    found = runs(numbers)
+    assert [id for first, last in found for id in range(first, last + 1)] == numbers
+    for (_, last), (first, _) in pairwise(found):
+        assert first != last + 1, "as few as can be"
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 15, 16, 17, 63, 64, 65, 150])
+def test_rows_are_written_as_they_were_given(path: Path, count: int) -> None:
+    chance = random.Random(count)
+    db = open_file(str(path))
+    rows = []
+    for id in range(1, count + 1):
+        options = (9.5, 3, f"key {id}", "one") if chance.random() < 0.2 else (None, None, None, None)
+        rows.append((id, chance.randint(1, 3), chance.randint(-3, 3), *options, b"body %d" % id))
+    insert_tasks(db, rows, 1.5)
+    columns = "id, lane, rank, expires, retries, key, single, body"
+    assert db.execute(f"SELECT {columns} FROM task ORDER BY id").fetchall() == rows
+    assert db.execute("SELECT DISTINCT enqueued, state FROM task").fetchall() in ([(1.5, 0)], [])
+    assert {type(body) for (body,) in db.execute("SELECT body FROM task")} <= {bytes}
+    ids = [id for id in range(1, count + 1) if chance.random() < 0.9]
+    ended = [(b"result %d" % id if chance.random() < 0.95 else None, chance.choice((1, 1, 1, 2)), id) for id in ids]
+    assert end_tasks(db, 1, 2.5, ended) == runs(ids)
+    kept = db.execute("SELECT body, attempts, id FROM task WHERE state = 1 AND ended = 2.5 ORDER BY id").fetchall()
+    assert kept == ended
+    rest = db.execute("SELECT count(*), count(ended) FROM task WHERE state = 0").fetchone()
+    assert rest == (count - len(ids), 0)
+    db.close()
+
+
+def test_whatever_order_many_end_in(path: Path, clock: FakeClock) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance, store = random.Random(seed), open_store(path, clock.as_clock())
+    waiting: set[int] = set()
+    running: list[Delivery] = []
+    expected: dict[str, str] = {}
+    for _ in range(30):
+        messages = [
+            Message(
+                chance.choice(("add", "mul")), b'{"args":[%d]}' % number, key=chance.choice((None, None, f"{number}"))
+            )
+            for number in range(chance.choice((0, 1, 2, 40, 90)))
+        ]
+        waiting |= set(transact(store, partial(store.enqueue, messages)))
+        running += transact(store, lambda: store.take([Want(ADD, chance.randint(0, 100))], 77))
+        chance.shuffle(running)
+        part, running = running[: len(running) // 2], running[len(running) // 2 :]
+        settled = [(one, Ending(chance.choice(("done", "done", "done", "failed")), one.payload)) for one in part]
+        assert transact(store, partial(store.settle, settled)) == [True] * len(part)
+        expected.update({one.id: ending.how for one, ending in settled})
+        for one, ending in settled:
+            if ending.how == "done":
+                found = looking.find(store, one.id)
+                assert found is not None
+                assert found.result == one.payload
+    assert {id_text(id) for id in waiting} >= expected.keys()
+    for id, how in expected.items():
+        found = looking.find(store, id)
+        assert found is not None
+        assert found.state == how
+    ended = {id_text(id) for (id,) in store.db.execute("SELECT id FROM forget")}
+    assert ended == {id for id, how in expected.items() if how == "done"}
+    assert store.db.execute("SELECT count(*) FROM running").fetchone() == (len(running),)
+
+
+def test_of_many_that_end_those_count_that_were_not_taken_back(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock.as_clock())
+    transact(store, lambda: store.enqueue([Message("add", b'{"args":[]}')] * 100))
+    taken = transact(store, lambda: store.take([Want(ADD, 100)], 77))
+    gone = {taken[7].handle[0], taken[50].handle[0]}
+    transact(store, lambda: _delete(store.db, gone))
+    settled = [(one, Ending("done", b"1")) for one in taken]
+    counts = transact(store, lambda: store.settle([*settled, settled[3]]))
+    assert counts == [one.handle[0] not in gone for one in taken] + [False], "nor does one twice"
+    assert store.db.execute("SELECT count(*) FROM task WHERE state = 1").fetchone() == (98,)
+
+
+def _delete(db: sqlite3.Connection, ids: set[int]) -> None:
+    db.executemany("DELETE FROM running WHERE id = ?", [(id,) for id in ids])
