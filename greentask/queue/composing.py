@@ -304,7 +304,9 @@ class Composer:
             (body,) = self._db.execute("SELECT body FROM task WHERE id = ?", (id,)).fetchone()
             self._db.execute("UPDATE task SET body = ? WHERE id = ?", (body[:hole] + taken + body[hole + 4 :], id))
         if ttl is not None:
-            self._db.execute("UPDATE task SET expires = ? WHERE id = ?", (self._store.time.now() + ttl, id))
+            expires = self._store.time.now() + ttl
+            self._db.execute("UPDATE task SET expires = ? WHERE id = ?", (expires, id))
+            self._db.execute("INSERT INTO expiry VALUES (?, ?)", (expires, id))
         self._db.execute("DELETE FROM blocked WHERE id = ?", (id,))
         self._store.put_back(id, 0, 0, delay)
         return []

@@ -144,12 +144,14 @@ class Holders:
         With ``count`` each has lost a server, and after too many of them becomes a dead letter.
         """
         store = self._store
-        delete = "DELETE FROM holder WHERE id = ? AND beat = coalesce(?, beat)"
-        if not store.db.execute(delete, (holder, beat)).rowcount:
+        row = store.db.execute("SELECT beat, name FROM holder WHERE id = ?", (holder,)).fetchone()
+        if row is None or beat not in (None, row[0]):
             return 0
+        store.db.execute("DELETE FROM holder WHERE id = ?", (holder,))
         rows = store.db.execute("SELECT id, failures, losses FROM running WHERE holder = ?", (holder,)).fetchall()
         store.db.execute("DELETE FROM running WHERE holder = ?", (holder,))
         marked = store.revoking.take(id for id, *_ in rows)
+        how = "was silent for too long" if self._beside.is_held(holder) else "died"
         for id, failures, losses in rows:
             if id in marked:
                 store.end_without(REVOKED, id, failures + losses + 1)
@@ -157,10 +159,12 @@ class Holders:
                 store.put_back(id, failures, losses, 0.0)
             elif (lost := losses + 1 - store.lost_processes(id, failures)) >= self._max_lost:
                 error = WorkerLost(f"{lost} servers died, or were silent, while they ran it, or had it")
-                store.note_failure(id, failures + losses + 1, dumps(refusal(error)))
+                store.note_failure(id, failures + losses + 1, dumps(refusal(error)), server=True)
                 store.bury(id, failures + losses + 1)
                 store.has_ended_some = True
             else:
+                error = WorkerLost(f"its server ({row[1]}) {how} while it ran it, or had it")
+                store.note_failure(id, failures + losses + 1, dumps(refusal(error)), server=True)
                 store.put_back(id, failures, losses + 1, pause_after_loss(lost))
         self.taken_back += len(rows) * count
         return len(rows)

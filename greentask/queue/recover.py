@@ -27,7 +27,7 @@ __all__ = ["Recovered", "recover"]
 _MOST = 2000  # rows of one transaction
 _TASK_COLUMNS = range(11, 16)  # how many a task's row has had, and may come to have
 _PLACES = {"ready": (2, 3, 4), "running": (0, 2, 3)}  # where the id, the failures and the losses are
-_LEFT_OUT = {"holder", "started", *_PLACES}
+_LEFT_OUT = {"holder", "started", "expiry", *_PLACES}
 _BEGIN_OF_TIME, _END_OF_TIME = 1e9, 1e11  # what is due is between them
 
 
@@ -116,7 +116,7 @@ def _guess(row: Row) -> str | None:
             return "task" if isinstance(values[10], (bytes, type(None))) else "blocked"
         is_name = len(values) == 2 and values[0] is None and isinstance(values[1], str)
         return "lane" if is_name else None
-    if len(values) == 4 and _are(int, values[:2]) and isinstance(values[2], (int, float)) and _are(bytes, values[3:]):
+    if _is_failure(values):
         return "failure"
     if len(values) == 5 and values[0] in (0, 1) and _are(int, values[2:]) and isinstance(values[1], (int, float)):
         return "later" if values[1] > _BEGIN_OF_TIME else None
@@ -151,7 +151,7 @@ def _is_task(values: tuple[Any, ...]) -> bool:
 
 
 def _is_failure(values: tuple[Any, ...]) -> bool:
-    if len(values) != 4 or not (_are(int, values[:2]) and isinstance(values[2], (int, float))):
+    if len(values) not in (4, 5) or not (_are(int, (*values[:2], *values[4:])) and isinstance(values[2], (int, float))):
         return False
     try:
         return isinstance(values[3], bytes) and isinstance(loads(values[3]), dict)
@@ -211,9 +211,11 @@ def _piece_together(db: sqlite3.Connection) -> None:
         "DELETE FROM revoked",
         "INSERT OR IGNORE INTO known SELECT id FROM later UNION SELECT id FROM blocked",
         "INSERT OR IGNORE INTO ready SELECT t.lane, t.rank, t.id, "
-        "coalesce(p.failures, (SELECT count(*) FROM failure f WHERE f.id = t.id)), coalesce(p.losses, 0) "
+        "coalesce(p.failures, (SELECT count(*) FROM failure f WHERE f.id = t.id AND f.server = 0)), "
+        "coalesce(p.losses, 0) "
         f"FROM task t LEFT JOIN place p ON p.id = t.id WHERE t.state = {OPEN} AND t.id NOT IN (SELECT id FROM known)",
         "INSERT OR IGNORE INTO key (key, id) SELECT key, id FROM task WHERE key IS NOT NULL ORDER BY id DESC",
+        f"INSERT INTO expiry SELECT expires, id FROM task WHERE state = {OPEN} AND expires IS NOT NULL",
         "DELETE FROM known",
         "INSERT OR IGNORE INTO known SELECT id FROM forget",
         f"INSERT INTO forget SELECT strftime('%s', 'now') + {DEFAULT_RESULT_TTL}, id FROM task "
@@ -249,7 +251,7 @@ def _end_waits(db: sqlite3.Connection) -> None:
         if not lost:
             break
         db.executemany(
-            "INSERT OR REPLACE INTO failure VALUES (?, 0, strftime('%s', 'now'), ?)", [(id, error) for (id,) in lost]
+            "INSERT OR REPLACE INTO failure VALUES (?, 0, strftime('%s', 'now'), ?, 0)", [(id, error) for (id,) in lost]
         )
         db.executemany(
             f"UPDATE task SET state = {FAILED}, ended = strftime('%s', 'now'), attempts = 0 WHERE id = ?", lost

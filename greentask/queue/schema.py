@@ -15,7 +15,8 @@ blocked    waits for another task (``source``), or is a group, which waits for i
 link       which tasks wait for a task; kept until that one is forgotten
 member     the tasks of a group, by their ids: from ``first`` to ``last``
 plan       what follows a task that has a key, for who enqueues it again
-failure    what came of each attempt that failed
+failure    what came of each attempt that failed; ``server``: it was lost with its server
+expiry     when a task with a ttl is over that has not begun, by queue time; of others until then, too
 forget     when a task that has ended is forgotten, by queue time
 key        the idempotency keys of the tasks that are known, or were until lately
 lapse      when a key is forgotten whose task is, by queue time
@@ -64,6 +65,7 @@ _SMALL = (
     "key",
     "lapse",
     "revoked",
+    "expiry",
 )
 
 # What makes a file of each version one of the next, from an empty one on.
@@ -128,6 +130,11 @@ CREATE TABLE revoked (id INTEGER PRIMARY KEY);
     """
 CREATE INDEX of_later ON later (id);
 DELETE FROM later WHERE id NOT IN (SELECT id FROM task WHERE state = 0);
+""",
+    """
+ALTER TABLE failure ADD COLUMN server INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE expiry (at REAL, id INTEGER, PRIMARY KEY (at, id)) WITHOUT ROWID;
+INSERT INTO expiry SELECT expires, id FROM task WHERE state = 0 AND expires IS NOT NULL;
 """,
 )
 VERSION = len(_STEPS)

@@ -138,15 +138,18 @@ class Store:
         self.db.execute("RELEASE attempt")
         return value
 
-    def know_time(self) -> None:
-        """Go on with the file's queue time."""
+    def know_time(self) -> str | None:
+        """Go on with the file's queue time; in which start of the machine it was written, if it was."""
         kept = dict(self.db.execute("SELECT name, value FROM meta"))
-        if "boot" in kept:
-            self.time.resume(kept["boot"], kept["base"], kept["last"])
+        if "boot" not in kept:
+            return None
+        self.time.resume(kept["boot"], kept["base"], kept["last"])
+        return str(kept["boot"])
 
     def keep_time(self) -> None:
         """Go on with the file's queue time, and write down how far it is."""
-        self.know_time()
+        if self.know_time() not in (None, self.clock.boot):  # for who wonders how the tasks of these were lost
+            self.db.execute("UPDATE holder SET name = name || ', before the machine''s last start'")
         self.db.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
             [("boot", self.clock.boot), ("base", self.time.base), ("last", self.time.now())],
@@ -206,6 +209,7 @@ class Store:
         tasks: list[Row] = []
         ready: list[int] = []
         later: list[tuple[int, float, int]] = []
+        expiry: list[tuple[float, int]] = []
         for message in messages:
             lane, rank = self.lane(message.task), -message.priority
             if message.key is not None or message.singleton is not None:
@@ -213,7 +217,10 @@ class Store:
                 if known is not None:
                     ids.append(known)
                     continue
-            expires = None if message.ttl is None else now + message.ttl
+            expires = None
+            if message.ttl is not None:
+                expires = now + message.ttl
+                expiry.append((expires, id))
             tasks.append((id, lane, rank, expires, message.retries, message.key, message.singleton, message.payload))
             if message.at is not None and message.at > wall:
                 later.append((1, message.at, id))
@@ -230,6 +237,8 @@ class Store:
             )
         if later:
             self.db.executemany("INSERT INTO later VALUES (?, ?, ?, 0, 0)", later)
+        if expiry:
+            self.db.executemany("INSERT INTO expiry VALUES (?, ?)", expiry)
         return ids
 
     # ---- What waits for its moment
@@ -346,8 +355,7 @@ class Store:
             group.head = last + 1
             self._hand_out(group, last, deliveries, holder, are_all=found == len(deliveries))
         if expired:
-            self._end(EXPIRED, [(None, 0, id) for id in expired])
-            self.has_ended_some = True
+            self.end_expired(expired)
         return found, deliveries
 
     def _hand_out(self, group: Group, last: int, deliveries: list[Delivery], holder: int, *, are_all: bool) -> None:
@@ -419,9 +427,10 @@ class Store:
         self.revoked.add(id)
         self.end_without(REVOKED, id, delivery.attempt)
 
-    def note_failure(self, id: int, attempt: int, error: bytes) -> None:
-        """Write down what came of an attempt."""
-        self.db.execute("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?)", (id, attempt, self.clock.wall(), error))
+    def note_failure(self, id: int, attempt: int, error: bytes, *, server: bool = False) -> None:
+        """Write down what came of an attempt. ``server``: it was lost with that."""
+        row = (id, attempt, self.clock.wall(), error, server)
+        self.db.execute("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", row)
         if attempt > _MOST_WHOLE:
             self._shorten(id, attempt - _MOST_WHOLE)
 
@@ -445,7 +454,7 @@ class Store:
 
     def lost_processes(self, id: int, failures: int) -> int:
         """How many processes have died that ran a task which has failed so often."""
-        (errors,) = self.db.execute("SELECT count(*) FROM failure WHERE id = ?", (id,)).fetchone()
+        (errors,) = self.db.execute("SELECT count(*) FROM failure WHERE id = ? AND server = 0", (id,)).fetchone()
         return max(0, int(errors) - failures)
 
     def bury(self, id: int, attempts: int) -> None:
@@ -485,6 +494,11 @@ class Store:
         """End one that has no result, after so many attempts."""
         self.has_ended_some = True
         self._end(state, [(None, attempts, id)])
+
+    def end_expired(self, ids: Iterable[int]) -> None:
+        """End those that have not begun within their ttl."""
+        self.has_ended_some = True
+        self._end(EXPIRED, [(None, 0, id) for id in ids])
 
     # ---- Forgetting
 

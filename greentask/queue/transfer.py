@@ -83,8 +83,11 @@ def _line(store: Store, task: dict[str, Any]) -> bytes:
         clock, due, task["failures"], task["losses"] = place
         if due is not None:
             task["due"], task["by_clock"] = due if clock else due + to_wall, bool(clock)
-    errors = store.db.execute("SELECT attempt, at, error FROM failure WHERE id = ? ORDER BY attempt", (id,))
-    task["errors"] = [{"attempt": attempt, "at": at, "error": loads(error)} for attempt, at, error in errors]
+    errors = store.db.execute("SELECT attempt, at, error, server FROM failure WHERE id = ? ORDER BY attempt", (id,))
+    task["errors"] = [
+        {"attempt": attempt, "at": at, "error": loads(error), **({"server": True} if server else {})}
+        for attempt, at, error, server in errors
+    ]
     composed = store.composer.export(id)
     if composed:
         task["composed"] = composed
@@ -163,7 +166,7 @@ class _Task(NamedTuple):
     failures: int
     losses: int
     body: bytes | None
-    errors: list[tuple[int, float, bytes]]
+    errors: list[tuple[int, float, bytes, bool]]
     composed: dict[str, Any]
 
     @classmethod
@@ -209,11 +212,11 @@ class _Task(NamedTuple):
         )
 
 
-def _attempt(read: Any) -> tuple[int, float, bytes]:
+def _attempt(read: Any) -> tuple[int, float, bytes, bool]:
     error = read["error"]
     if not isinstance(error, dict):
         raise TypeError("an error is an object")
-    return _whole(read, "attempt", 0, 10**9), _number(read, "at", 0.0), dumps(error)
+    return _whole(read, "attempt", 0, 10**9), _number(read, "at", 0.0), dumps(error), bool(read.get("server"))
 
 
 def _check_composed(read: Any, body: bytes | None) -> dict[str, Any]:
@@ -303,6 +306,8 @@ def _restore(store: Store, task: _Task) -> Imported:
             task.body,
         ),
     )
+    if state == OPEN and expires is not None:
+        db.execute("INSERT INTO expiry VALUES (?, ?)", (expires, task.id))
     store.composer.restore(task.id, task.composed)
     if state == OPEN and "blocked" in task.composed:
         pass
@@ -314,5 +319,5 @@ def _restore(store: Store, task: _Task) -> Imported:
         db.execute("INSERT INTO ready VALUES (?, ?, ?, ?, ?)", (lane, rank, task.id, task.failures, task.losses))
     elif state != FAILED:
         store.forget_later(task.id)
-    db.executemany("INSERT INTO failure VALUES (?, ?, ?, ?)", [(task.id, *error) for error in task.errors])
+    db.executemany("INSERT INTO failure VALUES (?, ?, ?, ?, ?)", [(task.id, *error) for error in task.errors])
     return Imported(new=1)

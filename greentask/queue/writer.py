@@ -5,7 +5,8 @@ arrived, does all of it in one transaction, and then tells the hub, at once, of 
 nothing arrives it sleeps, until a task's moment has come, another server knocks, or it is time to look at the others.
 
 One transaction is: a sign of life; what has ended, what is to be changed, what is enqueued, also by itself; those whose
-moment has come; and then tasks for the free slots. So a task that comes while a slot is free costs no second commit.
+time is over, and those whose moment has come; and then tasks for the free slots. So a task that comes while a slot is
+free costs no second commit.
 
 Where the file can't be written (its disk is full, say), what is to be enqueued is refused. What has ended stays here
 until it can be written, and its slots are not filled meanwhile, so there is no end to it.
@@ -31,6 +32,7 @@ from ..wire.json import dumps
 from .batches import Batch, Listener, Told, tell
 from .beside import Beside
 from .cleaning import FEW, STEP
+from .expiring import expire, has_expired
 from .holders import TICK, Holders
 from .ids import id_text
 from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
@@ -76,6 +78,7 @@ class Writer:
         self._ticked_at = 0.0
         self._has_company = False
         self._forgets = False  # there may be more to forget
+        self._expires = False  # there are tasks whose ttl is over
         self._is_apart = False  # from the others
         self._held = 0  # deliveries that are not settled
         self._held_bytes = 0  # of their payloads
@@ -181,7 +184,7 @@ class Writer:
     def _next_moment(self) -> float:
         """Seconds until there may be something to do."""
         moments = [
-            _PAUSE_TO_FORGET if self._forgets else None,
+            _PAUSE_TO_FORGET if self._forgets or self._expires else None,
             self._store.ticks.moment(),
             self._store.next_moment() if self._has_room() else None,
         ]
@@ -226,6 +229,7 @@ class Writer:
                 logger.error("%r was removed, by which servers know of each other: %s", self._beside.path, remedy)
             self._store.ticks.look()
             self._store.cleaner.look()
+            self._expires = has_expired(self._store)
         return overdue
 
     def _collect(self) -> tuple[Batch, list[tuple[Callable[[Store], Any], Future[Any]]]]:
@@ -270,7 +274,7 @@ class Writer:
             self._forgets = self._store.cleaner.has_work()
             if self._forgets:
                 return True
-        if self._store.ticks.is_due():
+        if self._expires or self._store.ticks.is_due():
             return True
         if not self._has_room():
             return False
@@ -318,7 +322,7 @@ class Writer:
         for delivery in batch.deliveries:
             self._slots[self._filled_by[delivery.task]] -= 1
         self._home.post(self._finish, tell(self._listener, batch))
-        if self._has_company and (batch.settled or batch.enqueued or batch.changes or overdue):
+        if self._has_company and (len(batch) or overdue or batch.has_ended_some):
             self._beside.knock()
         return True
 
@@ -349,6 +353,8 @@ class Writer:
                 store.ticks.turn()
             for holder, beat in overdue:
                 holders.take_back(holder, beat)
+            if self._expires:
+                self._expires = expire(store)
             store.ripen()
             store.cleaner.step(FEW + 2 * len(batch.settled) if len(batch) else STEP)
             room = _MOST_HELD - self._held_bytes + _size(delivery for delivery, _ in batch.settled)

@@ -262,10 +262,14 @@ def test_d6_what_a_dead_server_had_is_taken_up_within_two_seconds(tmp_path: Path
         with one.connect() as peer:
             task = enqueue(peer, "nap_in_process", str(file), 30)
             wait_until(lambda: marks(file) == ["began"])
+        pid = one.pid
         one.signal_all(signal.SIGKILL)
         wait_until(lambda: marks(file) == ["began", "began"], "the other one runs it", 2.0)
         with other.connect() as peer:
             assert outcome(peer, task, False)["attempts"] == 2
+            (error,) = peer.call("greentask.queue", action="show", task=task)["errors"]
+            assert (error["attempt"], error["type"]) == (1, "WorkerLost")
+            assert f"(pid {pid}) died" in error["message"], "who it was that is gone"
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """Who is alive, and how tasks come back from those who are not (D5 and D6 of the faults, step by step)."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from greentask.queue import looking
+from greentask.queue import looking, managing
 from greentask.queue.beside import Beside
 from greentask.queue.holders import TICK, Holders, pause_after_loss
 from greentask.queue.interface import Delivery, Ending, Want
@@ -214,6 +215,49 @@ def test_processes_that_died_are_no_servers_and_the_other_way_round(path: Path, 
     (letter,) = looking.dead(watcher.store, 10)
     assert b"10 servers died" in letter["errors"][-1][2]
     watcher.die()
+
+
+def errors(store: Store, id: str) -> list[tuple[int, str]]:
+    found = managing.show(store, id)
+    assert found is not None
+    assert {error["type"] for error in found["errors"]} <= {"WorkerLost"}
+    return [(error["attempt"], error["message"]) for error in found["errors"]]
+
+
+def test_an_attempt_that_was_lost_with_its_server_is_told_with_the_others(path: Path, clock: FakeClock) -> None:
+    watcher = Server(path, clock)
+    watcher.do(lambda: watcher.store.enqueue([message()]))
+    killed = Server(path, clock)
+    (delivery,) = killed.take()
+    killed.die()
+    watcher.look()
+    silent = Server(path, clock)
+    assert len(silent.take()) == 1
+    for _ in range(int(LEASE) + 1):
+        watcher.look()
+        clock.pass_by(TICK)
+    assert errors(watcher.store, delivery.id) == [
+        (1, f"its server (pid {os.getpid()}) died while it ran it, or had it"),
+        (2, f"its server (pid {os.getpid()}) was silent for too long while it ran it, or had it"),
+    ]
+    found = looking.find(watcher.store, delivery.id)
+    assert found is not None
+    assert found.attempts == 2
+    for server in (silent, watcher):
+        server.die()
+
+
+def test_what_was_lost_with_the_machine_says_so(path: Path, clock: FakeClock) -> None:
+    before = Server(path, clock)
+    before.do(lambda: before.store.enqueue([message()]))
+    (delivery,) = before.take()
+    before.die()
+    store = open_store(path, clock.as_clock("another start"))
+    holders = Holders(store, beside := Beside(str(path)), LEASE, lambda: clock.steady)
+    transact(store, lambda: [holders.take_back(*one) for one in holders.overdue()])
+    ((_, told),) = errors(store, delivery.id)
+    assert told == f"its server (pid {os.getpid()}, before the machine's last start) died while it ran it, or had it"
+    beside.close()
 
 
 def test_how_many_servers_may_die_can_be_said(path: Path, clock: FakeClock) -> None:

@@ -47,12 +47,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
             payload = '["' + "x" * 50 + '"]'
             store.enqueue([message("add", payload, key=f"key {number}") for number in range(TASKS // 2)])
             store.enqueue([message("large", '["' + "y" * 9000 + '"]') for _ in range(20)])
+            store.enqueue([message("brief", payload, ttl=1e6)])
             store.enqueue([message("later", payload, delay=1e6 + number) for number in range(TASKS // 4)])
             taken = store.take([Want(frozenset({"add"}), 200)], 7)
             error = b'{"type":"ValueError","message":"no","traceback":"' + b"t" * 300 + b'"}'
             store.settle([(one, Ending("failed", error)) for one in taken[:50]])
             store.settle([(one, Ending("done", b'"result"')) for one in taken[50:100]])
             store.settle([(one, Ending("retry", error, 2e6)) for one in taken[100:150]])
+            store.note_failure(taken[150].handle[0], 1, b'{"type":"WorkerLost","message":"died"}', server=True)
 
         file.transact(enqueue)
         forgotten = file.transact(lambda store: store.enqueue([message("gone") for _ in range(TASKS)]))
@@ -104,7 +106,7 @@ def test_of_a_whole_file_everything_is_saved(path: Path, tmp_path: Path) -> None
             line = line.replace(b'"running"', b'"waiting"').replace(b'"attempts":1', b'"attempts":0')
         assert after[id] == line
     with QueueFile(path) as old, QueueFile(new) as file:
-        for table in ("meta", "key", "forget", "later"):
+        for table in ("meta", "key", "forget", "later", "expiry"):
             query = f"SELECT * FROM {table} ORDER BY 1, 2"
             if table == "forget":  # of what was purged before its time
                 query = "SELECT * FROM forget WHERE id IN (SELECT id FROM task) ORDER BY 1, 2"

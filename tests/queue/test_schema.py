@@ -86,6 +86,7 @@ def test_a_file_of_the_first_version_is_brought_to_this_one(path: Path) -> None:
     old.execute("PRAGMA user_version = 1")
     old.execute("INSERT INTO lane VALUES (4, 'add')")
     old.execute("INSERT INTO task (id, lane, rank, state, enqueued) VALUES (9, 4, 0, 0, 1.0)")
+    old.execute("INSERT INTO task (id, lane, rank, state, enqueued, expires) VALUES (10, 4, 0, 0, 1.0, 7.0)")
     old.execute("INSERT INTO running VALUES (9, 77, 0, 1)")
     old.commit()
     old.close()
@@ -93,6 +94,7 @@ def test_a_file_of_the_first_version_is_brought_to_this_one(path: Path) -> None:
     assert tables(db) == tables(new)
     assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
     assert db.execute("SELECT id, lane, losses FROM running").fetchall() == [(9, 4, 1)]
+    assert db.execute("SELECT * FROM expiry").fetchall() == [(7.0, 10)]
     db.close()
     new.close()
 

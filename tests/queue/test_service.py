@@ -459,6 +459,16 @@ def test_a_ttl_is_the_tasks_unless_the_caller_says_one(peer: LineClient) -> None
     assert run(peer, "at_once", delay=0.2, ttl=60)["state"] == "done"
 
 
+def test_who_waits_for_a_task_that_is_over_hears_of_it_also_in_a_pause(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    with QueueFile(path, make=True) as file:
+        file.pause(None)
+    with serving("--queue", str(path), apps=APPS) as server, server.connect(8.0) as peer:
+        task = enqueue(peer, "add", 1, ttl=0.3)
+        found = outcome(peer, task)
+    assert (found["state"], found["error"]["type"]) == ("expired", "DeadlineExceeded")
+
+
 def test_a_priority_is_the_tasks_unless_the_caller_says_one(peer: LineClient) -> None:
     ids = [enqueue(peer, "urgent", delay=3600), enqueue(peer, "urgent", delay=3600, priority=0)]
     shown = [peer.call("greentask.queue", action="show", task=id) for id in ids]

@@ -55,6 +55,7 @@ def one_of_each(file: QueueFile) -> None:
                 (taken["b3"], Ending("lost", b'{"type":"WorkerLost","message":"no"}')),
             ]
         )
+        store.note_failure(taken["b4"].handle[0], 1, b'{"type":"WorkerLost","message":"its server"}', server=True)
 
     file.transact(make)
     revoked = next(task["task"] for task in file.look("list")["tasks"] if task["name"] == "b5")
@@ -89,6 +90,8 @@ def test_a_queue_goes_there_with_all_that_is_known(file: QueueFile, other: Queue
         "SELECT id FROM forget",
         "SELECT lane > 0, key, id FROM single",
         "SELECT id, single FROM task WHERE single IS NOT NULL",
+        "SELECT id, attempt, server FROM failure",
+        "SELECT at > 0, id FROM expiry",
     ):
         there = other.store.db.execute(query).fetchall()
         assert there == file.store.db.execute(query).fetchall()
