@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 
 from ..errors import ConfigurationError
-from .schema import check_file, open_file
+from .schema import be_copy, check_file, open_file
 
 __all__ = ["back_up", "check", "check_target", "sync_folder"]
 
@@ -94,6 +94,7 @@ def _copy(db: sqlite3.Connection, part: str, report: Callable[[int, int], object
         try:
             copy.execute("PRAGMA synchronous = OFF")  # it is synced as a whole
             db.backup(copy, pages=_STEP, progress=lambda _status, left, total: report(total - left, total), sleep=0)
+            be_copy(copy)
             check_file(copy, part, most=None)
         finally:
             copy.close()

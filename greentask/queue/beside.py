@@ -20,12 +20,15 @@ from contextlib import contextmanager
 
 from ..errors import ConfigurationError
 
-__all__ = ["LOCK", "TURN", "Beside", "is_anybody_at"]
+__all__ = ["LOCK", "SETTLING", "TURN", "Beside", "is_anybody_at"]
 
 #: struct flock of Linux, where offsets have 64 bits.
 LOCK = struct.Struct("hhxxxxqqixxxx")
 #: The byte for which writers wait in line; the others are those of holders.
 TURN = 0
+#: And one that is held while it is not certain that all who are alive hold their own. No holder has it.
+SETTLING = 1 << 62
+_FORMER = 3  # files that were removed of which the locks are still heeded
 _IN_MODIFY, _IN_NONBLOCK, _IN_CLOEXEC = 0x2, os.O_NONBLOCK, os.O_CLOEXEC
 
 
@@ -34,13 +37,13 @@ class Beside:
 
     def __init__(self, path: str) -> None:
         self.path = f"{path}-servers"
+        self._queue = path
+        self._former: list[int] = []
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            #: Whether there was none before.
+            self._fd, self.is_new = self._open()
         except OSError as error:
             raise ConfigurationError(f"queue {path!r}: {self.path!r} can't be written ({error.strerror})") from None
-        if os.geteuid() == 0 and os.path.exists(path):  # whoever has the file must be able to write this one, too
-            owner = os.stat(path)
-            os.fchown(self._fd, owner.st_uid, owner.st_gid)
         try:
             self.is_held(TURN)
         except OSError as error:
@@ -50,21 +53,54 @@ class Beside:
             ) from None
         #: Readable when somebody has knocked, we included.
         self.knocks = _watch(self.path)
-        self._queue = path
-        self._identities = _identity(path), _identity(self.path)
+        self._identity = _identity(path)
+        self._logs: dict[str, tuple[int, int] | None] = {}
 
     def close(self) -> None:
         """Let go of everything."""
-        os.close(self._fd)
-        os.close(self.knocks)
+        for fd in (self._fd, *self._former, self.knocks):
+            os.close(fd)
 
     def is_queue_there(self) -> bool:
         """Whether the queue's file is the one that was there at the beginning."""
-        return self._identities[0] in (None, _identity(self._queue))
+        return self._identity in (None, _identity(self._queue))
+
+    def know_logs(self) -> None:
+        """Those of SQLite's own files that are beside the queue's now are to stay."""
+        self._logs = {name: _identity(name) for name in (f"{self._queue}-wal", f"{self._queue}-shm")}
+
+    def missing_log(self) -> str | None:
+        """One of these that was removed, or has another one in its place."""
+        return next((name for name, known in self._logs.items() if known not in (None, _identity(name))), None)
 
     def is_there(self) -> bool:
-        """The same of this one."""
-        return self._identities[1] == _identity(self.path)
+        """Whether this file is the one that is open."""
+        found = os.fstat(self._fd)
+        return (found.st_dev, found.st_ino) == _identity(self.path)
+
+    def renew(self) -> bool:
+        """Use the file that is there now, in place of one that was removed; whether we have made it.
+
+        Who held a lock of the former one is alive as before; those of our own are to be held anew.
+        """
+        fd, is_new = self._open()
+        _watch(self.path, self.knocks)
+        self._former = [self._fd, *self._former]
+        for former in self._former[_FORMER:]:
+            os.close(former)
+        self._former, self._fd = self._former[:_FORMER], fd
+        return is_new
+
+    def _open(self) -> tuple[int, bool]:
+        flags, is_new = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, True
+        try:
+            fd = os.open(self.path, flags | os.O_EXCL, 0o666)
+        except FileExistsError:
+            fd, is_new = os.open(self.path, flags, 0o666), False
+        if os.geteuid() == 0 and os.path.exists(self._queue):  # who has that file must be able to write this one, too
+            owner = os.stat(self._queue)
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+        return fd, is_new
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -79,15 +115,18 @@ class Beside:
         """Be that holder, until the process ends or lets go."""
         self._lock(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, holder)
 
+    def settle(self) -> None:
+        """Say that those who are alive may not all hold their locks yet; several may say so."""
+        self._lock(fcntl.F_OFD_SETLK, fcntl.F_RDLCK, SETTLING)
+
     def let_go(self, holder: int) -> None:
         """Be that holder no more."""
-        self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, holder)
+        for fd in (self._fd, *self._former):
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, LOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, holder, 1, 0))
 
     def is_held(self, holder: int) -> bool:
         """Whether another process is that holder."""
-        asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, holder, 1, 0)
-        kind: int = LOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, asked))[0]
-        return kind != fcntl.F_UNLCK
+        return any(_is_locked(fd, holder, 1) for fd in (self._fd, *self._former))
 
     def knock(self) -> None:
         """Tell the others that there is something to see."""
@@ -122,19 +161,25 @@ def is_anybody_at(path: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # from the first byte on
-        kind: int = LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
-        return kind != fcntl.F_UNLCK
+        return _is_locked(fd, 0, 0)  # from the first byte on
     finally:
         os.close(fd)
 
 
-def _watch(path: str) -> int:
+def _is_locked(fd: int, start: int, length: int) -> bool:
+    """Whether another open file has a lock there."""
+    asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    kind: int = LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+    return kind != fcntl.F_UNLCK
+
+
+def _watch(path: str, known: int | None = None) -> int:
+    """What tells of changes of the file at that path, besides those of which it tells already."""
     libc = ctypes.CDLL(None, use_errno=True)
-    fd: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+    fd: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC) if known is None else known
     if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(path), _IN_MODIFY) < 0:
         number = ctypes.get_errno()
-        if fd >= 0:
+        if fd >= 0 and known is None:
             os.close(fd)
         remedy = "; raise fs.inotify.max_user_instances" if number in (errno.EMFILE, errno.ENOSPC) else ""
         raise ConfigurationError(f"queue: {path!r} can't be watched ({os.strerror(number)}){remedy}")

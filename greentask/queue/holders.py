@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from ..errors import WorkerLost, refusal
 from ..wire.json import dumps
-from .beside import Beside
+from .beside import SETTLING, Beside
 from .limits import DEFAULT_MAX_LOST_FRONTS
 from .store import REVOKED, Store
 
@@ -23,6 +23,7 @@ __all__ = ["Holders", "is_anybody_here", "pause_after_loss"]
 
 #: Seconds between two looks at the others, and between two beats.
 TICK = 1.0
+_SETTLED_AFTER = 3 * TICK  # seconds in which all see that the file with their locks was removed, and hold them anew
 
 
 class Holders:
@@ -51,12 +52,30 @@ class Holders:
         self._beaten_at = 0.0
         self._looked_at: float | None = None
         self._silence: dict[int, tuple[int, float]] = {}  # of each other holder: its beat, and for how long it is that
+        self._settles_until = 0.0
         #: Deliveries that were taken back from others.
         self.taken_back = 0
         #: Whether there are others.
         self.has_company = False
 
     # ---- This one
+
+    def open(self) -> None:
+        """Begin; within a transaction."""
+        if self._beside.is_new and self._store.db.execute("SELECT 1 FROM holder").fetchone() is not None:
+            self._settle()  # the file with their locks was removed
+        self.me()
+
+    def renew(self) -> None:
+        """Go on where the file with the locks was removed, as the others do in this moment."""
+        if self._beside.renew():
+            self._settle()
+        if self._mine is not None:
+            self._beside.hold(self._mine)
+
+    def _settle(self) -> None:
+        self._beside.settle()
+        self._settles_until = self._now() + _SETTLED_AFTER
 
     def me(self) -> int:
         """This server as a holder; within a transaction."""
@@ -118,6 +137,10 @@ class Holders:
         ``is_stuck``: the file can't be written at the moment, so that nobody can be heard.
         """
         now = self._now()
+        if self._settles_until and now >= self._settles_until:
+            self._beside.let_go(SETTLING)
+            self._settles_until = 0.0
+        tells = not self._settles_until and not self._beside.is_held(SETTLING)  # that somebody is dead
         passed = 0.0 if self._looked_at is None else now - self._looked_at
         # If we were stopped, or waited for one who was while it wrote, so may they have been: they begin anew.
         counts = passed <= 2 * TICK and not is_stuck
@@ -131,7 +154,7 @@ class Holders:
                 continue
             known, silence = self._silence.get(id, (None, 0.0))
             seen[id] = beat, silence + passed if known == beat and has_tasks and counts else 0.0
-            if seen[id][1] >= self._lease or not self._beside.is_held(id):
+            if seen[id][1] >= self._lease or (tells and not self._beside.is_held(id)):
                 over.append((id, beat))
         self._silence = seen
         self.has_company = len(seen) > len(over)

@@ -19,7 +19,7 @@ from .backup import check_target, sync_folder
 from .beside import is_anybody_at
 from .limits import DEFAULT_RESULT_TTL
 from .salvage import Row, Salvage, check_is_queue
-from .schema import APPLICATION_ID, VERSION, check_file, open_file
+from .schema import APPLICATION_ID, VERSION, be_copy, check_file, open_file
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED
 
 __all__ = ["Recovered", "recover"]
@@ -39,8 +39,10 @@ class Recovered(NamedTuple):
     damaged: int
 
 
-def recover(path: str, target: str) -> Recovered:
+def recover(path: str, target: str, *, log: bool = True) -> Recovered:
     """Make the new queue ``target`` of what can be read of ``path``, which is left as it is.
+
+    ``log``: with what is in the log beside it (``-wal``), unless it is seen that this was another file's.
 
     Raises ``ConfigurationError`` where that is no queue, is served, or the new one can't be made.
     """
@@ -50,7 +52,7 @@ def recover(path: str, target: str) -> Recovered:
     check_target(path, target, overwrite=False)
     if is_anybody_at(path):
         raise ConfigurationError(f"queue {path!r} is served: stop its servers first")
-    salvage = Salvage(path)
+    salvage = Salvage(path, log=log)
     fd, part = tempfile.mkstemp(prefix=f"{os.path.basename(target)}.part-", dir=os.path.dirname(target))
     try:
         check_is_queue(salvage, path, APPLICATION_ID, VERSION)
@@ -59,6 +61,7 @@ def recover(path: str, target: str) -> Recovered:
             db.execute("PRAGMA synchronous = OFF")  # it is synced as a whole
             broken = _take_over(db, salvage)
             _piece_together(db)
+            be_copy(db)
             check_file(db, part, most=None)
             (tasks,) = db.execute("SELECT count(*) FROM task").fetchone()
         finally:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError
+from .schema import is_copy
 from .walfile import newest_pages
 
 __all__ = ["Row", "Salvage"]
@@ -37,13 +38,13 @@ class _Bad(Exception):
 
 
 class Salvage:
-    """The rows of the file at ``path``, and of the log beside it.
+    """The rows of the file at ``path``, and of the ``log`` beside it.
 
     ``lost``: how often it was not known where a page led to, or whether it did. Where which pages are free is not
     certain either, only then pages are read to which nothing led.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, log: bool = True) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         head = os.pread(self._fd, 100, 0)
         size = int.from_bytes(head[16:18], "big") if head.startswith(_HEADER) else 0
@@ -51,7 +52,7 @@ class Salvage:
         if size < 512 or size & (size - 1):
             size = 4096  # it was ours, and so it is that
         self._page_size = size
-        self._log, self._log_pages = newest_pages(path + "-wal", size)
+        self._log, self._log_pages = (None, {}) if is_copy(head) or not log else newest_pages(path + "-wal", size)
         self._usable = size - (head[20] if len(head) > 20 and head[20] <= size - 480 else 0)
         self._pages = max([os.fstat(self._fd).st_size // size, *self._log_pages])
         self._seen = bytearray(self._pages + 1)

@@ -35,17 +35,31 @@ import os
 import shlex
 import sqlite3
 import stat
+import time
 from typing import Any
 
 from ..errors import ConfigurationError
+from .beside import is_anybody_at
 
-__all__ = ["APPLICATION_ID", "VERSION", "check_file", "explain", "open_file", "open_to_read"]
+__all__ = [
+    "APPLICATION_ID",
+    "VERSION",
+    "be_copy",
+    "check_file",
+    "explain",
+    "is_copy",
+    "open_file",
+    "open_to_read",
+]
 
 logger = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x67745131
 
 _HEADER = b"SQLite format 3\x00"
+_HEAD = 100  # bytes
+_NO_LOG = b"\x01\x01"  # what is at 18 in them of a file that has none (the mode is not WAL)
+_CLOSES_WITHIN = 2.0  # seconds
 _PAGE = 4096
 _CACHE = 16 * 1024  # KiB
 _BUSY = 10.0  # seconds, for those who hold the file and don't take turns: a backup, somebody's shell
@@ -196,7 +210,7 @@ def check_file(db: sqlite3.Connection, path: str, *, most: int | None = _CHECKED
 
 
 def _look_at(path: str) -> None:
-    """What SQLite would not say as clearly."""
+    """What SQLite would not say as clearly, or not at all."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise ConfigurationError(f"queue {path!r}: there is no folder {folder!r}; make it first")
@@ -210,12 +224,49 @@ def _look_at(path: str) -> None:
         raise ConfigurationError(f"queue {path!r} is no file: name a file of its own")
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
         raise ConfigurationError(f"queue {path!r} is not ours to write (user {os.geteuid()}): mind its owner and mode")
+    has_log = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0  # first: it comes after the mark
     with open(path, "rb") as file:
-        head = file.read(len(_HEADER))
-    if head and head != _HEADER:
+        head = file.read(_HEAD)
+    if head and not head.startswith(_HEADER):
         raise ConfigurationError(
             f"queue {path!r} is no queue, but another kind of file, which is left as it is: name another one"
         )
+    if has_log and is_copy(head):
+        log, index = shlex.quote(f"{path}-wal"), shlex.quote(f"{path}-shm")
+        raise ConfigurationError(
+            f"queue {path!r} is a copy that was put there, and the log beside it is that of the file that was there "
+            f"before: it would be mixed in. See that no server has it, and remove that (rm -f {log} {index})"
+        )
+    _wait_for_logs(path)
+
+
+def is_copy(head: bytes) -> bool:
+    """Whether a file that begins so was made by a backup, and nobody has had it open since: so it has no log."""
+    return head.startswith(_HEADER) and head[18:20] == _NO_LOG
+
+
+def be_copy(db: sqlite3.Connection) -> None:
+    """Make a new file such a copy; nobody else has it open."""
+    db.execute("PRAGMA journal_mode = DELETE")
+
+
+def _wait_for_logs(path: str) -> None:
+    """Raises ``ConfigurationError`` where a server has the queue, and SQLite would make files anew that it has open.
+
+    The last one that closes the queue removes them in good order; that takes a moment.
+    """
+    give_up = time.monotonic() + _CLOSES_WITHIN
+    while (missing := _missing_log(path)) is not None and is_anybody_at(path):
+        if time.monotonic() > give_up:
+            raise ConfigurationError(
+                f"queue {path!r}: servers have it, and {missing!r} was removed: put it back, or stop them all, which "
+                "writes to the file what that had"
+            )
+        time.sleep(0.02)
+
+
+def _missing_log(path: str) -> str | None:
+    return next((name for name in (f"{path}-wal", f"{path}-shm") if not os.path.exists(name)), None)
 
 
 def _prepare(db: sqlite3.Connection, path: str) -> None:

@@ -122,9 +122,10 @@ class SQLiteQueue:
                     store.begin()
                     store.keep_time()
                     store.keep_times_to_live()
-                    holders.me()
+                    holders.open()
                     store.commit()
                 holders.committed()
+                beside.know_logs()
                 beside.knock()
             except BaseException:
                 beside.close()

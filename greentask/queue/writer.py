@@ -79,7 +79,7 @@ class Writer:
         self._has_company = False
         self._forgets = False  # there may be more to forget
         self._expires = False  # there are tasks whose ttl is over
-        self._is_apart = False  # from the others
+        self._missing: str | None = None  # a file of SQLite's own
         self._held = 0  # deliveries that are not settled
         self._held_bytes = 0  # of their payloads
         #: Transactions so far.
@@ -223,10 +223,11 @@ class Writer:
             overdue = self._holders.overdue(is_stuck=self._is_stuck)
             self._has_company = self._holders.has_company
         if is_tick:
-            if not self._beside.is_there() and not self._is_apart:
-                self._is_apart = True
-                remedy = "start this server anew, or others run what it runs"
-                logger.error("%r was removed, by which servers know of each other: %s", self._beside.path, remedy)
+            self._missing = self._beside.missing_log()
+            if not self._beside.is_there():
+                self._holders.renew()
+                told = "%r was removed, by which servers know of each other: it is made anew"
+                logger.warning(told, self._beside.path)
             self._store.ticks.look()
             self._store.cleaner.look()
             self._expires = has_expired(self._store)
@@ -330,6 +331,11 @@ class Writer:
         store, holders = self._store, self._holders
         if not self._beside.is_queue_there():  # nobody would ever find again what is written
             raise OSError("the file was removed, or another one is in its place: put it back, or start the server anew")
+        if self._missing is not None:  # what is written there now, only those read who have it open
+            raise OSError(
+                f"{self._missing!r} was removed, or another one is in its place: put it back, or stop all servers of "
+                "the queue, which writes to the file what that had, and start them anew"
+            )
         with self._beside.turn():
             store.begin()
             if not takes:
@@ -428,6 +434,8 @@ class Writer:
         try:
             with self._beside.turn():
                 self._store.begin()
+                if self._kept.settled:
+                    self._store.settle(self._kept.settled)
                 self._holders.leave()
                 self._store.keep_time()
                 self._store.commit()

@@ -1,6 +1,7 @@
 """A queue's file that is full or can't be used (D2 and D3), as who runs a server sees it."""
 
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -189,3 +190,40 @@ def test_an_import_and_a_backup_that_are_killed_are_just_done_again(tmp_path: Pa
         assert kept() == count
         assert set(Counter(marks(file)).values()) == {1}, "each has run once"
     check(str(copy))
+
+
+# ---- What is beside it is removed
+
+
+@pytest.mark.slow
+def test_servers_whose_common_file_was_removed_take_nothing_from_each_other(tmp_path: Path) -> None:
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    with serving("--queue", queue, apps=APPS) as one, one.connect() as peer:
+        task = enqueue(peer, "nap", str(file), 5)
+        wait_until(lambda: marks(file) == ["began"])
+        Path(f"{queue}-servers").unlink()
+        with serving("--queue", queue, apps=APPS) as other:  # which finds nobody's lock
+            assert outcome(peer, task)["attempts"] == 1
+            assert "it is made anew" in one.output() + other.output()
+            one.signal_all(signal.SIGKILL)
+            with other.connect() as peer:
+                assert outcome(peer, enqueue(peer, "add", 1))["result"] == 2
+    assert marks(file) == ["began", "ended"]
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_where_the_log_was_removed(tmp_path: Path) -> None:
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    with serving("--queue", queue, "--fronts", "2", apps=APPS) as server, server.connect() as peer:
+        tasks = [enqueue(peer, "note", str(file), number, delay=5) for number in range(50)]
+        Path(f"{queue}-wal").unlink()
+        call = {"function": "note", "args": [str(file), "more"], "id": 1, "enqueue": {"delay": 5}}
+        while "result" in (reply := peer.ask(call)):
+            tasks.append(reply["result"]["task"])
+        assert "stop all servers of the queue" in reply["error"]["message"]
+        done = greentask("serve", *APPS, "--listen", "127.0.0.1:0", "--queue", queue)
+        assert done.returncode == 1
+        assert "servers have it" in done.stderr
+        assert done.stderr.count("\n") == 1
+    with serving("--queue", queue, apps=APPS) as server, server.connect() as peer:
+        assert {outcome(peer, task)["state"] for task in tasks} == {"done"}

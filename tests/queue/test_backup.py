@@ -1,7 +1,9 @@
 """Copies of a queue that goes on meanwhile."""
 
 import os
+import shutil
 import sqlite3
+import subprocess
 import threading
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 from greentask.errors import ConfigurationError
 from greentask.queue.backup import back_up, check
 from greentask.queue.byhand import QueueFile
+from greentask.queue.managing import Filter
+from greentask.queue.recover import recover
 from greentask.queue.schema import check_file, open_file
 from greentask.queue.sqlite import SQLiteQueue
+from support.programs import greentask
 from support.queues import message
 
 WITHIN = 10.0
@@ -117,3 +122,50 @@ def test_of_a_large_file_what_all_work_needs_is_looked_through(path: Path) -> No
     with pytest.raises(ConfigurationError, match="is damaged"):
         check_file(db, str(path), most=1000)
     db.close()
+
+
+def left_behind(path: Path) -> None:
+    """What is beside a queue whose server was killed, after it had written more."""
+    with QueueFile(path) as file:
+        file.change_all("revoke", Filter(name="add"))
+        file.enqueue(message("newer"))
+        logs = {end: Path(f"{path}{end}").read_bytes() for end in ("-wal", "-shm")}
+    for end, content in logs.items():
+        Path(f"{path}{end}").write_bytes(content)
+
+
+@pytest.mark.parametrize("made", ["backup", "recover"])
+def test_a_copy_is_not_mixed_with_the_log_of_the_file_that_was_there(path: Path, tmp_path: Path, made: str) -> None:
+    copy = tmp_path / "copy.db"
+    with QueueFile(path, make=True) as file:
+        for _ in range(20):
+            file.enqueue(message())
+        if made == "backup":
+            back_up(str(path), str(copy))
+    if made == "recover":
+        recover(str(path), str(copy))
+    left_behind(path)
+    shutil.copy(copy, path)
+    for use in (SQLiteQueue(path).open, lambda: QueueFile(path), lambda: check(str(path))):
+        with pytest.raises(ConfigurationError, match="the log beside it is that of the file that was there") as caught:
+            use()
+    recover(str(path), str(tmp_path / "recovered.db"))
+    assert waiting(tmp_path / "recovered.db") == 20, "its log was left out"
+    remedy = str(caught.value).partition("(")[2].rstrip(")")
+    subprocess.run(remedy, shell=True, check=True)
+    assert waiting(path) == 20
+
+
+def test_where_it_can_not_be_seen_that_the_log_is_anothers_it_may_be_said(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with QueueFile(path, make=True) as file:
+        file.enqueue(message())
+    shutil.copy(path, copy)  # while nobody has it
+    left_behind(path)
+    shutil.copy(copy, path)
+    for log, found in ((True, "newer"), (False, "add")):
+        target = tmp_path / f"{found}.db"
+        assert greentask("queue", "recover", str(path), str(target), *([] if log else ["--no-log"])).returncode == 0
+        with QueueFile(target) as file:
+            tasks = file.look("list", states=["waiting"])["tasks"]
+        assert [task["name"] for task in tasks] == [found]

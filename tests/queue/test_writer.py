@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from greentask.errors import QueueError, QueueFull
+from greentask.errors import ConfigurationError, QueueError, QueueFull
 from greentask.queue.beside import Beside
+from greentask.queue.byhand import QueueFile
 from greentask.queue.interface import Step, Want
 from greentask.queue.sqlite import SQLiteQueue
-from support.queues import Taker, message
+from support.queues import FakeClock, Taker, message
 from support.waiting import wait_until
 
 WITHIN = 10.0
@@ -277,6 +278,33 @@ def test_nothing_is_kept_in_a_file_that_was_removed(queue: SQLiteQueue, path: Pa
     assert queue.find(kept[0]).result(WITHIN).state == "done"
 
 
-def test_who_is_apart_from_the_others_says_so(queue: SQLiteQueue, path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Path(f"{path}-servers").unlink()
-    wait_until(lambda: "start this server anew" in caplog.text, WITHIN, "it is told")
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+def test_nothing_is_written_where_only_those_see_it_who_have_it_open(
+    queue: SQLiteQueue, path: Path, clock: FakeClock, end: str
+) -> None:
+    taker = Taker(queue)
+    ids = queue.enqueue([message(), message("other")]).result(WITHIN)
+    taker.want(1)
+    (delivery,) = taker.wait_for(1)
+    log = Path(f"{path}{end}")
+    log.rename(path.with_name("away"))
+    wait_until(lambda: queue.enqueue([message()]).exception(WITHIN) is not None, WITHIN, "it is seen")
+    with pytest.raises(QueueError, match=rf"tasks\.db{end}' was removed.*stop all servers"):
+        queue.enqueue([message()]).result(WITHIN)
+    path.with_name("away").rename(log)
+    wait_until(lambda: queue.enqueue([message()]).exception(WITHIN) is None, WITHIN, "it was put back")
+    log.unlink()
+    wait_until(lambda: queue.enqueue([message()]).exception(WITHIN) is not None, WITHIN, "it is seen again")
+    taker.settle(delivery)
+    with pytest.raises(ConfigurationError, match=r"servers have it, and .* was removed"):
+        SQLiteQueue(path).open()
+    with pytest.raises(ConfigurationError, match=r"servers have it, and .* was removed"):
+        QueueFile(path)
+    queue.close()
+    again = SQLiteQueue(path, clock=clock.as_clock())
+    again.open()
+    try:
+        states = [found.state for id in ids if (found := again.find(id).result(WITHIN)) is not None]
+    finally:
+        again.close()
+    assert states == ["done", "waiting"], "nothing is lost, neither what had ended meanwhile"

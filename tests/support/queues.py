@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from greentask.queue.beside import Beside
 from greentask.queue.clock import Clock
+from greentask.queue.holders import Holders
 from greentask.queue.interface import Delivery, Ending, Limit, Message, Want
 from greentask.queue.schema import open_file
 from greentask.queue.sqlite import SQLiteQueue
@@ -66,6 +68,44 @@ def transact(store: Store, work: Callable[[], T]) -> T:
     value = work()
     store.commit()
     return value
+
+
+#: Seconds of silence after which a server's tasks are taken back.
+LEASE = 5.0
+_WANTS = [Want(frozenset({"add"}), 10)]
+
+
+class HolderServer:
+    """A server's part of the queue, in this thread."""
+
+    def __init__(self, path: Path, clock: FakeClock, lease: float = LEASE) -> None:
+        self.store: Store = open_store(path, clock.as_clock())
+        self.beside = Beside(str(path))
+        self.holders = Holders(self.store, self.beside, lease, lambda: clock.steady)
+        self.do(self.holders.open)
+        self._is_dead = False
+
+    def do(self, work: object) -> None:
+        transact(self.store, work)  # type: ignore[arg-type]
+        self.holders.committed()
+
+    def take(self) -> list[Delivery]:
+        return transact(self.store, lambda: (self.store.ripen() and []) or self.store.take(_WANTS, self.holders.me()))
+
+    def look(self, *, is_stuck: bool = False) -> int:
+        """Look at the others once; how many deliveries were taken back."""
+        overdue = self.holders.overdue(is_stuck=is_stuck)
+        return transact(self.store, lambda: sum(self.holders.take_back(*one) for one in overdue))
+
+    def settle(self, delivery: Delivery) -> bool:
+        return transact(self.store, lambda: self.store.settle([(delivery, Ending("done", b"3"))]))[0]
+
+    def die(self) -> None:
+        """As with SIGKILL: the kernel closes what was open."""
+        if not self._is_dead:
+            self._is_dead = True
+            self.store.db.close()
+            self.beside.close()
 
 
 class Taker:

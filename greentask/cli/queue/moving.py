@@ -114,7 +114,8 @@ def check_command(queue: Where) -> None:
 @click.command("recover", epilog=EXIT_CODES)
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("target", metavar="NEWFILE", type=click.Path())
-def recover_command(file: str, target: str) -> None:
+@click.option("--no-log", is_flag=True, help="Leave FILE-wal out, which is that of another FILE that was there before.")
+def recover_command(file: str, target: str, no_log: bool) -> None:
     """Make the queue NEWFILE of what can be read of FILE, which is damaged, and has no servers.
 
     FILE is left as it is. A task of which it is not known where it stood waits for its turn: it may run once more, or
@@ -123,7 +124,7 @@ def recover_command(file: str, target: str) -> None:
     from ...queue.recover import recover
 
     with told_of_files():
-        done = recover(file, target)
+        done = recover(file, target, log=not no_log)
     broken = f", {_tasks(done.broken)} broken" if done.broken else ""
     click.echo(
         f"{target}: {_tasks(done.tasks)} saved{broken}; {done.damaged:,} damaged page{'s' * (done.damaged != 1)}"
