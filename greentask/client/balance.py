@@ -110,8 +110,10 @@ class Balance:
 
         One that fails may have to be left alone for a while yet: see its ``retry_at``.
         """
-        self._turn += 1
         count = len(self.targets)
+        if count == 1:
+            return None if avoid and self.targets[0] in avoid else self.targets[0]
+        self._turn += 1
         best, least = None, 0.0
         for number in range(count):  # from another one each time, so that equal ones take turns
             target = self.targets[(self._turn + number) % count]
@@ -162,13 +164,12 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self._left = self.RESERVE
-
-    def earn(self, calls: int = 1) -> None:
-        """So many calls were made."""
-        self._left = min(self._left + calls * self.RATIO, 10 * self.RESERVE)
+        self.made = 0  # calls, since some were spent
 
     def spend(self, calls: int = 1) -> bool:
         """Whether so many calls may be tried once more."""
+        self._left = min(self._left + self.made * self.RATIO, 10 * self.RESERVE)
+        self.made = 0
         if self._left < calls:
             return False
         self._left -= calls

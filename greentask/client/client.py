@@ -20,7 +20,7 @@ from ..tasks.steps import Step, wire_chain
 from ..tasks.task import DEFAULT_WINDOW, Task, each_arguments, known_length, merge_arguments, zip_arguments
 from ..wire.address import parse_addresses
 from ..wire.enqueue import Enqueue, EnqueueOptions
-from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, encode_call
+from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, encode_call, encode_plain_call
 from ..wire.text import DEFAULT_MAX_LINE
 from .bar import counted, showing
 from .batch import ClientBatch
@@ -288,20 +288,24 @@ class Client:
     ) -> Any:
         """``call``, with the arguments as the wire has them: a dict by name, or a list by position."""
         report = self._progress if progress is None else progress
-        id = self._core.next_id()
-        call = Call(function, args, id, self._time_left(timeout), bool(report))
+        core = self._core
+        id, left = core.next_id(), self._time_left(timeout)
         if report:
+            call = Call(function, args, id, left, True)
             with showing(function) if report is True else nullcontext(report) as tell:
-                carrier = carrier_of(self._core.router)
+                carrier = carrier_of(core.router)
                 return wait_reporting(carrier, id, partial(self._start, carrier, call), tell)
-        carrier = carrier_of(self._core.router)
+        carrier = carrier_of(core.router)
         if not carrier.home.is_here():
-            return self._wait(self._submit(call, None))
+            return self._wait(self._submit(Call(function, args, id, left), None))
         carrier.check_may_wait()
-        receiver = WaitingGreenlet()
+        receiver = WaitingGreenlet(carrier.home.hub)
+        data = encode_plain_call(function, args, id, left)
+        if self._durable is not None or len(data) > core.max_line:
+            self._check(function, data)
         try:
-            self._start(carrier, call, receiver)
-            return receiver.wait()
+            carrier.start(id, data, receiver, left, self._idempotent)
+            return receiver.get()
         except BaseException:
             forget(carrier, id)
             raise
@@ -404,7 +408,10 @@ class Client:
     def _time_left(self, timeout: float | None) -> float | None:
         """Seconds that a call has, which is made now."""
         timeout = self._timeout if timeout is None else _check_timeout(timeout)
-        left = current().remaining()  # of the task that makes this call
+        running = current()  # the task that makes this call
+        if running.deadline is None:
+            return timeout
+        left = running.remaining()
         if left is not None and (timeout is None or left < timeout):
             if left <= 0:
                 raise out_of_time(started=False)
@@ -412,18 +419,21 @@ class Client:
         return timeout
 
     def _start(self, carrier: Carrier, call: Call, receiver: Receiver, *, idempotent: bool = False) -> None:
-        if self._durable is not None and call.enqueue is None:
+        data = encode_call(call)
+        self._check(call.function, data, call.enqueue)
+        assert isinstance(call.id, int)
+        carrier.home.run(carrier.start, call.id, data, receiver, call.timeout, idempotent or self._idempotent)
+
+    def _check(self, function: str, data: bytes, enqueue: Enqueue | None = None) -> None:
+        if self._durable is not None and enqueue is None:
             raise TypeError(
                 "delay, at, priority, key, singleton, retries and ttl are for what is enqueued: use enqueue"
             )
-        data = encode_call(call)
         if len(data) > self._core.max_line:
             raise LineTooLong(
-                f"the call of {call.function} is {len(data)} bytes long, and max_line is {self._core.max_line}: "
+                f"the call of {function} is {len(data)} bytes long, and max_line is {self._core.max_line}: "
                 "send less at once, or raise max_line here and on the server"
             )
-        assert isinstance(call.id, int)
-        carrier.home.run(carrier.start, call.id, data, receiver, call.timeout, idempotent or self._idempotent)
 
     def _submit(self, call: Call, progress: ProgressCallback | None, *, idempotent: bool = False) -> SubmittedFuture:
         carrier = carrier_of(self._core.router)

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..hub.bell import Bell
@@ -42,15 +43,12 @@ class Core:
         self.addresses = addresses
         self._weights = weights
         self._lock = allocate_rlock()
-        self._ids = itertools.count(1)
+        self.next_id: Callable[[], int] = itertools.count(1).__next__
         _cores.add(self)
 
-    def next_id(self) -> int:
-        return next(self._ids)
-
     def router(self) -> Router:
-        router = self._living()
-        if router is None:
+        router = self._router
+        if router is None or not router.home.is_usable():
             with self._lock:
                 before, router = self._router, self._living()
                 if router is None:
@@ -66,7 +64,7 @@ class Core:
     def _living(self) -> Router | None:
         """The router, if there is one that works. Not every fork is told to Python: uWSGI's is not."""
         router = self._router
-        return None if router is None or router.home.has_ended or not router.home.is_ours() else router
+        return None if router is None or not router.home.is_usable() else router
 
     def close(self) -> None:
         router = self._living()

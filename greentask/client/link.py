@@ -94,8 +94,9 @@ class Link:
         self._outlet: Outlet | None = None
         self._watch: Any = None  # the timer that looks for signs of life
         self._heard_at = self._busy_at = self._look_at = 0.0
-        self._greenlet: gevent.Greenlet[..., Any] | None = gevent.spawn(self._live)
-        self._greenlet.rawlink(self._died)
+        #: That reads it. None when it can't be, or no longer be, opened and used.
+        self.greenlet: gevent.Greenlet[..., Any] | None = gevent.spawn(self._live)
+        self.greenlet.rawlink(self._died)
 
     @property
     def is_open(self) -> bool:
@@ -103,27 +104,20 @@ class Link:
         return self._outlet is not None
 
     @property
-    def has_ended(self) -> bool:
-        """Whether it can't be, or no longer be, opened and used."""
-        return self._greenlet is None
-
-    @property
     def unsent(self) -> int:
         """Bytes that were written and have not left."""
         return 0 if self._outlet is None else self._outlet.unsent
 
-    def is_read_by(self, greenlet: object) -> bool:
-        """Whether that is the greenlet that reads it."""
-        return greenlet is self._greenlet
-
-    def write(self, data: bytes) -> None:
-        """Send lines, if it is open: at once where there is one call, else what is written in one turn together."""
-        if self._outlet is None:
-            return
+    def write(self, data: bytes) -> bool:
+        """Send lines, at once where there is one call, else what is written in one turn together; False unless open."""
+        outlet = self._outlet
+        if outlet is None:
+            return False
         if self.in_flight == 1:
-            self._outlet.write_now(data)
+            outlet.write_now(data)
         else:
-            self._outlet.write(data)
+            outlet.write(data)
+        return True
 
     def wait_sent(self) -> None:
         """Let other greenlets run until everything has left."""
@@ -132,7 +126,7 @@ class Link:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._greenlet = None
+        self.greenlet = None
         if self._watch is not None:
             self._watch.stop()
             self._watch.close()
@@ -146,7 +140,7 @@ class Link:
 
     def mend(self) -> None:
         """Do what a Ctrl-C may have taken the place of. Of no effect where it hasn't."""
-        greenlet = self._greenlet
+        greenlet = self.greenlet
         if greenlet is not None and greenlet.dead:
             self._died(greenlet)
         elif self._outlet is not None:
@@ -179,7 +173,7 @@ class Link:
         self._events.link_ended(self, INTERRUPTED)  # of no effect where it was told before
 
     def _end(self, why: str | Unauthenticated) -> None:
-        if self._greenlet is not None:
+        if self.greenlet is not None:
             self.close()
             self._events.link_ended(self, why)
 
@@ -200,7 +194,7 @@ class Link:
                 return Unauthenticated(f"no call was sent to {target}: {error}")
             told = f"can't connect to {target}: {getattr(error, 'strerror', None) or error}"
             return told + UNTRUSTED if hasattr(error, "verify_code") else told  # an SSLCertVerificationError
-        if self._greenlet is not getcurrent():  # it was closed meanwhile
+        if self.greenlet is not getcurrent():  # it was closed meanwhile
             sock.close()
             return ""
         self._begin(sock)
@@ -226,11 +220,11 @@ class Link:
             if self.target.where is None:
                 raise
             return True  # what was known is better than nothing
-        return self._greenlet is getcurrent() and self._events.link_found(self, found)
+        return self.greenlet is getcurrent() and self._events.link_found(self, found)
 
     def _hold(self, sock: GreenSocket) -> None:
         """From here on ``close`` closes it, and a forked child lets go of it."""
-        if self._greenlet is not getcurrent():
+        if self.greenlet is not getcurrent():
             raise ConnectionAbortedError("the client was closed")
         self._socket = sock
 
@@ -257,7 +251,11 @@ class Link:
                     self._hear(decode_reply(text))
                 raise
             for number, text in enumerate(lines, 1):
-                self._hear(decode_reply(text))
+                reply = decode_reply(text)
+                if type(reply.id) is int:
+                    self._events.link_heard(self, reply)
+                else:
+                    self._hear(reply)
                 if number % _LINES_AT_ONCE == 0:
                     gevent.sleep(0)
             wait_for_input(sock)  # recv doesn't wait while there is something: the others must get their turn

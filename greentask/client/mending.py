@@ -43,16 +43,19 @@ class Mending:
             timer.start(self.look)
 
     def end(self) -> None:
-        """There is none any more."""
+        """There are none, and there won't be any."""
         if self._timer is not None:
             self._timer.stop()
 
     def look(self) -> None:
         """Do what should have been done a while ago."""
         router, late = self._router, time.monotonic() - MENDED_EVERY
+        if not router._calls:
+            self.end()
+            return
         for link in list(router._links):
             link.mend()
-            if link.has_ended:
+            if link.greenlet is None:
                 router.link_ended(link, INTERRUPTED)
         router._parked.mend(late)
         for id, sent in list(router._calls.items()):

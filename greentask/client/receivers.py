@@ -18,24 +18,17 @@ __all__ = ["CallFuture", "Ended", "EventReceiver", "Item", "Progress", "WaitingG
 logger = logging.getLogger(__name__)
 
 
-class WaitingGreenlet(Receiver):
-    """For a greenlet beside the I/O: the answer is one switch away."""
+class WaitingGreenlet(Waiter, Receiver):  # type: ignore[type-arg]  # which it takes in stubs only
+    """For a greenlet beside the I/O, which gets the answer with ``get``: it is one switch away."""
 
-    __slots__ = ("_waiter",)
-
-    def __init__(self) -> None:
-        self._waiter: Waiter[Any] = Waiter()
-
-    def wait(self) -> Any:
-        return self._waiter.get()
+    __slots__ = ()
 
     def ended(self, value: Any, error: BaseException | None) -> None:
         # Only the hub may switch to who waits, and we are told in the greenlet that reads.
-        run = self._waiter.hub.loop.run_callback
         if error is None:
-            run(self._waiter.switch, value)
+            self.hub.loop.run_callback(self.switch, value)
         else:
-            run(self._waiter.throw, error)
+            self.hub.loop.run_callback(self.throw, error)
 
 
 class CallFuture(ClientFuture, Receiver):

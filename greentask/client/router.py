@@ -53,6 +53,10 @@ _MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
 #: How often a call that may have run is sent again, though it does no harm: it may be what ends its servers.
 #: A batch is once as a whole, and its items then are each alone: one of them may be, and not the others.
 _MOST_REPEATS, _MOST_REPEATS_OF_BATCH = 3, 1
+_NO_PLACE_TO_WAIT = (
+    "a callback of the client (or one of gevent's hub) can't wait for a call: no answer would be read meanwhile. "
+    "Use submit there, or wait in a greenlet or thread of your own"
+)
 _chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
 
 
@@ -83,11 +87,11 @@ class Router:
         if not self.home.is_ours():
             raise RuntimeError("this call is of the process that this one was forked from, and ends only there")
         current = getcurrent()
-        if current is self.home.hub or any(link.is_read_by(current) for link in self._links):
-            raise RuntimeError(
-                "a callback of the client (or one of gevent's hub) can't wait for a call: no answer would be read "
-                "meanwhile. Use submit there, or wait in a greenlet or thread of your own"
-            )
+        if current is self.home.hub:
+            raise RuntimeError(_NO_PLACE_TO_WAIT)
+        for link in self._links:
+            if link.greenlet is current:
+                raise RuntimeError(_NO_PLACE_TO_WAIT)
 
     # ---- What callers ask for
 
@@ -101,8 +105,8 @@ class Router:
         size: int = 1,
     ) -> None:
         """Send a call's line, or that of a batch of ``size`` calls; ``receiver`` hears what comes of it."""
-        self._budget.earn(size)
-        self._start(id, Sent(data, receiver, size, idempotent=idempotent), timeout)
+        self._budget.made += size
+        self._start(id, Sent(data, receiver, size, idempotent), timeout)
 
     def start_alone(
         self, id: int, data: bytes, receiver: Receiver, timeout: float | None, batch: int, error: BaseException
@@ -115,9 +119,9 @@ class Router:
         before = self._calls.get(batch)
         if before is None:
             return False
-        sent = Sent(data, receiver, 1, idempotent=before.idempotent)
+        sent = Sent(data, receiver, 1, before.idempotent)
         if isinstance(error, Overloaded):
-            sent.avoid = {*before.avoid, *(() if before.link is None else (before.link.target,))}
+            sent.avoid = before.avoid if before.link is None else before.avoid | {before.link.target}
             sent.refusal = error
             may_go = self._has_another(sent) and self._budget.spend()
         elif isinstance(error, WorkerLost) or (isinstance(error, ConnectionLost) and error.sent):
@@ -131,10 +135,11 @@ class Router:
         return may_go
 
     def _start(self, id: int, sent: Sent, timeout: float | None) -> None:
+        if not self._calls:
+            self._mending.begin()
         self._calls[id] = sent
         if timeout is not None:
             self._end_after(timeout, id, sent, timeout)
-        self._mending.begin()
         self._used_at = time.monotonic()
         if self._used_at >= self._renew_at:
             self._renew_names()
@@ -199,6 +204,8 @@ class Router:
             link.close()
         for id in list(self._calls):
             self._fail(id, why)
+        if not self._calls:
+            self._mending.end()
         self._changed.set()
 
     def abandon(self) -> None:
@@ -247,8 +254,7 @@ class Router:
         sent.link = link
         link.in_flight += sent.size
         target.outstanding += sent.size
-        if link.is_open:
-            link.write(sent.data)
+        if link.write(sent.data):
             sent.was_sent = True
         else:
             self._waiting.setdefault(link, []).append(id)
@@ -262,9 +268,13 @@ class Router:
         gevent.spawn_later(pause, send)
 
     def _link_to(self, target: Target) -> Link:
-        usable = [link for link in self._links if link.target is target and not (link.is_leaving or link.has_ended)]
-        best = min(usable, key=lambda link: link.in_flight, default=None)
-        if best is None or (best.is_open and best.in_flight >= _MANY_IN_FLIGHT and len(usable) < _MOST_LINKS):
+        best, count = None, 0
+        for link in self._links:
+            if link.target is target and link.greenlet is not None and not link.is_leaving:
+                count += 1
+                if best is None or link.in_flight < best.in_flight:
+                    best = link
+        if best is None or (best.in_flight >= _MANY_IN_FLIGHT and best.is_open and count < _MOST_LINKS):
             best = Link(self.home, target, self._options, self)
             self._links.append(best)
             self._waiting[best] = []
@@ -294,7 +304,7 @@ class Router:
         self._unlink(sent)
         sent.refusal = error
         if link is not None:
-            sent.avoid.add(link.target)
+            sent.avoid |= {link.target}
         self._send(id, sent)
 
     def _may_repeat(self, sent: Sent) -> bool:
@@ -310,7 +320,7 @@ class Router:
         else:
             self._unlink(sent)
             sent.refusal = error
-            sent.avoid.clear()
+            sent.avoid = frozenset()
             self._send(id, sent)
 
     def _tried_all(self, id: int, sent: Sent) -> None:
@@ -318,7 +328,7 @@ class Router:
         error = sent.refusal or ConnectionLost("there is no server to be tried", sent=False)
         may_wait = isinstance(error, (ConnectionLost, Draining))
         if may_wait and self._balance.may_come_back(time.monotonic(), self._options.gone_after):
-            sent.avoid.clear()
+            sent.avoid = frozenset()
             self._send(id, sent)
         else:
             self._end(id, sent, error)
@@ -414,10 +424,12 @@ class Router:
                     if not its.has_begun:
                         self._try_again(unread, its, error)
             return
-        id = reply.id if type(reply.id) is int else None  # ours are, and neither true nor 1.0 is 1
+        id = reply.id if type(reply.id) is int else None  # ours are
         sent = None if id is None else self._calls.get(id)
         if id is None or sent is None or sent.link is not link:
             self.dropped += not str(reply.id).startswith("cancel-")
+        elif reply.kind == "result" and reply.index is None:
+            self._end(id, sent, None, reply.value)
         elif reply.index is not None:  # about an item of a batch: it ends no call
             self._heard_of_item(sent, reply, link)
         elif reply.kind == "progress":
@@ -426,8 +438,6 @@ class Router:
         elif reply.kind == "item":
             sent.has_begun = True
             sent.receiver.item(reply.value)
-        elif reply.kind == "result":
-            self._end(id, sent, None, reply.value)
         else:
             self._refused(id, sent, link, error_of(reply.value, link.target))
 
@@ -495,22 +505,23 @@ class Router:
     def _take(self, id: int) -> Sent | None:
         sent = self._calls.pop(id, None)
         if sent is not None:
-            sent.stop_timer()
-            if sent.link is not None:
-                sent.link.in_flight -= sent.size
-                sent.link.target.outstanding -= sent.size
+            if sent.timer is not None:
+                sent.stop_timer()
+            link = sent.link
+            if link is not None:
+                link.in_flight -= sent.size
+                link.target.outstanding -= sent.size
             else:
                 self._parked.forget(id)
                 self._changed.set()
-        if not self._calls:
-            self._mending.end()
         return sent
 
     def _end(self, id: int, sent: Sent, error: Exception | None, value: Any = None) -> None:
         # Told first: where a Ctrl-C comes in between, the end of the link finds the call, and tells its receiver again.
         sent.receiver.ended(value, error)
         self._take(id)
-        self._end_if_left()
+        if self._is_left:
+            self._end_if_left()
 
     def _fail(self, id: int, why: str) -> None:
         sent = self._calls.get(id)

@@ -21,6 +21,7 @@ from .link import UNTRUSTED, Link
 
 __all__ = ["Sent", "could_not_be_sent", "error_of"]
 
+_NONE: frozenset[Target] = frozenset()
 _REMEDY = "; is a server running there?"
 
 
@@ -44,7 +45,7 @@ class Sent:
         "was_sent",
     )
 
-    def __init__(self, data: bytes, receiver: Receiver, size: int, *, idempotent: bool) -> None:
+    def __init__(self, data: bytes, receiver: Receiver, size: int, idempotent: bool) -> None:
         self.data = data  # for another try
         self.size = size  # how many calls it is, if it is a batch
         self.receiver = receiver
@@ -57,7 +58,7 @@ class Sent:
         self.timer: Any = None
         self.due = -math.inf  # when it is sent again, where it waits for that
         self.tries = 0  # that a server refused
-        self.avoid: set[Target] = set()  # servers that were tried
+        self.avoid: frozenset[Target] = _NONE  # servers that were tried
         self.refusal: Exception | None = None  # the last one
 
     def stop_timer(self) -> None:

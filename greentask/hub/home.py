@@ -40,6 +40,8 @@ from gevent import monkey
 from gevent.exceptions import LoopExit
 from gevent.hub import Waiter, get_hub
 
+from .forks import current_pid
+
 __all__ = ["Home", "allocate_lock", "allocate_rlock", "find_home", "is_main_thread"]
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class Home:
     __slots__ = ("_net", "_posted", "_soon", "_wake", "hub", "pid", "thread")
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.pid = current_pid()
         self._posted: deque[Posted] = deque()
         self._settle()
 
@@ -91,7 +93,11 @@ class Home:
 
     def is_ours(self) -> bool:
         """Whether it is of this process, and not of one that it was forked from."""
-        return self.pid == os.getpid()
+        return self.pid == current_pid()
+
+    def is_usable(self) -> bool:
+        """Whether it is of this process, and has not ended."""
+        return self.pid == current_pid()
 
     def is_interrupted(self) -> bool:
         """Whether signal handlers run in its thread, and may raise something (a Ctrl-C) in the midst of anything."""
@@ -179,7 +185,7 @@ class Background(Home):
 
     def __init__(self) -> None:
         # In place of Home.__init__, which makes a hub.
-        self.pid = os.getpid()
+        self.pid = current_pid()
         self.hub = self._wake = self._net = None
         self.thread = 0
         self._posted = deque()
@@ -193,6 +199,9 @@ class Background(Home):
     def has_ended(self) -> bool:
         # A new thread can't always be started at the exit. One that is there stays until it is stopped.
         return self._stopped or (not self._tended.locked() and _is_exiting())
+
+    def is_usable(self) -> bool:
+        return self.is_ours() and not self.has_ended
 
     def is_interrupted(self) -> bool:
         return False
@@ -329,7 +338,7 @@ def find_home() -> Home:
     """The home of a client or pool that is first used here and now."""
     global _main
     if is_main_thread() and (monkey.is_module_patched("socket") or _background().has_ended):
-        if _main is None or _main.pid != os.getpid() or _main.hub is not get_hub():
+        if _main is None or not _main.is_ours() or _main.hub is not get_hub():
             _main = Home()
         return _main
     return _background()

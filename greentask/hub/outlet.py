@@ -61,12 +61,15 @@ class Outlet:
             return
         if self._pending is _NOTHING:
             self._pending = deque()
-        pending, filled = self._pending, [piece for piece in pieces if piece]
-        size = sum(map(len, filled))
+        pending = self._pending
+        if len(pieces) > 1:
+            pieces = tuple(piece for piece in pieces if piece)
+        size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         # No call in these two lines, in which a Ctrl-C could come: all of it is written, and counted, or nothing.
-        pending += filled
+        pending += pieces
         self.unsent += size
-        self._schedule()
+        if not self._scheduled or not (self._callback.pending or self._watcher.active):
+            self._schedule()
 
     def mend(self) -> None:
         """Do what a Ctrl-C may have taken the place of. Of no effect where it hasn't."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, Unauthenticated, refusal
@@ -32,6 +33,7 @@ __all__ = [
     "decode_request_in_steps",
     "encode_call",
     "encode_more",
+    "encode_plain_call",
     "error_member",
     "find_id",
     "item_line",
@@ -60,6 +62,7 @@ _PLAIN_MEMBERS = frozenset({"function", "args", "id", "timeout"})
 _CALL_MEMBERS = _PLAIN_MEMBERS | {"progress", "batch", "stream", "enqueue"}
 _ENQUEUED = frozenset({"function", "args", "batch"})  # of what greentask.enqueue takes; the others say how
 _REPLY_KINDS = ("result", "error", "progress", "item")
+_encode_name = lru_cache(1000)(dumps)
 _NOT_YET = {
     "auth": "a proof belongs into the first line, and only where the server's first line asks for it",
 }
@@ -361,6 +364,15 @@ def encode_call(call: Call) -> bytes:
         args = call.args if call.batch is None else call.batch
         found = find_fault(args, "args") or find_fault(message, "call")
         raise InvalidArguments(f"{call.function}: {found or error}") from None
+
+
+def encode_plain_call(function: str, args: Args, id: int, timeout: float | None = None) -> bytes:
+    """``encode_call`` for one that has no more than this, as most: in half the time."""
+    try:
+        line = b'{"function":%b,"args":%b,"id":%d' % (_encode_name(function), dumps(args, DEEPEST - 1), id)
+        return line + (b"}\n" if timeout is None else b',"timeout":%b}\n' % dumps(timeout))
+    except InvalidResult:
+        return encode_call(Call(function, args, id, timeout))  # it says what JSON can't carry
 
 
 def encode_more(more: More) -> bytes:

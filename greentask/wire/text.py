@@ -44,7 +44,8 @@ class LineSplitter:
         if end < 0:
             self._hold(data, [])
             return []
-        if self._held:
+        held = bool(self._held)
+        if held:
             first = data.index(b"\n")
             self._held += data[:first]
             whole = [bytes(self._held)]  # copied once, for it may be large
@@ -53,6 +54,10 @@ class LineSplitter:
                 whole += data[first + 1 : end].split(b"\n")
         else:
             whole = data[:end].split(b"\n")
+        if not (held or self.keeps_empty) and len(data) <= self.max_line and b"\r" not in data and b"" not in whole:
+            if end + 1 < len(data):
+                self._held += data[end + 1 :]
+            return whole  # as they mostly are
         lines: list[bytes] = []
         for line in whole:
             if line.endswith(b"\r"):

@@ -13,8 +13,33 @@ from greentask.client.batching import BatchReceiver
 from greentask.hub import future as hub_future
 from support.interrupting import at_each_moment
 from support.peers import peer
-from support.programs import starting
+from support.programs import run_source, starting
 from support.servers import LineClient, RunningServer, wait_until
+
+# ---- Looking for what has not been done
+
+
+def test_somebody_looks_while_there_are_calls_and_nobody_where_there_are_none(server: RunningServer) -> None:
+    program = """
+import sys
+import gevent
+from greentask.client import mending
+mending.MENDED_EVERY = 0.02
+from greentask import Client
+with Client(sys.argv[1]) as client:
+    looks = client._core.router()._mending._timer
+    for _ in range(3):
+        future = client.submit("nap", 0.1)
+        gevent.sleep(0.05)
+        print(looks.active, future.result(), looks.active)
+        while looks.active:
+            gevent.sleep(0.01)
+    client.submit("nap", 1)
+    print(looks.active)
+print(looks.active)
+"""
+    assert run_source(program, server.address, patched=True) == ["True", "0.1", "True"] * 3 + ["True", "False"]
+
 
 # ---- At random moments
 

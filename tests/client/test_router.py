@@ -401,7 +401,7 @@ def test_a_link_whose_greenlet_never_begins_holds_up_nobody() -> None:
 
         def start_and_hit() -> None:
             router.start(1, encode_call(Call("f", None, 1)), future, None)
-            greenlet = router._links[0]._greenlet
+            greenlet = router._links[0].greenlet
             assert greenlet is not None
             greenlet.kill(KeyboardInterrupt, block=False)
 
@@ -516,7 +516,7 @@ def test_closing_while_it_connects_leaves_no_connection_behind() -> None:
         client = Client(nobody, connect_timeout=1.1)
         future = client.submit("f")
         router = client._core.router()
-        connecting = wait_until(lambda: router._links and router._links[0]._greenlet, "it connects")
+        connecting = wait_until(lambda: router._links and router._links[0].greenlet, "it connects")
         began = time.monotonic()
         client.close()
         assert time.monotonic() - began < 2

@@ -21,6 +21,7 @@ from greentask.wire.message import (
     decode_request_in_steps,
     encode_call,
     encode_more,
+    encode_plain_call,
     error_member,
     item_line,
     line,
@@ -69,6 +70,14 @@ lines = st.lists(pieces, max_size=12).map(b"".join) | st.binary() | values.map(d
 @given(calls)
 def test_a_call_comes_back_as_it_was(call: Call) -> None:
     assert alike(decode_request(encode_call(call)), call)
+
+
+@given(functions, args, st.integers(), timeouts)
+def test_a_plain_call_is_written_as_any_other(
+    function: str, args: dict[str, Any] | list[Any], id: int, timeout: float | None
+) -> None:
+    line = encode_plain_call(function, args, id, timeout)
+    assert line == encode_call(Call(function, args, id, timeout))
 
 
 @given(mores)
@@ -405,6 +414,10 @@ def test_arguments_that_json_cannot_carry_are_named(call: Call, says: str) -> No
     with pytest.raises(InvalidArguments) as caught:
         encode_call(call)
     assert str(caught.value) == says
+    if call.args is not None:
+        with pytest.raises(InvalidArguments) as caught:
+            encode_plain_call(call.function, call.args, 1)
+        assert str(caught.value) == says
 
 
 def nested(depth: int) -> Any:
@@ -420,6 +433,9 @@ def test_arguments_that_would_make_the_line_too_deep_are_refused_here() -> None:
         encode_call(Call("f", nested(500)))
     with pytest.raises(InvalidArguments, match=r"^f: args\[0\].* is nested deeper than 500$"):
         encode_call(Call("f", nested(501)))
+    assert decode_request(encode_plain_call("f", nested(499), 1), 500) == Call("f", nested(499), 1)
+    with pytest.raises(InvalidArguments, match=r"^f: call\['args'\]\[0\].* is nested deeper than 500$"):
+        encode_plain_call("f", nested(500), 1)
 
 
 @pytest.mark.parametrize("id", [7, "a", "x" * 1_000])
