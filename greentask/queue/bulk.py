@@ -10,15 +10,18 @@ to write the row.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 __all__ = ["end_tasks", "insert_tasks", "runs"]
 
 #: A task to be inserted: id, lane, rank, expires, retries, key, singleton, payload.
 Row = tuple[int, int, int, float | None, int | None, str | None, str | None, bytes]
 
-_SIZES = (64, 16, 4, 1)  # rows of one statement
-_ENDED = 16  # the same of those that end: SQLite looks for the body of each among all of them
+#: One that has ended: its result if it has one, the attempts, and its id.
+Ended = tuple[bytes | None, int, int]
+
+_SIZES = (128, 64, 32, 16, 8, 4, 2, 1)  # rows of one statement
+_PART = 8  # of those that end: results among which SQLite looks for each one's
 
 
 def _insert_plain(size: int) -> str:
@@ -31,12 +34,20 @@ _INSERT = (
     "INSERT INTO task (id, lane, rank, state, enqueued, expires, retries, key, single, body) "
     "VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?)"
 )
-_END = "UPDATE task SET state = ?, ended = ?, body = ?, attempts = ? WHERE id = ?"
-_END_RUN = (
-    "UPDATE task SET state = ?1, ended = ?2, attempts = ?3, body = CASE id - ?4 "
-    + " ".join(f"WHEN {number} THEN ?{number + 5}" for number in range(_ENDED))
-    + f" END WHERE id BETWEEN ?4 AND ?4 + {_ENDED - 1}"
-)
+
+
+def _end_run(size: int) -> str:
+    """Of tasks whose ids follow one another. SQLite looks for the body of each, so in two steps where they are many."""
+    cases = [f"WHEN {number} THEN ?{number + 5}" for number in range(size)]
+    parts = [f"CASE id - ?4 {' '.join(cases[at : at + _PART])} END" for at in range(0, size, _PART)]
+    whens = " ".join(f"WHEN {number} THEN {part}" for number, part in enumerate(parts))
+    body = parts[0] if len(parts) == 1 else f"CASE (id - ?4) / {_PART} {whens} END"
+    return (
+        f"UPDATE task SET state = ?1, ended = ?2, attempts = ?3, body = {body} WHERE id BETWEEN ?4 AND ?4 + {size - 1}"
+    )
+
+
+_END_RUN = {size: _end_run(size) for size in _SIZES}
 
 
 def runs(ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -78,28 +89,30 @@ def insert_tasks(db: sqlite3.Connection, rows: Sequence[Row], wall: float) -> No
         db.executemany(_INSERT, others)
 
 
-def end_tasks(
-    db: sqlite3.Connection, state: int, wall: float, ended: Sequence[tuple[bytes | None, int, int]]
-) -> list[tuple[int, int]]:
-    """Tasks that have ended at this time, in their order: of each the result, the attempts, and the id. Their runs."""
-    found = runs([id for *_, id in ended])
-    others: list[tuple[int, float, bytearray | None, int, int]] = []
+def end_tasks(db: sqlite3.Connection, state: int, wall: float, ended: Sequence[Ended]) -> None:
+    """Tasks that have ended at this time, in the order of their ids."""
+    others = []
     at = 0
-    for first, last in found:
-        end = at + last - first + 1
-        while end - at >= _ENDED:
-            part = ended[at : at + _ENDED]
-            attempts = part[0][1]
-            bodies = [bytearray(body) for body, tried, _ in part if body is not None and tried == attempts]
-            if len(bodies) < _ENDED:
-                break
-            db.execute(_END_RUN, (state, wall, attempts, part[0][2], *bodies))
-            at += _ENDED
-        others += (
-            (state, wall, None if body is None else bytearray(body), attempts, id)
-            for body, attempts, id in ended[at:end]
-        )
-        at = end
+    for end in _ends_of_alike(ended):
+        body, attempts, id = ended[at]
+        if body is None:
+            others.append((state, wall, attempts, id))
+            at = end
+        for size in _SIZES:
+            while end - at >= size:
+                bodies = [bytearray(body) for body, *_ in ended[at : at + size] if body is not None]
+                db.execute(_END_RUN[size], (state, wall, attempts, ended[at][2], *bodies))
+                at += size
     if others:
-        db.executemany(_END, others)
-    return found
+        db.executemany("UPDATE task SET state = ?, ended = ?, body = NULL, attempts = ? WHERE id = ?", others)
+
+
+def _ends_of_alike(ended: Sequence[Ended]) -> Iterator[int]:
+    """Where those end whose ids follow one another, and that have a result after as many attempts."""
+    expected = tried = -1
+    for at, (body, attempts, id) in enumerate(ended):
+        if at and (id != expected or attempts != tried or body is None):
+            yield at
+        expected, tried = (-1 if body is None else id + 1), attempts
+    if ended:
+        yield len(ended)

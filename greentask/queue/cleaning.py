@@ -58,25 +58,35 @@ class Cleaner:
 
     def has_work(self) -> bool:
         """Whether there is something to forget."""
-        row = self._db.execute("SELECT at FROM forget ORDER BY at LIMIT 1").fetchone()
-        now = self._now()
-        return (row is not None and row[0] <= now) or self._too_old is not None or self._keys.has_lapsed(now)
+        return any(self._due(self._now())) or self._too_old is not None
+
+    def _due(self, now: float) -> tuple[bool, bool]:
+        """Whether there are tasks to be forgotten, and keys."""
+        task, key = self._db.execute("SELECT (SELECT min(at) FROM forget), (SELECT min(at) FROM lapse)").fetchone()
+        return task is not None and task <= now, key is not None and key <= now
 
     def step(self, most: int = STEP) -> int:
         """Forget some, within a transaction; how many they were."""
         now = self._now()
+        tasks, keys = self._due(now)
+        return (
+            (self._forget(now, most) if tasks else 0)
+            + self._forget_dead(most)
+            + (self._keys.lapse(now, most) if keys else 0)
+        )
+
+    def _forget(self, now: float, most: int) -> int:
         rows = self._db.execute(
             "SELECT f.at, f.id, t.lane, t.key, t.single FROM forget f LEFT JOIN task t ON t.id = f.id "
             "WHERE f.at <= ? ORDER BY f.at, f.id LIMIT ?",
             (now, most),
         ).fetchall()
-        if rows:
-            needed = self._needed([row[1] for row in rows])
-            self.erase([Keyed(*row[1:]) for row in rows if row[1] not in needed])
-            self._db.executemany("DELETE FROM forget WHERE at = ? AND id = ?", [row[:2] for row in rows])
-            later = now + max(1.0, self._result_ttl)
-            self._db.executemany("INSERT OR IGNORE INTO forget VALUES (?, ?)", [(later, id) for id in needed])
-        return len(rows) + self._forget_dead(most) + self._keys.lapse(now, most)
+        needed = self._needed([row[1] for row in rows])
+        self.erase([Keyed(*row[1:]) for row in rows if row[1] not in needed])
+        self._db.executemany("DELETE FROM forget WHERE at = ? AND id = ?", [row[:2] for row in rows])
+        later = now + max(1.0, self._result_ttl)
+        self._db.executemany("INSERT OR IGNORE INTO forget VALUES (?, ?)", [(later, id) for id in needed])
+        return len(rows)
 
     def _forget_dead(self, most: int) -> int:
         if self._too_old is None:

@@ -180,6 +180,10 @@ class Composer:
 
     # ---- When tasks end
 
+    def is_empty(self) -> bool:
+        """Whether nobody waits for any task, and there is no group."""
+        return self._db.execute("SELECT 1 FROM blocked LIMIT 1").fetchone() is None
+
     def kept(self, ids: Sequence[int]) -> set[int]:
         """Those of these that have ended, and must be known until their group has."""
         if self._db.execute("SELECT 1 FROM blocked WHERE keeps = 1 LIMIT 1").fetchone() is None:
@@ -197,7 +201,7 @@ class Composer:
         them, or has failed with them, and waits again when a dead letter is tried again; or it is a group that was open
         again since, and ended less than ``ttl`` ago.
         """
-        if self._db.execute("SELECT 1 FROM blocked LIMIT 1").fetchone() is None:
+        if self.is_empty():
             return set()
         groups = self._groups(ids)
         keeping = {group for group in set(groups.values()) if self._keeps(group)}
@@ -229,7 +233,7 @@ class Composer:
 
     def ended(self, ids: Iterable[int], *, well: bool) -> None:
         """These tasks have ended: go on with who waits for them."""
-        if self._db.execute("SELECT 1 FROM blocked LIMIT 1").fetchone() is not None:
+        if not self.is_empty():
             self._go_on([(id, well) for id in ids])
 
     def _go_on(self, ended: Sequence[tuple[int, bool]]) -> None:

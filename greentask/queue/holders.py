@@ -18,6 +18,7 @@ from ..wire.json import dumps
 from .beside import SETTLING, Beside
 from .limits import DEFAULT_MAX_LOST_FRONTS
 from .store import REVOKED, Store
+from .taking import lost_processes
 
 __all__ = ["Holders", "is_anybody_here", "pause_after_loss"]
 
@@ -180,7 +181,7 @@ class Holders:
                 store.end_without(REVOKED, id, failures + losses + 1)
             elif not count:
                 store.put_back(id, failures, losses, 0.0)
-            elif (lost := losses + 1 - store.lost_processes(id, failures)) >= self._max_lost:
+            elif (lost := losses + 1 - lost_processes(store.db, id, failures)) >= self._max_lost:
                 error = WorkerLost(f"{lost} servers died, or were silent, while they ran it, or had it")
                 store.note_failure(id, failures + losses + 1, dumps(refusal(error)), server=True)
                 store.bury(id, failures + losses + 1)

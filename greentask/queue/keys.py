@@ -80,8 +80,3 @@ class Keys:
             self._db.executemany("DELETE FROM key WHERE key = ?", [(key,) for _, key in rows])
             self._db.executemany("DELETE FROM lapse WHERE at = ? AND key = ?", rows)
         return len(rows)
-
-    def has_lapsed(self, now: float) -> bool:
-        """Whether there is one."""
-        row = self._db.execute("SELECT at FROM lapse ORDER BY at LIMIT 1").fetchone()
-        return row is not None and row[0] <= now

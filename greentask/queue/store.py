@@ -14,17 +14,18 @@ from typing import Any
 
 from ..wire.json import dumps, loads
 from .allowances import Allowances
-from .bulk import Row, end_tasks, insert_tasks, runs
+from .bulk import Ended, Row, end_tasks, insert_tasks, runs
 from .cleaning import Cleaner
 from .clock import Clock, QueueTime
 from .composing import Composer
-from .ids import id_text, next_id
+from .ids import next_id
 from .interface import Delivery, Ending, Message, Want
 from .keys import Keys
 from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_MAX_MEMBERS, DEFAULT_MAX_TAKEN
 from .pausing import paused
 from .revoking import Revoking
 from .sharing import Group, Sharing
+from .taking import find_first, waiting_groups
 from .timetable import Ticks
 
 __all__ = ["DONE", "EXPIRED", "FAILED", "OPEN", "REVOKED", "Store"]
@@ -41,20 +42,6 @@ _MOST_MESSAGE = 100  # characters that are kept of those before
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
 
 _by_id = itemgetter(2)
-
-_GROUPS = """
-WITH RECURSIVE found (lane, rank) AS (
-    SELECT * FROM (SELECT lane, rank FROM ready ORDER BY lane, rank LIMIT 1)
-    UNION ALL
-    SELECT CASE WHEN EXISTS (SELECT 1 FROM ready r WHERE r.lane = found.lane AND r.rank > found.rank)
-                THEN found.lane ELSE (SELECT min(r.lane) FROM ready r WHERE r.lane > found.lane) END,
-           coalesce((SELECT min(r.rank) FROM ready r WHERE r.lane = found.lane AND r.rank > found.rank),
-                    (SELECT r.rank FROM ready r WHERE r.lane > found.lane ORDER BY r.lane, r.rank LIMIT 1))
-    FROM found WHERE found.lane IS NOT NULL
-)
-SELECT lane, rank, (SELECT min(id) FROM ready r WHERE r.lane = found.lane AND r.rank = found.rank)
-FROM found WHERE lane IS NOT NULL
-"""
 
 
 class Store:
@@ -245,8 +232,7 @@ class Store:
 
     def next_moment(self) -> float | None:
         """Seconds until the next task's moment has come; None where none waits for one."""
-        due = dict(self.db.execute("SELECT 0, min(due) FROM later WHERE clock = 0"))[0]
-        at = dict(self.db.execute("SELECT 0, min(due) FROM later WHERE clock = 1"))[0]
+        due, at = self._moments()
         now = self.time.now()
         waits = [] if due is None else [due - now]
         if at is not None:
@@ -256,10 +242,19 @@ class Store:
             waits.append(allowed)
         return max(0.0, min(waits)) if waits else None
 
+    def _moments(self) -> tuple[float | None, float | None]:
+        """The first by queue time, and by the wall clock."""
+        moments: tuple[float | None, float | None] = self.db.execute(
+            "SELECT (SELECT min(due) FROM later WHERE clock = 0), (SELECT min(due) FROM later WHERE clock = 1)"
+        ).fetchone()
+        return moments
+
     def ripen(self) -> int:
         """Let those wait for their turn whose moment has come; how many they were."""
         ripe = 0
-        for clock, now in enumerate((self.time.now(), self.clock.wall())):
+        for clock, (first, now) in enumerate(zip(self._moments(), (self.time.now(), self.clock.wall()))):
+            if first is None or first > now:
+                continue
             rows = self.db.execute(
                 "SELECT l.due, l.id, l.failures, l.losses, t.lane, t.rank FROM later l "
                 "LEFT JOIN task t ON t.id = l.id AND t.state = 0 "
@@ -302,7 +297,7 @@ class Store:
         Of payloads in all a little more than ``most_bytes``, at most.
         """
         held, allowed = paused(self.db), self.allowances.rooms(self.time.now())
-        groups = [group for row in self.db.execute(_GROUPS) if allowed.get((group := Group(*row)).lane) != 0]
+        groups = [group for group in waiting_groups(self.db) if allowed.get(group.lane) != 0]
         taken: list[tuple[int, list[Delivery]]] = []
         room, passed = min(most_bytes, _MOST_BYTES), 0
         for want in wants:
@@ -328,26 +323,9 @@ class Store:
 
     def _take_of(self, group: Group, share: int, room: int, holder: int) -> tuple[int, list[Delivery]]:
         """The first so many of a group: how many there were, and those that are to be run."""
-        name, now = self.name(group.lane), self.time.now()
-        deliveries: list[Delivery] = []
-        expired: list[int] = []
-        last = found = 0
-        cursor = self.db.execute(
-            "SELECT r.id, r.failures, r.losses, t.state, t.expires, t.retries, t.body FROM ready r "
-            "LEFT JOIN task t ON t.id = r.id WHERE r.lane = ? AND r.rank = ? ORDER BY r.id LIMIT ?",
-            (group.lane, group.rank, share),
-        )
-        for id, failures, losses, state, expires, retries, body in cursor:
-            last, found = id, found + 1
-            if expires is not None and expires <= now and state == OPEN and not failures + losses:
-                expired.append(id)
-            elif state == OPEN:
-                lost = self.lost_processes(id, failures) if losses else 0
-                deliveries.append(Delivery(id_text(id), name, body, failures, losses, retries, (id, holder), lost))
-                room -= len(body)
-                if room <= 0:
-                    break
-        cursor.close()
+        now = self.time.now()
+        first = find_first(self.db, self.name(group.lane), (group.lane, group.rank, share), now, room, holder)
+        last, found, deliveries, expired = first
         moment = self.allowances.use(group.lane, len(deliveries), now)
         if moment is not None:
             deliveries = [one._replace(handle=(*one.handle, group.lane, moment)) for one in deliveries]
@@ -390,7 +368,7 @@ class Store:
             counts = [self._let_go(*delivery.handle[:2]) for delivery, _ in settled]
         self.db.execute("RELEASE settling")
         marked = self.revoking.take(one.handle[0] for (one, _), counted in zip(settled, counts) if counted)
-        done: list[tuple[bytes | None, int, int]] = []
+        done: list[Ended] = []
         for (delivery, ending), counted in zip(settled, counts):
             if not counted:
                 continue
@@ -452,11 +430,6 @@ class Store:
                 (failures, losses, id),
             )
 
-    def lost_processes(self, id: int, failures: int) -> int:
-        """How many processes have died that ran a task which has failed so often."""
-        (errors,) = self.db.execute("SELECT count(*) FROM failure WHERE id = ? AND server = 0", (id,)).fetchone()
-        return max(0, int(errors) - failures)
-
     def bury(self, id: int, attempts: int) -> None:
         """Make it a dead letter: it keeps its payload, and stays until somebody retries or purges it."""
         self.db.execute(
@@ -464,22 +437,23 @@ class Store:
         )
         self.composer.ended([id], well=False)
 
-    def _end(self, state: int, bodies: Sequence[tuple[bytes | None, int, int]]) -> None:
+    def _end(self, state: int, bodies: Sequence[Ended]) -> None:
         """End tasks for good: what came of each takes the place of its payload."""
-        self.write_end(state, bodies)
-        self.composer.ended([id for *_, id in bodies], well=state == DONE)
+        alone = self.composer.is_empty()  # as for most of them, and asked once
+        self.write_end(state, bodies, alone=alone)
+        if not alone:
+            self.composer.ended([id for *_, id in bodies], well=state == DONE)
 
-    def write_end(self, state: int, bodies: Sequence[tuple[bytes | None, int, int]]) -> None:
-        """As above, and nobody who waits for them hears of it."""
+    def write_end(self, state: int, bodies: Sequence[Ended], *, alone: bool = False) -> None:
+        """As above, and nobody who waits for them hears of it. ``alone``: nobody waits for any task."""
         bodies = sorted(bodies, key=_by_id)
-        ended = end_tasks(self.db, state, self.clock.wall(), bodies)
-        kept = self.composer.kept([id for *_, id in bodies])
-        if kept:
-            ended = runs([id for *_, id in bodies if id not in kept])
+        end_tasks(self.db, state, self.clock.wall(), bodies)
+        ids = [id for *_, id in bodies]
+        kept = set() if alone else self.composer.kept(ids)
         forget = self.time.now() + self._result_ttl
         self.db.executemany(
             "INSERT OR IGNORE INTO forget SELECT ?, id FROM task WHERE id BETWEEN ? AND ?",
-            [(forget, *both) for both in ended],
+            [(forget, *both) for both in runs([id for id in ids if id not in kept] if kept else ids)],
         )
 
     def forget_members(self, group: int) -> None:

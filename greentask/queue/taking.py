@@ -1,0 +1,101 @@
+"""Which tasks wait for their turn, and the first of them: reading alone, for the store that hands them out."""
+
+from __future__ import annotations
+
+import sqlite3
+from itertools import accumulate
+
+from .ids import id_text
+from .interface import Delivery
+from .sharing import Group
+
+__all__ = ["find_first", "lost_processes", "waiting_groups"]
+
+_OPEN = 0  # as the store has it
+
+_GROUPS = """
+WITH RECURSIVE found (lane, rank) AS (
+    SELECT * FROM (SELECT lane, rank FROM ready ORDER BY lane, rank LIMIT 1)
+    UNION ALL
+    SELECT CASE WHEN EXISTS (SELECT 1 FROM ready r WHERE r.lane = found.lane AND r.rank > found.rank)
+                THEN found.lane ELSE (SELECT min(r.lane) FROM ready r WHERE r.lane > found.lane) END,
+           coalesce((SELECT min(r.rank) FROM ready r WHERE r.lane = found.lane AND r.rank > found.rank),
+                    (SELECT r.rank FROM ready r WHERE r.lane > found.lane ORDER BY r.lane, r.rank LIMIT 1))
+    FROM found WHERE found.lane IS NOT NULL
+)
+SELECT lane, rank, (SELECT min(id) FROM ready r WHERE r.lane = found.lane AND r.rank = found.rank)
+FROM found WHERE lane IS NOT NULL
+"""
+
+_SMALL = 4096  # bytes of a payload
+# As one row: each step of a statement costs more than the row (see ``bulk``).
+_AS_ONE = f"""
+SELECT count(*), max(id), total(is_plain), group_concat(id), group_concat(size), CAST(group_concat(body, '') AS BLOB)
+FROM (
+    SELECT r.id, length(t.body) AS size, CASE WHEN length(t.body) <= {_SMALL} THEN t.body END AS body,
+           t.state = {_OPEN} AND r.failures + r.losses = 0 AND t.retries IS NULL
+           AND (t.expires IS NULL OR t.expires > ?4) AND length(t.body) <= {_SMALL} AS is_plain
+    FROM ready r LEFT JOIN task t ON t.id = r.id WHERE r.lane = ?1 AND r.rank = ?2 ORDER BY r.id LIMIT ?3
+)
+"""
+_ONE_BY_ONE = """
+SELECT r.id, r.failures, r.losses, t.state, t.expires, t.retries, t.body
+FROM ready r LEFT JOIN task t ON t.id = r.id WHERE r.lane = ? AND r.rank = ? ORDER BY r.id LIMIT ?
+"""
+
+
+def waiting_groups(db: sqlite3.Connection) -> list[Group]:
+    """Of which names and priorities tasks wait."""
+    return [Group(*row) for row in db.execute(_GROUPS)]
+
+
+def find_first(
+    db: sqlite3.Connection, name: str, where: tuple[int, int, int], now: float, room: int, holder: int
+) -> tuple[int, int, list[Delivery], list[int]]:
+    """The first of that name that wait, of a lane and a rank, up to a number of them.
+
+    The last one's id, how many they are, those that are to be run (of payloads that are in all a little more than
+    ``room``, at most), and those whose ttl is over.
+    """
+    count, last, plain, ids, sizes, bodies = db.execute(_AS_ONE, (*where, now)).fetchone()
+    if not count:
+        return 0, 0, [], []
+    if plain != count or len(bodies) > room:
+        return _find_one_by_one(db, name, where, now, room, holder)
+    ends = list(accumulate(map(int, sizes.split(","))))
+    deliveries = [
+        Delivery(id_text(id), name, bodies[start:end], 0, 0, None, (id, holder))
+        for id, start, end in zip(map(int, ids.split(",")), [0, *ends], ends)
+    ]
+    return last, count, deliveries, []
+
+
+def _find_one_by_one(
+    db: sqlite3.Connection, name: str, where: tuple[int, int, int], now: float, room: int, holder: int
+) -> tuple[int, int, list[Delivery], list[int]]:
+    """As above, where one of them is not as most are: small, never tried, to be tried as its task says, in time."""
+    deliveries: list[Delivery] = []
+    expired: list[int] = []
+    last = found = 0
+    cursor = db.execute(_ONE_BY_ONE, where)
+    for id, failures, losses, state, expires, retries, body in cursor:
+        last, found = id, found + 1
+        if expires is not None and expires <= now and state == _OPEN and not failures + losses:
+            expired.append(id)
+        elif state == _OPEN:
+            lost = lost_processes(db, id, failures) if losses else 0
+            deliveries.append(Delivery(id_text(id), name, body, failures, losses, retries, (id, holder), lost))
+            room -= len(body)
+            if room <= 0:
+                break
+    cursor.close()
+    return last, found, deliveries, expired
+
+
+def lost_processes(db: sqlite3.Connection, id: int, failures: int) -> int:
+    """How many processes have died that ran a task which has failed so often.
+
+    Each has left an error, as failures have; a server that has died has not.
+    """
+    (errors,) = db.execute("SELECT count(*) FROM failure WHERE id = ? AND server = 0", (id,)).fetchone()
+    return max(0, int(errors) - failures)
