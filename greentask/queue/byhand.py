@@ -94,7 +94,7 @@ class QueueFile:
     def look(self, what: str, **asked: Any) -> Any:
         """``stats``, ``list`` (a filter's members, ``after`` and ``limit``) or ``show`` (``task``)."""
         if what == "stats":
-            return {**managing.stats(self.store), "served": self.is_served()}
+            return {**managing.stats(self.store, self._beside.is_held), "served": self.is_served()}
         if what == "show":
             return managing.show(self.store, asked["task"])
         after, limit = asked.pop("after", None), asked.pop("limit", 100)

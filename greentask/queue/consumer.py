@@ -112,6 +112,7 @@ class Consumer:
     def start(self) -> None:
         """Begin to take."""
         self.source.consume(self._deliver, self._lost, _limits(self.runner), self._revoked)
+        self.source.offer(frozenset(self._place_of))
         self._timer = self._loop.timer(_PATIENCE, _PATIENCE, ref=False)
         self._timer.start(self._give_back)
         self._refill()

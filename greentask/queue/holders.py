@@ -17,6 +17,7 @@ from ..errors import WorkerLost, refusal
 from ..wire.json import dumps
 from .beside import SETTLING, Beside
 from .limits import DEFAULT_MAX_LOST_FRONTS
+from .offers import write_offers
 from .store import REVOKED, Store
 from .taking import lost_processes
 
@@ -47,13 +48,18 @@ class Holders:
         self._lease = lease
         self._max_lost = max_lost_fronts
         self._now = now
-        self._mine: int | None = None
+        #: This server as a holder; None: it is none at the moment.
+        self.mine: int | None = None
         self._is_fresh = False  # its row is not on disk yet
         self._beat = 0
         self._beaten_at = 0.0
         self._looked_at: float | None = None
         self._silence: dict[int, tuple[int, float]] = {}  # of each other holder: its beat, and for how long it is that
         self._settles_until = 0.0
+        self._offers: frozenset[str] = frozenset()
+        #: Whether it is not on disk yet which tasks this server offers.
+        self.has_news = False
+        self._has_told = False  # in this transaction
         #: Deliveries that were taken back from others.
         self.taken_back = 0
         #: Whether there are others.
@@ -71,8 +77,8 @@ class Holders:
         """Go on where the file with the locks was removed, as the others do in this moment."""
         if self._beside.renew():
             self._settle()
-        if self._mine is not None:
-            self._beside.hold(self._mine)
+        if self.mine is not None:
+            self._beside.hold(self.mine)
 
     def _settle(self) -> None:
         self._beside.settle()
@@ -80,23 +86,34 @@ class Holders:
 
     def me(self) -> int:
         """This server as a holder; within a transaction."""
-        if self._mine is None:
-            self._mine, self._is_fresh = random.getrandbits(61) + 1, True
-            self._beside.hold(self._mine)
-            self._store.db.execute("INSERT INTO holder VALUES (?, 0, ?)", (self._mine, f"pid {os.getpid()}"))
-        return self._mine
+        if self.mine is None:
+            self.mine, self._is_fresh = random.getrandbits(61) + 1, True
+            self._beside.hold(self.mine)
+            self._store.db.execute("INSERT INTO holder VALUES (?, 0, ?)", (self.mine, f"pid {os.getpid()}"))
+            self.has_news = bool(self._offers)
+        return self.mine
+
+    def offer(self, tasks: frozenset[str]) -> None:
+        """Offer these from now on."""
+        self._offers, self.has_news = tasks, True
+
+    def tell(self) -> None:
+        """Write down what is offered here, within a transaction."""
+        write_offers(self._store.db, self.me(), self._offers)
+        self.has_news = False
+        self._has_told = True
 
     def is_due(self) -> bool:
         """Whether it is time for another beat."""
-        return self._mine is not None and self._now() - self._beaten_at >= TICK
+        return self.mine is not None and self._now() - self._beaten_at >= TICK
 
     def beat(self) -> bool:
         """Give a sign of life, within a transaction; False where it is too late, and nothing is ours any more."""
-        if self._mine is None:
+        if self.mine is None:
             return True
         self._beat += 1
         self._beaten_at = self._now()
-        found = self._store.db.execute("UPDATE holder SET beat = ? WHERE id = ?", (self._beat, self._mine)).rowcount
+        found = self._store.db.execute("UPDATE holder SET beat = ? WHERE id = ?", (self._beat, self.mine)).rowcount
         if not found:
             self._let_go()
         self._store.note_time()
@@ -104,27 +121,29 @@ class Holders:
 
     def committed(self) -> None:
         """The transaction is on disk."""
-        self._is_fresh = False
+        self._is_fresh = self._has_told = False
 
     def rolled_back(self) -> None:
         """The transaction has not been, nor a beat in it."""
         self._beaten_at = -TICK
-        if self._mine is not None and self._is_fresh:
+        self.has_news |= self._has_told
+        self._has_told = False
+        if self.mine is not None and self._is_fresh:
             self._let_go()
 
     def _let_go(self) -> None:
-        if self._mine is not None:
-            self._beside.let_go(self._mine)
-            self._mine = None
+        if self.mine is not None:
+            self._beside.let_go(self.mine)
+            self.mine = None
 
     def leave(self) -> None:
         """At the end, within a transaction: what is ours is for others at once."""
-        if self._mine is not None:
-            self.take_back(self._mine, None, count=False)
+        if self.mine is not None:
+            self.take_back(self.mine, None, count=False)
 
     def to_revoke(self) -> list[int]:
         """Those of ours that somebody has revoked, and that run all the same."""
-        return [] if self._mine is None else self._store.revoking.of(self._mine)
+        return [] if self.mine is None else self._store.revoking.of(self.mine)
 
     # ---- The others
 
@@ -151,7 +170,7 @@ class Holders:
         for id, beat, has_tasks in self._store.db.execute(
             "SELECT id, beat, EXISTS (SELECT 1 FROM running WHERE holder = holder.id) FROM holder"
         ).fetchall():
-            if id == self._mine:
+            if id == self.mine:
                 continue
             known, silence = self._silence.get(id, (None, 0.0))
             seen[id] = beat, silence + passed if known == beat and has_tasks and counts else 0.0

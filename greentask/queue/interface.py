@@ -240,6 +240,9 @@ class Source(Protocol):
         ``limits``, by names of tasks, hold for what all servers are handed.
         """
 
+    def offer(self, tasks: frozenset[str]) -> None:
+        """Say which tasks are run here, so that it is known of others that nobody has them."""
+
     def want(self, wants: Iterable[Want]) -> None:
         """Say that there is room for so many more deliveries, or so many fewer, where ``slots`` is below 0."""
 

@@ -15,6 +15,7 @@ from ..wire.json import loads
 from .ids import id_text, parse_id
 from .interface import State
 from .looking import purge, retry, revoke, revoke_running, state_of
+from .offers import not_offered
 from .pausing import paused
 from .store import DONE, FAILED, OPEN, Store
 from .timetable import next_ticks
@@ -190,8 +191,10 @@ def _due_in(store: Store, id: int) -> float | None:
     return float(row[1] - (store.clock.wall() if row[0] else store.time.now()))
 
 
-def stats(store: Store) -> dict[str, Any]:
-    """How many tasks are in which state, by name as well, what is paused, and how large the file is."""
+def stats(store: Store, is_alive: Callable[[int], bool] = lambda _holder: True) -> dict[str, Any]:
+    """How many tasks are in which state, by name as well, what is paused, what no server offers, and how large the file
+    is. ``is_alive`` says of a holder whether it is.
+    """
     db = store.db
     counts = {
         name: db.execute(f"SELECT count(*) FROM {source}").fetchone()[0]
@@ -224,6 +227,7 @@ def stats(store: Store) -> dict[str, Any]:
         "next_ticks": next_ticks(store),
         "paused": now_paused.all,
         "paused_tasks": sorted(now_paused.tasks),
+        "not_offered": not_offered(db, is_alive),
         "bytes": page * pages,
         "free_bytes": page * free,
     }

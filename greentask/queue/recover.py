@@ -27,7 +27,7 @@ __all__ = ["Recovered", "recover"]
 _MOST = 2000  # rows of one transaction
 _TASK_COLUMNS = range(11, 16)  # how many a task's row has had, and may come to have
 _PLACES = {"ready": (2, 3, 4), "running": (0, 2, 3)}  # where the id, the failures and the losses are
-_LEFT_OUT = {"holder", "started", "expiry", *_PLACES}
+_LEFT_OUT = {"holder", "offer", "started", "expiry", *_PLACES}
 _BEGIN_OF_TIME, _END_OF_TIME = 1e9, 1e11  # what is due is between them
 
 

@@ -9,6 +9,7 @@ ready      waits for its turn. Its key is the order in which tasks are taken, so
 later      waits for a moment, by queue time (``clock`` 0) or by the wall clock (1)
 running    handed out, to that ``holder``
 holder     who has deliveries; ``beat`` changes while he lives
+offer      which tasks each of these runs
 revoked    those that run, and are to be ended by their holder
 blocked    waits for another task (``source``), or is a group, which waits for its members and runs nothing. ``missing``
            have not ended, ``failed`` have ended otherwise than well
@@ -149,6 +150,10 @@ DELETE FROM later WHERE id NOT IN (SELECT id FROM task WHERE state = 0);
 ALTER TABLE failure ADD COLUMN server INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE expiry (at REAL, id INTEGER, PRIMARY KEY (at, id)) WITHOUT ROWID;
 INSERT INTO expiry SELECT expires, id FROM task WHERE state = 0 AND expires IS NOT NULL;
+""",
+    """
+CREATE TABLE offer (task TEXT, holder INTEGER, PRIMARY KEY (task, holder)) WITHOUT ROWID;
+CREATE TRIGGER forget_offer AFTER DELETE ON holder BEGIN DELETE FROM offer WHERE holder = OLD.id; END;
 """,
 )
 VERSION = len(_STEPS)

@@ -227,6 +227,9 @@ class SQLiteQueue:
         if limits:
             self._writer.set_limits(limits)
 
+    def offer(self, tasks: frozenset[str]) -> None:
+        self._writer.offer(tasks)
+
     def want(self, wants: Iterable[Want]) -> None:
         self._writer.want(wants)
 

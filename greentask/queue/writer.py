@@ -36,6 +36,7 @@ from .expiring import expire, has_expired
 from .holders import TICK, Holders
 from .ids import id_text
 from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
+from .offers import Unoffered
 from .store import Store
 
 __all__ = ["Writer"]
@@ -79,6 +80,7 @@ class Writer:
         self._has_company = False
         self._forgets = False  # there may be more to forget
         self._expires = False  # there are tasks whose ttl is over
+        self._unoffered = Unoffered(store.db)
         self._missing: str | None = None  # a file of SQLite's own
         self._held = 0  # deliveries that are not settled
         self._held_bytes = 0  # of their payloads
@@ -122,6 +124,10 @@ class Writer:
     def set_limits(self, limits: Mapping[str, Limit]) -> None:
         """What holds for the tasks that are handed out from now on."""
         self._post("limits", limits, None)
+
+    def offer(self, tasks: frozenset[str]) -> None:
+        """What is run here from now on."""
+        self._post("offer", tasks, None)
 
     def repeat(self, repeats: Sequence[Repeat]) -> None:
         """What is enqueued by itself from now on."""
@@ -231,6 +237,8 @@ class Writer:
             self._store.ticks.look()
             self._store.cleaner.look()
             self._expires = has_expired(self._store)
+            if self._holders.mine is not None:
+                self._unoffered.look(self._ticked_at, self._holders.mine)
         return overdue
 
     def _collect(self) -> tuple[Batch, list[tuple[Callable[[Store], Any], Future[Any]]]]:
@@ -251,6 +259,8 @@ class Writer:
                 self._store.allowances.limits = what
             elif kind == "repeat":
                 self._store.ticks.set(what)
+            elif kind == "offer":
+                self._holders.offer(what)
             elif kind == "change":
                 batch.changes.append((what, more))
             else:
@@ -275,7 +285,7 @@ class Writer:
             self._forgets = self._store.cleaner.has_work()
             if self._forgets:
                 return True
-        if self._expires or self._store.ticks.is_due():
+        if self._expires or self._holders.has_news or self._store.ticks.is_due():
             return True
         if not self._has_room():
             return False
@@ -355,6 +365,8 @@ class Writer:
                 ids = iter(store.enqueue([message for messages, _ in batch.enqueued for message in messages]))
                 for messages, told in batch.enqueued:
                     batch.outcomes.append((told, [id_text(next(ids)) for _ in messages]))
+            if holders.has_news:
+                holders.tell()
             if store.ticks.is_due():
                 store.ticks.turn()
             for holder, beat in overdue:

@@ -161,6 +161,10 @@ def _print_stats(stats: dict[str, Any]) -> None:
         head.add_row("paused", "the whole queue")
     if stats["paused_tasks"]:
         head.add_row("paused tasks", clean(", ".join(stats["paused_tasks"])))
+    if stats.get("served") is False:
+        head.add_row("servers", "none")
+    elif stats["not_offered"]:
+        head.add_row("no server has", clean(", ".join(stats["not_offered"])))
     head.add_row("file", f"{stats['bytes'] / 1e6:,.1f} MB, of which {stats['free_bytes'] / 1e6:,.1f} MB are free")
     console = Console()
     console.print(head)
