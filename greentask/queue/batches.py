@@ -63,6 +63,7 @@ class Batch:
     outcomes: list[tuple[Future[Any] | Told, Any]] = field(default_factory=list)
     failed: list[tuple[Future[Any], Exception]] = field(default_factory=list)  # changes that were not made
     deliveries: list[Delivery] = field(default_factory=list)
+    freed: int = 0  # bytes of the payloads of what is settled
     is_lost: bool = False
     has_ended_some: bool = False
     changed: list[int] = field(default_factory=list)

@@ -163,6 +163,7 @@ class Consumer:
             self.source.want(wants)
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
+        now = time.monotonic()
         for delivery in deliveries:
             place = self._place_of[delivery.task]
             place.asked -= 1
@@ -172,7 +173,7 @@ class Consumer:
             if not self._here:
                 self._idle.clear()
             self._here += 1
-            attempt = Attempt(self, place, delivery)
+            attempt = Attempt(self, place, delivery, now)
             try:
                 attempt.start()
             except Exception:  # or nobody would ever say how it ended
@@ -210,14 +211,17 @@ class Consumer:
 
     def settle(self, attempt: Attempt, ending: Ending) -> None:
         """An attempt has ended."""
+        delivery, how = attempt.delivery, ending.how
         attempt.place.ended(attempt)
-        self.reports.pop(attempt.delivery.id, None)
-        self.counts["revoked" if attempt.is_revoked and ending.how != "done" else _COUNTED[ending.how]] += 1
-        self.source.settle(attempt.delivery, ending)
+        if self.reports:
+            self.reports.pop(delivery.id, None)
+        self.counts["revoked" if attempt.is_revoked and how != "done" else _COUNTED[how]] += 1
+        self.source.settle(delivery, ending)
         self._here -= 1
         if not self._here:
             self._idle.set()
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
 
 _COUNTED = {"done": "done", "failed": "failed", "retry": "retried", "lost": "lost", "released": "released"}
@@ -228,30 +232,27 @@ class Attempt:
 
     __slots__ = ("_consumer", "_running", "_task", "came", "delivery", "is_revoked", "place")
 
-    def __init__(self, consumer: Consumer, place: Place, delivery: Delivery) -> None:
+    def __init__(self, consumer: Consumer, place: Place, delivery: Delivery, now: float) -> None:
         self._consumer = consumer
         self._task: Task[..., Any] = consumer.runner.tasks.get(delivery.task)
         self._running: Running | None = None
         self.place = place
         self.delivery = delivery
-        self.came = time.monotonic()
+        self.came = now
         self.is_revoked = False  # it was cancelled for that
         place.attempts[self] = None
 
     def start(self) -> None:
         """Run it."""
         delivery, runner = self.delivery, self._consumer.runner
-        call = Call(delivery.task, None, delivery.id, progress=True, attempt=delivery.attempt)
+        id, attempt, payload = delivery.id, delivery.attempt, delivery.payload
+        call = Call(delivery.task, None, id, None, True, None, 0, None, attempt)
         line = b""
         try:
             if self._task.process:
-                line = b'{"id":"%b","attempt":%d,"call":%b}' % (
-                    delivery.id.encode(),
-                    delivery.attempt,
-                    delivery.payload,
-                )
+                line = b'{"id":"%b","attempt":%d,"call":%b}' % (id.encode(), attempt, payload)
             else:
-                call.args = _args(delivery.payload)
+                call.args = _args(payload)
             running = runner.start(call, line, self, None, "queue")
         except CallError as error:
             self.refuse(error)

@@ -148,10 +148,12 @@ class TaskQueue:
         assert server is not None
         assert options is not None
         task = server.tasks.find(call.function)
-        counts: dict[Task[..., Any], int] = {task: 1 if call.batch is None else len(call.batch)}
-        if options.then is not None:
-            counts = Counter(counts) + count_steps(server.tasks, options.then)
-        answer = watch_enqueueing(server.runner.hooks, counts, call.id, peer, answer)
+        hooks = server.runner.hooks
+        if hooks.watch_calls:
+            counts: dict[Task[..., Any], int] = {task: 1 if call.batch is None else len(call.batch)}
+            if options.then is not None:
+                counts = Counter(counts) + count_steps(server.tasks, options.then)
+            answer = watch_enqueueing(hooks, counts, call.id, peer, answer)
         try:
             self._enqueue(call, options, task, text, answer)
         except CallError as error:

@@ -18,9 +18,10 @@ import logging
 import os
 import sqlite3
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import Any
 
 from gevent import monkey
@@ -250,7 +251,8 @@ class Writer:
                 batch.settled.append((what, more))
             elif kind == "enqueue":
                 batch.enqueued.append((what, more))
-                room -= sum(len(message.payload) for message in what)
+                for message in what:
+                    room -= len(message.payload)
                 if room <= 0:
                     break
             elif kind == "want":
@@ -329,9 +331,9 @@ class Writer:
         self._holders.committed()
         self.commits += 1
         self._held += len(batch.deliveries) - len(batch.settled)
-        self._held_bytes += _size(batch.deliveries) - _size(delivery for delivery, _ in batch.settled)
-        for delivery in batch.deliveries:
-            self._slots[self._filled_by[delivery.task]] -= 1
+        self._held_bytes += _size(batch.deliveries) - batch.freed
+        for task, count in Counter([delivery.task for delivery in batch.deliveries]).items():
+            self._slots[self._filled_by[task]] -= count
         self._home.post(self._finish, tell(self._listener, batch))
         if self._has_company and (len(batch) or overdue or batch.has_ended_some):
             self._beside.knock()
@@ -362,9 +364,9 @@ class Writer:
                         raise
                     batch.failed.append((future, error))  # it costs the others nothing
             if batch.enqueued:
-                ids = iter(store.enqueue([message for messages, _ in batch.enqueued for message in messages]))
+                ids = map(id_text, store.enqueue([message for messages, _ in batch.enqueued for message in messages]))
                 for messages, told in batch.enqueued:
-                    batch.outcomes.append((told, [id_text(next(ids)) for _ in messages]))
+                    batch.outcomes.append((told, list(islice(ids, len(messages)))))
             if holders.has_news:
                 holders.tell()
             if store.ticks.is_due():
@@ -375,7 +377,8 @@ class Writer:
                 self._expires = expire(store)
             store.ripen()
             store.cleaner.step(FEW + 2 * len(batch.settled) if len(batch) else STEP)
-            room = _MOST_HELD - self._held_bytes + _size(delivery for delivery, _ in batch.settled)
+            batch.freed = _size([delivery for delivery, _ in batch.settled])
+            room = _MOST_HELD - self._held_bytes + batch.freed
             if takes and not batch.is_lost and room > 0 and (wants := self._wants()):
                 batch.deliveries = store.take(wants, holders.me(), room)
             store.commit()
@@ -461,8 +464,8 @@ class Writer:
         os.close(self._wake)
 
 
-def _size(deliveries: Iterable[Delivery]) -> int:
-    return sum(len(delivery.payload) for delivery in deliveries)
+def _size(deliveries: Sequence[Delivery]) -> int:
+    return sum([len(delivery.payload) for delivery in deliveries])  # no generator: there are thousands a second
 
 
 def _is_the_files(error: Exception) -> bool:
