@@ -105,6 +105,8 @@ class Router:
         size: int = 1,
     ) -> None:
         """Send a call's line, or that of a batch of ``size`` calls; ``receiver`` hears what comes of it."""
+        if id in self._calls:
+            return  # a thread has posted it, and it is run again for a Ctrl-C, which may have come after it was sent
         self._budget.made += size
         self._start(id, Sent(data, receiver, size, idempotent), timeout)
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED, FINISHED, PENDING
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import Any
 
 from gevent import monkey
 
 from .bell import Bell
+from .held import come_again, take_or_come_again
 from .home import Home
 
 __all__ = ["HomeFuture"]
 
 logger = logging.getLogger("concurrent.futures")
 
+_CANCELLED = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED})
+_ENDED = _CANCELLED | {FINISHED}
 _NativeLock: Any = monkey.get_original("_thread", "RLock")
 
 
 class HomeFuture(Future[Any]):
-    """A future that is ended in its home's thread.
+    """A future that is ended in its home's thread, by ``ended``.
+
+    That thread doesn't wait for whoever holds the future's lock, or one that its waiters have: the main thread may have
+    been interrupted as it held it, by a signal handler which waits for an answer, and that is the home's to bring.
 
     The standard library's has a condition of ``threading``'s. In a patched program that is gevent's, which may switch,
     or fail in the hub, where another thread holds it; and to make one costs more than all the rest of a future.
@@ -45,6 +51,70 @@ class HomeFuture(Future[Any]):
         gate: Any = self._condition
         assert isinstance(gate, _Gate)
         return gate
+
+    # Without the lock, which is of no use for a look at what doesn't change any more: the home's thread looks, too.
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._state in _ENDED
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state in _CANCELLED
+
+    def ended(self, value: Any, error: BaseException | None) -> None:
+        """It has come to this; of no effect where it was cancelled before, or has ended."""
+        gate = self._gate
+        home = gate.home
+        try:
+            if gate._is_owned() and home.is_here():  # by a greenlet that was interrupted by a handler which waits
+                may_tell = False
+            elif home.is_interrupted():  # a Ctrl-C could come between taking the lock and the next line
+                with gate:
+                    may_tell = not self._waiters or not home.is_here() or self._may_tell_waiters()
+                    if may_tell:
+                        self._set(value, error)
+            elif take_or_come_again(gate, home, self.ended, value, error):
+                try:
+                    may_tell = not self._waiters or not home.is_here() or self._may_tell_waiters()
+                    if may_tell:
+                        self._set(value, error)
+                finally:
+                    gate.release()
+            else:
+                return
+            if may_tell:
+                self._invoke_callbacks()
+            else:
+                come_again(home, self.ended, value, error)
+        except InvalidStateError:  # cancelled in this moment, or a Ctrl-C came between its end and the word of it
+            self.tell_again()
+        except KeyboardInterrupt:
+            raise  # it hit us by chance, and is the main greenlet's
+        except BaseException:  # of a callback: SystemExit, say, which would end the greenlet that reads for everybody
+            logger.exception("a callback of a call's future raised an error")
+
+    def _set(self, value: Any, error: BaseException | None) -> None:
+        """With the lock, which is not for callbacks."""
+        before, self._is_telling = self._is_telling, True
+        try:
+            if error is None:
+                self.set_result(value)
+            else:
+                self.set_exception(error)
+        finally:
+            self._is_telling = before
+
+    def _may_tell_waiters(self) -> bool:
+        """Whether those who wait with the standard library's functions can be told now: nobody holds their locks."""
+        for waiter in self._waiters:
+            event = getattr(waiter, "event", None)  # the client's own waiters have none
+            for lock in (getattr(waiter, "lock", None), getattr(event, "_cond", None)):
+                if lock is not None:
+                    if not lock.acquire(False):
+                        return False
+                    lock.release()
+        return True
 
     def tell_again(self) -> None:
         """Go on telling that it has ended, where a Ctrl-C cut that short. A callback that was hit is called again."""

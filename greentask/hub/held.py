@@ -7,7 +7,7 @@ from typing import Any
 
 from .home import Home
 
-__all__ = ["may_take", "take_or_come_again"]
+__all__ = ["come_again", "may_take", "take_or_come_again"]
 
 _MOMENT = 0.001  # seconds
 
@@ -22,8 +22,7 @@ def take_or_come_again(lock: Any, home: Home, function: Callable[..., object], *
         return True
     if home.hub is None or not home.is_here():
         return bool(lock.acquire())
-    timer = home.hub.loop.timer(_MOMENT)
-    timer.start(_come_again, timer, function, args)
+    come_again(home, function, *args)
     return False
 
 
@@ -35,6 +34,15 @@ def may_take(lock: Any, home: Home, function: Callable[..., object], *args: Any)
         lock.release()
         return True
     return False
+
+
+def come_again(home: Home, function: Callable[..., object], *args: Any) -> None:
+    """Call it a moment later, in the home's thread."""
+    if not home.is_here():
+        home.post(function, *args)
+        return
+    timer = home.hub.loop.timer(_MOMENT)
+    timer.start(_come_again, timer, function, args)
 
 
 def _come_again(timer: Any, function: Callable[..., object], args: tuple[Any, ...]) -> None:

@@ -14,8 +14,9 @@ Exit handlers that run after that have the main thread's hub.
 
 Who owns what: a ``Home`` stays as long as the process, so whoever has one may post at any time. ``hub``, ``thread`` and
 ``_wake`` are set, and taken away, by the thread that they are of. ``_posted`` is everybody's: any thread appends, the
-hub takes out. ``_tended`` is a lock that nobody waits for. It is held while there is a thread that will look at what is
-posted, or while one is being started: who takes it starts one, and the thread gives it back when it ends.
+hub takes out what it has run. ``_tended`` is a lock that nobody waits for. It is held while there is a thread that will
+look at what is posted, or while one is being started: who takes it starts one, and the thread gives it back when it
+ends.
 
 Why no post is lost: who posts appends first, and looks at the lock after that; a thread that ends gives the lock back
 first, and looks at what is posted after that. So one of them sees what the other did. Either the thread finds the post,
@@ -138,7 +139,7 @@ class Home:
         self.hub.loop.run_callback(self._run_soon)
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
-        """Run it there soon, wherever the caller is."""
+        """Run it there soon, wherever the caller is. It is run again where a Ctrl-C has hit it."""
         self._posted.append((function, args))
         self._wake.send()
 
@@ -170,12 +171,19 @@ class Home:
         if not self.is_ours():  # the loop goes on in a forked child, and what was posted is the parent's to do
             self._posted.clear()
             return
-        for _ in range(len(self._posted)):  # those that are posted meanwhile wake us again
-            function, args = self._posted.popleft()
-            try:
-                function(*args)
-            except BaseException:
-                self.hub.handle_error(function, *sys.exc_info())
+        try:
+            for _ in range(len(self._posted)):  # those that are posted meanwhile wake us again
+                function, args = self._posted[0]
+                try:
+                    function(*args)
+                except BaseException as error:
+                    if isinstance(error, KeyboardInterrupt) and self.is_interrupted():
+                        raise  # it hit us by chance, and is the main greenlet's
+                    self.hub.handle_error(function, *sys.exc_info())
+                del self._posted[0]  # last: where a Ctrl-C came in between, it is the first one still
+        except BaseException:
+            self._wake.send()
+            raise
 
 
 class Background(Home):

@@ -16,18 +16,21 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
+from functools import partial
 from multiprocessing import spawn
 from typing import Any, ParamSpec, TypeVar
 
 import gevent
+from gevent import getcurrent
 
 from ..errors import CallError, Cancelled, GreentaskError, PoolBroken, WorkerLost
 from ..hub.bell import Bell
 from ..hub.future import HomeFuture
+from ..hub.held import may_take
 from ..hub.home import Home, allocate_rlock, find_home
-from .calls import PoolCall
 from .cpus import processors
 from .frames import Body
+from .future import PoolFuture, run_apart
 from .packing import pack
 from .pickling import dump, load_error, load_pieces
 from .processes import DEFAULT_GRACE, PoolStats, Processes
@@ -42,33 +45,6 @@ T = TypeVar("T")
 _HANDLER = "greentask.tasks.work:make_handler"
 # What they have to know of the program, of all that multiprocessing tells its processes.
 _PROGRAM = ("init_main_from_name", "init_main_from_path", "sys_argv", "authkey")
-
-
-class PoolFuture(HomeFuture):
-    """The future of a call. ``cancel`` takes it back while no process has it; ``stop`` ends it wherever it is."""
-
-    is_stopped = False
-
-    def __init__(self, pool: Pool, home: Home) -> None:
-        super().__init__(home)
-        self._pool = pool
-        self._home = home
-        self._call: PoolCall | None = None
-
-    def cancel(self) -> bool:
-        cancelled = super().cancel()
-        if cancelled:
-            self._home.run(self._pool._take_back, self)
-        return cancelled
-
-    def stop(self) -> None:
-        """Cancel it also where it runs: ``CancelRequest`` is raised in it, and SIGKILL follows after the grace.
-
-        Its result is then ``concurrent.futures.CancelledError``.
-        """
-        if not self.cancel():
-            self.is_stopped = True
-            self._home.run(self._pool._cancel, self)
 
 
 class Pool(Executor):
@@ -173,7 +149,7 @@ class Pool(Executor):
             home = self._find_home()
         future = PoolFuture(self, home)
         if home.is_here():
-            self._submit(future, packed, timeout or self._timeout, on_progress)
+            run_apart(home, self._submit, future, packed, timeout or self._timeout, on_progress)
         else:
             with self._lock:
                 self._check_may_submit()
@@ -206,13 +182,18 @@ class Pool(Executor):
         """Take no more tasks; end the processes when those that are there have ended."""
         if self._pid not in (None, os.getpid()):
             return
-        with self._lock:
-            first, self._is_shut_down = not self._is_shut_down, True
-            home = self._home
+        home = self._home
+        again = partial(self.shutdown, False, cancel_futures=cancel_futures)
+        if home is not None and not may_take(self._lock, home, again):
+            first = cancel_futures = False  # for the one who comes again
+        else:
+            with self._lock:
+                first, self._is_shut_down = not self._is_shut_down, True
+                home = self._home
         if home is None:
             self._closed.ring()
-        elif first or cancel_futures:
-            home.post(self._shut_down, cancel_futures)  # behind whatever was submitted by other threads
+        elif first or cancel_futures:  # behind whatever was submitted, here and by other threads
+            run_apart(home, home.post, self._shut_down, cancel_futures)
         if wait and home is not None:
             self._wait_closed()
 
@@ -272,11 +253,14 @@ class Pool(Executor):
 
         def ask() -> None:
             try:
-                answer.set_result(otherwise if self._engine is None else question(self._engine))
+                answer.ended(otherwise if self._engine is None else question(self._engine), None)
             except Exception as error:
-                answer.set_exception(error)
+                answer.ended(None, error)
 
-        home.run(ask)
+        if getcurrent() is home.hub:  # nobody can wait there
+            ask()
+        else:
+            run_apart(home, ask)
         told: T = answer.result()
         return told
 
@@ -309,7 +293,10 @@ class Pool(Executor):
         on_progress: Callable[[dict[str, Any]], None] | None,
     ) -> None:
         if future.cancelled():  # before it came here
-            future.set_running_or_notify_cancel()
+            return
+        if future in self._futures:  # a Ctrl-C has hit us, and we are run again
+            if future._call is None:
+                self._fail(future, WorkerLost("a Ctrl-C came as it was submitted"))
             return
         self._futures.add(future)
         try:
@@ -327,12 +314,11 @@ class Pool(Executor):
 
     def _fail(self, future: PoolFuture, error: BaseException) -> None:
         self._ended(future)
-        if future.running() or future.set_running_or_notify_cancel():
-            future.set_exception(error)
+        if future.begins():
+            future.ended(None, error)
 
     def _take_back(self, future: PoolFuture) -> None:
         if future._call is not None and self._engine is not None and self._engine.withdraw(future._call):
-            future.set_running_or_notify_cancel()  # tells wait() and as_completed()
             self._ended(future)
 
     def _cancel(self, future: PoolFuture) -> None:
@@ -386,9 +372,10 @@ class _Receiver:
 
     def is_wanted(self) -> bool:
         """A process is to get it: from now on it runs, unless it was cancelled just now."""
-        if self._future.set_running_or_notify_cancel():
+        if self._future.begins():
             return True
         self._pool._ended(self._future)
+        self._future.tell_cancelled()
         return False
 
     def done(self, result: Body) -> None:
@@ -407,7 +394,7 @@ class _Receiver:
             self._pool._fail(self._future, error)
         else:
             self._pool._ended(self._future)
-            self._future.set_result(value)
+            self._future.ended(value, None)
 
     def failed(self, error: bytes) -> None:
         loaded = load_error(error)

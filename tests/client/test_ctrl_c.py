@@ -214,3 +214,30 @@ def test_the_items_of_a_batch_are_all_told_by_its_second_end(client: Client, fai
             assert item.done()
             assert item.exception() is None or fails or isinstance(item.exception(), ConnectionError)
         assert not batch._pending
+
+
+POSTED = """
+import sys
+from gevent import get_hub
+from greentask import Client
+from greentask.client import balance, link, router
+from greentask.hub import home as home_module, outlet
+from support.interrupting import at_each_moment
+client = Client(sys.argv[1])
+client.call("echo", 0)
+home, futures = client._core.router().home, []
+for run in at_each_moment(home_module, router, balance, link, outlet):
+    home._wake.stop()  # we look
+    futures.append(get_hub().threadpool.apply(client.submit, ("echo", len(futures))))
+    run(home._run_posted)
+    home._wake.start(home._run_posted)
+    home._wake.send()
+errors = [future.exception(20) for future in futures]
+assert [future.result() for future, error in zip(futures, errors) if not error] == [
+    number for number, error in enumerate(errors) if not error]
+print(len(futures) > 20, {type(error).__name__ for error in errors} <= {"NoneType", "ConnectionLost"})
+"""
+
+
+def test_what_a_real_thread_of_a_patched_program_submits_ends(server: RunningServer) -> None:
+    assert run_source(POSTED, server.address, patched=True) == ["True", "True"]

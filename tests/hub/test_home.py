@@ -12,6 +12,7 @@ import pytest
 from greentask.hub import home as home_module
 from greentask.hub.bell import Bell
 from greentask.hub.home import find_home
+from support.interrupting import at_each_moment
 from support.programs import run_at_once, run_source
 from support.waiting import wait_until
 
@@ -395,3 +396,17 @@ gevent.sleep(0.01)  # the hub goes on
 print(*ran, home._net.active)
 """
     assert run_source(program, patched=patched) == ["interrupted", "exit", "hit", "hit", "next", "False"]
+
+
+def test_what_a_thread_has_posted_is_run_again_where_a_ctrl_c_has_hit_it() -> None:
+    for run in at_each_moment(home_module):
+        home, ran = home_module.Home(), list[int]()
+        home._wake.stop()  # we look
+        for number in range(3):
+            home.post(ran.append, number)
+        run(home._run_posted)
+        home._run_posted()
+        assert sorted(set(ran)) == [0, 1, 2]
+        assert ran == sorted(ran)
+        assert len(ran) <= 4, "only the one that was hit runs twice"
+        assert not home._posted

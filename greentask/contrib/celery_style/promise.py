@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from ...hub.future import HomeFuture
@@ -28,7 +28,7 @@ class Promise(HomeFuture):
 
     def fail(self, error: BaseException) -> None:
         """It is not sent."""
-        self._home.post(self._end, None, error)  # not now: it may be the end of many more, one inside the other
+        self._home.post(self.ended, None, error)  # not now: it may be the end of many more, one inside the other
 
     def cancel(self) -> bool:
         """Don't send it; where it was sent, cancel it there."""
@@ -45,13 +45,4 @@ class Promise(HomeFuture):
         except CancelledError:
             self.cancel()
             return
-        self._end(None if error is not None else ended.result(), error)
-
-    def _end(self, value: Any, error: BaseException | None) -> None:
-        try:
-            if error is None:
-                self.set_result(value)
-            else:
-                self.set_exception(error)
-        except InvalidStateError:
-            pass  # it was cancelled
+        self.ended(None if error is not None else ended.result(), error)
