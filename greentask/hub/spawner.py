@@ -6,12 +6,12 @@ it.
 
 from __future__ import annotations
 
-import sys
-import time
-import weakref
 from collections import deque
 from collections.abc import Callable
+from sys import getrefcount
+from time import monotonic
 from typing import Any
+from weakref import getweakrefcount
 
 from gevent import Greenlet, getcurrent
 from gevent.hub import get_hub
@@ -53,9 +53,9 @@ class Spawner:
 
     def _start(self) -> None:
         queue = self._queue
-        queue.until = time.monotonic() + _SLICE
+        queue.until = monotonic() + _SLICE
         try:
-            while queue.waiting and time.monotonic() < queue.until:
+            while queue.waiting and monotonic() < queue.until:
                 greenlet, self._spare = self._spare or _make(queue), None
                 queue.current = greenlet
                 if greenlet.switch() is _IDLE:  # else it has ended, or waits for something
@@ -85,10 +85,11 @@ def _make(queue: _Queue) -> Greenlet[..., None]:
 
 def _run(queue: _Queue) -> None:
     me: Any = getcurrent()
+    waiting = queue.waiting
     while True:
         known = _count_acquaintances(me)
-        while queue.waiting and time.monotonic() < queue.until:
-            queue.waiting.popleft()()
+        while waiting and monotonic() < queue.until:
+            waiting.popleft()()
             if me is not queue.current or _count_acquaintances(me) != known:
                 return
             me.gr_context = None
@@ -98,8 +99,8 @@ def _run(queue: _Queue) -> None:
 def _count_acquaintances(greenlet: Any) -> int:
     """References to it, and what was put on it."""
     count: int = (
-        sys.getrefcount(greenlet)
-        + weakref.getweakrefcount(greenlet)
+        getrefcount(greenlet)
+        + getweakrefcount(greenlet)
         + len(greenlet.__dict__)
         + greenlet.has_links()
         + len(greenlet.spawn_tree_locals)

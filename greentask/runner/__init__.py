@@ -1,5 +1,6 @@
 """Runs calls: one in, one answer out, in a greenlet or in a task process. Knows nothing of a network."""
 
 from .runner import Runner, Running
+from .watched import too_large
 
-__all__ = ["Runner", "Running"]
+__all__ = ["Runner", "Running", "too_large"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from ..errors import CallError, UnknownTask
 from ..hub.spawner import Spawner
 from ..pool.calls import Listener, PoolCall
-from ..pool.frames import Body
 from ..pool.processes import Processes
 from ..tasks.middleware import Hooks
 from ..tasks.registry import Tasks
@@ -25,8 +25,8 @@ class Runner:
     """Runs the calls of one registry. Belongs to the hub that it was made in.
 
     ``groups`` are the task processes, by the names of their groups. ``max_running`` says of tasks how many of their
-    calls run at once, in place of what they say themselves. ``hooks`` are told of all calls, and ``check_result`` of
-    their results, which it may refuse (``InvalidResult``). ``statistics`` (its own, unless given) count them.
+    calls run at once, in place of what they say themselves. ``hooks`` are told of all calls. A result of more than
+    ``max_result`` bytes is refused (``InvalidResult``). ``statistics`` (its own, unless given) count them.
     A listener hears of the end of a call exactly once: ``done`` or ``failed``.
     """
 
@@ -38,7 +38,7 @@ class Runner:
         debug: bool = False,
         max_running: Mapping[str, int] | None = None,
         hooks: Hooks | None = None,
-        check_result: Callable[[Body], None] | None = None,
+        max_result: float = math.inf,
         statistics: Statistics | None = None,
     ) -> None:
         self.statistics = statistics or Statistics()
@@ -49,7 +49,7 @@ class Runner:
         self.hooks = hooks or Hooks()
         self.turns: dict[str, Turns] = {}  # of tasks that were called
         self._spawner = Spawner()
-        self._watch = Watch(self.hooks, self.statistics, check_result)
+        self._watch = Watch(self.hooks, self.statistics, max_result)
 
     def is_carried(self, function: str) -> bool:
         """Whether its calls go to a process as their lines came, so that nobody needs their arguments here."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import reprlib
-import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class Statistics:
         task = self._tasks.get(name)
         if task is None:
             task = self._tasks[name] = _Task()
-        task.outcomes[outcome] = task.outcomes.get(outcome, 0) + 1
+        task.outcomes[outcome] += 1
         if outcome != "refused":
-            task.counts[bisect_left(BOUNDS, time.monotonic() - call.began)] += 1
+            task.counts[bisect_left(BOUNDS, monotonic() - call.began)] += 1
 
     def totals(self) -> dict[str, int]:
         """How many calls ended how."""
@@ -67,7 +67,7 @@ class Statistics:
 
     def oldest(self, *, arguments: bool) -> list[dict[str, Any]]:
         """The running calls that came first, at most fifty."""
-        now = time.monotonic()
+        now = monotonic()
         shown = []
         for call in islice(self.running, _MOST_SHOWN):
             info = call.info
@@ -90,7 +90,7 @@ class _Task:
     __slots__ = ("counts", "outcomes")
 
     def __init__(self) -> None:
-        self.outcomes: dict[str, int] = {}
+        self.outcomes: defaultdict[str, int] = defaultdict(int)
         self.counts = [0] * (len(BOUNDS) + 1)
 
 

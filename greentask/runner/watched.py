@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CallError, InvalidResult
 from ..pool.calls import Listener
-from ..pool.frames import Body
+from ..pool.frames import Body, size_of
 from ..tasks.middleware import CallInfo, Hooks, Outcome, Refused, error_of, outcome_of
 from ..tasks.task import Task
 from ..wire.message import Args, Call
 from .statistics import Statistics
 
-__all__ = ["Watch", "WatchedCall"]
+__all__ = ["Watch", "WatchedCall", "too_large"]
+
+
+def too_large(size: int, most: float) -> InvalidResult:
+    """Refuses a result that would have its peer cut off, with all of its other calls."""
+    return InvalidResult(
+        f"the result takes {size} bytes, more than max_unsent ({most:.0f}): return less at once, or raise max_unsent"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who looks at the calls of a runner: its hooks, its statistics, and what may refuse a result."""
+    """Who looks at the calls of a runner: its hooks, its statistics, and how large a result may be."""
 
     hooks: Hooks
     statistics: Statistics
-    check_result: Callable[[Body], None] | None
+    max_result: float  # bytes
 
 
 class WatchedCall:
@@ -81,12 +87,10 @@ class WatchedCall:
 
     def done(self, result: Body) -> None:
         watch = self._watch
-        if watch.check_result is not None:
-            try:
-                watch.check_result(result)
-            except InvalidResult as error:
-                self.refuse(error)
-                return
+        size = len(result) if type(result) is bytes else size_of(result)
+        if size > watch.max_result:
+            self.refuse(too_large(size, watch.max_result))
+            return
         self._listener.done(result)
         watch.statistics.ended(self, "done")
         if watch.hooks.after_call:

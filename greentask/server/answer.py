@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CallError, InvalidResult, refusal
-from ..pool.frames import Body
-from ..runner import Running
+from ..errors import CallError, refusal
+from ..pool.frames import Body, size_of
+from ..runner import Running, too_large
 from ..wire.json import dumps
 from ..wire.message import Id, line, member
 from .batch import Batch
@@ -31,36 +31,32 @@ class Answer:
         self.running: Running | Batch | Pending | None = None
         self.stream: Stream | None = None
         self.size = 0  # bytes that its line takes up, where that is much
-        self.bulk: list[Any] = []  # what came in it
+        self.bulk: list[Any] | None = None  # what came in it then
 
     @property
     def is_stream(self) -> bool:
         """Whether its items are wanted one by one."""
         return self.stream is not None
 
-    @property
-    def _cut_off(self) -> bytes | None:
-        return None if self.stream is None else self.stream.cut_off
-
     def done(self, result: Body) -> None:
-        limits = self.session.server.limits
-        if self._cut_off is not None:
-            self.session.finish(self, self._cut_off)
-        elif isinstance(result, bytes) and len(result) <= limits.max_unsent:
-            self.session.finish(self, b'"result":' + result)
+        session, stream = self.session, self.stream
+        if stream is not None and stream.cut_off is not None:
+            session.finish(self, stream.cut_off)
+        elif type(result) is bytes and len(result) <= session.server.limits.max_unsent:
+            session.finish(self, b'"result":' + result)
         else:
             self._done_large(result)
 
     def _done_large(self, result: Body) -> None:
-        try:
-            self.session.server.limits.check_result(result)
-        except InvalidResult as error:
-            self.refuse(error)
+        size, most = size_of(result), self.session.server.limits.max_unsent
+        if size > most:
+            self.refuse(too_large(size, most))
         else:
             self.session.finish(self, b'"result":', *result)  # nobody copies what is large
 
     def failed(self, error: bytes) -> None:
-        self.session.finish(self, self._cut_off or member("error", error))
+        cut_off = None if self.stream is None else self.stream.cut_off
+        self.session.finish(self, cut_off or member("error", error))
 
     def refuse(self, error: CallError) -> None:
         """End it with one of the protocol's own errors."""

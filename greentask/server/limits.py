@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import InvalidResult
-from ..pool.frames import Body, size_of
 from ..wire.chain import MOST_STEPS
 from ..wire.json import DEEPEST, MAX_DEPTH
 from ..wire.text import DEFAULT_MAX_LINE
@@ -102,12 +100,3 @@ class Limits:
         for name in ("max_line", "max_unsent"):
             if self.max_held < 2 * getattr(self, name):
                 raise ValueError(f"max_held must be at least twice {name} ({getattr(self, name)}), not {self.max_held}")
-
-    def check_result(self, result: Body) -> None:
-        """Raise ``InvalidResult`` for a result that would have its peer cut off, with all of its other calls."""
-        size = size_of(result)
-        if size > self.max_unsent:
-            raise InvalidResult(
-                f"the result takes {size} bytes, more than max_unsent ({self.max_unsent}): return less at once, "
-                "or raise max_unsent"
-            )

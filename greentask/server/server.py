@@ -168,7 +168,7 @@ class Server:
             debug=debug,
             max_running=max_running,
             hooks=self.hooks,
-            check_result=self.limits.check_result,
+            max_result=self.limits.max_unsent,
             statistics=self._statistics,
         )
         self.hides_arguments = hide_arguments

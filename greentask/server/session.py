@@ -250,13 +250,13 @@ class Session:
 
     def _send(self, id: Id | None, body: tuple[bytes, ...]) -> None:
         self._in_flight -= 1  # an answer that waits for its turn counts, or there could be any number of them
-        if len(body) == 1 and not self._in_flight:
-            self.connection.send_now(line(id, body[0]))  # the peer has nothing to do but to wait for it
-        elif len(body) == 1:
-            self.connection.send(line(id, body[0]))
-        else:
+        if len(body) != 1:
             begin, end = line_around(id)
             self.connection.send(begin, *body, end)
+        elif self._in_flight:
+            self.connection.send(line(id, body[0]))
+        else:
+            self.connection.send_now(line(id, body[0]))  # the peer has nothing to do but to wait for it
 
     def _broke(self) -> None:
         """Nobody reads any more: what waits for its turn to be sent is forgotten."""
@@ -281,7 +281,7 @@ class Session:
         arrived = time.monotonic()
         self._asked = self._taking = True
         for number, text in enumerate(lines):
-            if number % 64 == 63:
+            if number and not number % 64:
                 gevent.sleep(1e-9)  # whoever sends a thousand lines at once doesn't hold up the others: a whole turn
                 self.connection.wait_until_read()
             if len(text) < COUNTED:
@@ -300,11 +300,15 @@ class Session:
         finally:
             size = self.claim()
             if size:  # it was no call
-                self._let_go(size, [])
+                self._let_go(size, None)
 
     def _take(self, text: bytes, arrived: float) -> None:
+        limits = self.server.limits
         try:
-            request = self._decode(text)
+            if len(text) < COUNTED:
+                request = decode_request(text, limits.max_depth, limits.max_steps)
+            else:
+                request = self._decode_counted(text)
         except CallError as error:
             self._refuse_line(text, error)
             return
@@ -338,10 +342,8 @@ class Session:
             self.has_room()
             self._begin(getattr(error, "id", None)).refuse(error)
 
-    def _decode(self, text: bytes) -> Call | More | JsonRpc:
+    def _decode_counted(self, text: bytes) -> Call | More | JsonRpc:
         server, limits = self.server, self.server.limits
-        if len(text) < COUNTED:
-            return decode_request(text, limits.max_depth, limits.max_steps)
         size = run_in_turns(weigh(text))
         server.room.enter(size)
         self._size += size
@@ -352,7 +354,7 @@ class Session:
             decoding = decode_request_in_steps(text, limits.max_depth, server.runner.is_carried, limits.max_steps)
             request = run_in_turns(decoding)
             if isinstance(request, Call) and not (request.args or request.batch):
-                self._let_go(size - len(text), [], 0)  # what is only carried is not kept as values
+                self._let_go(size - len(text), None, 0)  # what is only carried is not kept as values
                 self._unclaimed = len(text)
             return request
         finally:
@@ -363,7 +365,7 @@ class Session:
         size, self._unclaimed = self._unclaimed, 0
         return size
 
-    def _let_go(self, size: int, bulk: list[Any], lines: int = 1) -> None:
+    def _let_go(self, size: int, bulk: list[Any] | None, lines: int = 1) -> None:
         """So many bytes of lines are not held any more, nor what was in them."""
         self._size -= size
         self.server.room.leave(size, lines)
@@ -376,7 +378,7 @@ class Session:
         while (
             self._in_flight >= limits.max_in_flight
             or self._held > limits.max_unsent // 4
-            or self._size - self._unclaimed > _MOST_LINES * max(limits.max_line, _FEW_BYTES)
+            or (self._size and self._size - self._unclaimed > _MOST_LINES * max(limits.max_line, _FEW_BYTES))
         ):
             if self._streams:  # the lines that let them go on may be behind this one
                 return False
@@ -419,14 +421,11 @@ class Session:
             if has_room and call.function in OWN and call.enqueue is None:
                 answer.done(dumps(call_own(self, call)))
                 return
-            is_heavy = answer.size > 0
-            if not has_room or self._draining or is_heavy or server.in_flight > server.limits.max_calls:
-                why_not = self.why_not(has_room=has_room, is_heavy=is_heavy)
-            else:
-                why_not = None  # as for most of them
-            if why_not is not None:
-                server.runner.refuse(call, answer, why_not, self.connection.peer)
-                return
+            if not has_room or self._draining or answer.size or server.in_flight > server.limits.max_calls:
+                why_not = self.why_not(has_room=has_room, is_heavy=answer.size > 0)
+                if why_not is not None:
+                    server.runner.refuse(call, answer, why_not, self.connection.peer)
+                    return
             if call.enqueue is not None:
                 queue_of(server).enqueue(call, text, answer, self.connection.peer)
                 return

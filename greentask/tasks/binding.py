@@ -12,7 +12,6 @@ from ..errors import InvalidArguments
 
 __all__ = ["Binder"]
 
-_KEYWORDS = frozenset(keyword.kwlist)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -24,7 +23,7 @@ class Binder:
     (``from_``), or goes into ``**kwargs`` unchanged.
     """
 
-    __slots__ = ("_fewest", "_most", "_named", "_nameless", "_required", "_signature", "_variadic", "text")
+    __slots__ = ("_fewest", "_most", "_named", "_nameless", "_renamed", "_required", "_signature", "_variadic", "text")
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         try:
@@ -36,6 +35,7 @@ class Binder:
         self._named = {p.name for p in parameters if p.kind in _NAMED}
         self._nameless = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]
         self._variadic = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self._renamed = frozenset(key for key in keyword.kwlist if key + "_" in self._named or not self._variadic)
         self._required = {
             p.name for p in parameters if p.kind in (*_POSITIONAL, p.KEYWORD_ONLY) and p.default is p.empty
         }
@@ -54,7 +54,7 @@ class Binder:
         """
         if isinstance(args, dict):
             positional: list[Any] = []
-            named = self._rename(args) if not _KEYWORDS.isdisjoint(args) else args
+            named = args if self._renamed.isdisjoint(args) else self._rename(args)
             if self._fits(named):
                 return positional, named
             if self._nameless:  # which Python 3.13.0's Signature.bind lets pass where there is a **kwargs
@@ -93,7 +93,7 @@ class Binder:
         """Whether it surely does; if not, ``Signature.bind`` looks closer, and slower."""
         if self._nameless or not (self._variadic or self._named.issuperset(named)):
             return False
-        return (len(named) == len(self._named) and not self._variadic) or self._required <= named.keys()
+        return (len(named) == len(self._named) and not self._variadic) or self._required.issubset(named)
 
     def name_positionals(self, args: tuple[Any, ...]) -> dict[str, Any] | None:
         """Positional arguments by their parameters' names; None where one has no name."""
@@ -107,7 +107,7 @@ class Binder:
     def _rename(self, args: dict[str, Any]) -> dict[str, Any]:
         named: dict[str, Any] = {}
         for key, value in args.items():
-            if key in _KEYWORDS and (key + "_" in self._named or not self._variadic):
+            if key in self._renamed:
                 if key + "_" in args:
                     raise InvalidArguments(f"{self.text}: {key!r} and {key + '_'!r} are the same parameter")
                 key += "_"

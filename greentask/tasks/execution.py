@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
@@ -55,7 +56,7 @@ def execute(
     try:
         if hooks is None or info is None:
             return True, _run(task, positional, named, emit, in_turns)
-        return True, hooks.around(info, lambda: _run(task, positional, named, emit, in_turns), _told)
+        return True, hooks.around(info, partial(_run, task, positional, named, emit, in_turns), _told)
     except Interrupt:
         raise
     except BaseException as error:

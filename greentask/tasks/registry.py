@@ -111,7 +111,10 @@ class Tasks:
 
         Raises ``UnknownTask``.
         """
-        if name not in self._tasks and ":" in name:
+        task = self._tasks.get(name)
+        if task is not None:
+            return task
+        if ":" in name:
             if name not in self._names:
                 raise UnknownTask(
                     f"no task is the function {name[:200]!r}: serve it as it is, greentask serve {name[:200]}, "

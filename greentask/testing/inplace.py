@@ -78,7 +78,7 @@ class InPlace:
         limits = [seconds for seconds in (timeout, task.timeout) if seconds is not None]
         deadline = began + min(limits) if limits else None
         state = answer.state
-        watch = Watch(hooks, self._statistics, _LIMITS.check_result)
+        watch = Watch(hooks, self._statistics, _LIMITS.max_unsent)
         watched = WatchedCall(watch, task, call, call.args, answer, None, None)
         report = (lambda progress: watched.progress(dumps(progress))) if call.progress else None
         running = RunningTask(call.id, task.name, deadline, report, call.attempt)

@@ -13,7 +13,8 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import ujson
@@ -46,6 +47,7 @@ _CONTAINERS = (dict, list, tuple)
 _LEAVES = (str, int, float, type(None))
 _are_leaves = frozenset({*_LEAVES, bool}).issuperset  # of types; the quickest way to see it
 _are_strings = frozenset({str}).issuperset
+_are_dicts = frozenset({dict}).issuperset
 
 # What is before the colon of a pair, and seldom before one in a string.
 _COLONS = ('":', " :", "\t:", "\n:", "\r:")
@@ -100,19 +102,21 @@ _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
 ).scan_once  # type: ignore[attr-defined]
 
 
-def _make_encode() -> Callable[[Any], str]:
+def _make_encode() -> Callable[[Any, int], Iterable[str]]:
     encoder = json.JSONEncoder(check_circular=False, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     make = json.encoder.c_make_encoder  # type: ignore[attr-defined]
     if make is None:
-        return encoder.encode
+        return lambda value, _level: (encoder.encode(value),)
     # What `encode` makes anew for each value. Used again it must keep no list of what it is in (which an exception
     # leaves as it is): a value that contains itself is one that is nested too deeply.
     text_of = json.encoder.encode_basestring
-    encode = make(None, encoder.default, text_of, None, ":", ",", False, False, False)
-    return lambda value: "".join(encode(value, 0))
+    encode: Callable[[Any, int], Iterable[str]] = make(
+        None, encoder.default, text_of, None, ":", ",", False, False, False
+    )
+    return encode
 
 
-_encode = _make_encode()
+_encode = _make_encode()  # a value, and how deep it is: 0
 
 
 def loads(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
@@ -149,7 +153,7 @@ def read(text: str) -> Any:
         return _decode(text)  # raises what it says of it
     if end == len(text):
         # A colon for each pair, and more in strings: where there are only as many as keys, none was there twice.
-        keys = _count_keys(value)
+        keys = _count_keys(value) if type(value) is dict or type(value) is list else 0
         if keys == text.count(":") or keys == sum(map(text.count, _COLONS)):
             return value
     return _decode(text)
@@ -165,17 +169,15 @@ def explain(error: Exception, max_depth: int, text: bytes, place: str = "") -> I
     return InvalidMessage(f"not JSON: {_shorten(f'{error.msg}: {place}' if place else str(error))}{hint}")
 
 
-def _count_keys(value: Any) -> int:
-    inside: Any = value
+def _count_keys(value: dict[str, Any] | list[Any]) -> int:
+    inside: Iterable[Any] = value
     count = 0
     if type(value) is dict:
         count, inside = len(value), value.values()
-    elif type(value) is not list:
-        return 0
-    if not _are_leaves(map(type, inside)):
-        for item in inside:
-            if type(item) is dict or type(item) is list:
-                count += _count_keys(item)
+    for item in inside:
+        kind = type(item)
+        if kind is dict or kind is list:
+            count += _count_keys(item)
     return count
 
 
@@ -194,7 +196,7 @@ def dumps(value: Any, max_depth: int = DEEPEST) -> bytes:
     Raises ``InvalidResult``, which says where in the value the thing is that JSON can't carry.
     """
     try:
-        text = _encode(value)
+        text = "".join(_encode(value, 0))
         encoded = text.encode("utf-8")
     except Exception as error:  # whatever a dict's subclass raises, too
         found = find_fault(value, "result", max_depth)
@@ -203,8 +205,10 @@ def dumps(value: Any, max_depth: int = DEEPEST) -> bytes:
         # Nobody could read it.
         raise InvalidResult(find_fault(value, "result", max_depth) or f"nested deeper than {max_depth}")
     # 1 and "1" are two keys here and one there; and not every reader takes what a Python without a limit writes.
-    dubious = '":' in text and isinstance(value, _CONTAINERS) and not _keys_are_strings(value)
-    if dubious or (len(text) > MAX_DIGITS and not _python_bounds_digits() and _MANY_DIGITS.search(text)):
+    pairs = text.count('":')  # and some in strings, perhaps
+    if (pairs and not _keys_are_strings(value, pairs)) or (
+        len(text) > MAX_DIGITS and not _python_bounds_digits() and _MANY_DIGITS.search(text)
+    ):
         found = find_fault(value, "result", max_depth)
         if found is not None:
             raise InvalidResult(found)
@@ -229,17 +233,25 @@ def _find_duplicate(pairs: list[tuple[str, Any]]) -> str | None:
     return None
 
 
-def _keys_are_strings(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> bool:
-    if type(value) is dict and _are_leaves(map(type, value.values())):
-        return _are_strings(map(type, value)) or all(isinstance(key, str) for key in value)
+def _keys_are_strings(value: Any, pairs: int) -> bool:
+    # As most are: an object, or an array of them, with all the pairs that there are, so that there are none inside.
+    if type(value) is dict:
+        if len(value) == pairs and _are_strings(map(type, value)):
+            return True
+    elif type(value) is list and _are_dicts(map(type, value)):
+        if sum(map(len, value)) == pairs and _are_strings(map(type, chain.from_iterable(value))):
+            return True
+    elif not isinstance(value, _CONTAINERS):
+        return True
     waiting = [value]
     try:
         for item in waiting:
+            inside: Any = item
             if isinstance(item, dict):
-                "".join(dict.keys(item))  # likewise
-            inside = dict.values(item) if isinstance(item, dict) else item
+                "".join(dict.keys(item))
+                inside = dict.values(item)
             if not _are_leaves(map(type, inside)):
-                waiting.extend([inner for inner in inside if isinstance(inner, _CONTAINERS)])
+                waiting += [inner for inner in inside if isinstance(inner, _CONTAINERS)]
     except TypeError:
         return False
     return True
@@ -300,7 +312,7 @@ def find_fault(value: Any, name: str, max_depth: int = DEEPEST) -> str | None:
                 for key in dict.keys(item):
                     if not isinstance(key, _LEAVES) or not _is_plain(key):
                         return f"{path} has the key {_show(key)}, which JSON can't carry"
-                    same = written.setdefault(key if isinstance(key, str) else _encode(key), key)
+                    same = written.setdefault(key if isinstance(key, str) else "".join(_encode(key, 0)), key)
                     if same is not key:
                         return f"{path} has the keys {_show(same)} and {_show(key)}, which are one in JSON"
                 pairs = [(_show(key, 80), inner) for key, inner in dict.items(item)]

@@ -56,9 +56,11 @@ MAX_ID = 1000
 
 # Items of a batch that are looked at in one step.
 _FEW = 10_000
-_are_args = frozenset({dict, list, type(None)}).issuperset  # of types
+_ARGS_TYPES = frozenset({dict, list, type(None)})
+_are_args = _ARGS_TYPES.issuperset  # of types
 
-_PLAIN_MEMBERS = frozenset({"function", "args", "id", "timeout"})
+_LEAST_MEMBERS = frozenset({"function", "args", "id"})
+_PLAIN_MEMBERS = _LEAST_MEMBERS | {"timeout"}
 _CALL_MEMBERS = _PLAIN_MEMBERS | {"progress", "batch", "stream", "enqueue"}
 _ENQUEUED = frozenset({"function", "args", "batch"})  # of what greentask.enqueue takes; the others say how
 _REPLY_KINDS = ("result", "error", "progress", "item")
@@ -138,8 +140,9 @@ def decode_request(text: bytes, max_depth: int = MAX_DEPTH, max_steps: int = MOS
     except Unfit as error:
         return _refuse(error)
     request = _decode(message, max_steps)
-    for _ in _check_items(request):
-        pass
+    if type(request) is Call and request.batch is not None:
+        for _ in _check_items(request):
+            pass
     return request
 
 
@@ -166,6 +169,10 @@ def _refuse(error: Unfit) -> JsonRpc:
 
 
 def _decode(message: Any, max_steps: int) -> Call | More | JsonRpc:
+    if type(message) is dict and _LEAST_MEMBERS.issuperset(message):
+        function, args, id = message.get("function"), message.get("args"), message.get("id")
+        if type(function) is str and function and type(id) is int and type(args) in _ARGS_TYPES:
+            return Call(function, args, id)  # as most are
     if not isinstance(message, dict):
         if isinstance(message, list):
             return JsonRpc(message)
