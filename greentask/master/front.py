@@ -204,7 +204,7 @@ def _queue(config: ServeConfig) -> TaskQueue | None:
         return None
     from ..queue.service import TaskQueue  # a tenth of a front's start, which most do without
 
-    return TaskQueue(
+    queue = TaskQueue(
         config.queue,
         greenlets=config.queue_greenlets,
         lease=config.queue_lease,
@@ -217,3 +217,5 @@ def _queue(config: ServeConfig) -> TaskQueue | None:
         max_members=config.max_members,
         max_taken=config.max_taken,
     )
+    queue.looks_out = False
+    return queue

@@ -21,7 +21,7 @@ import gevent
 from gevent.hub import get_hub
 
 from ..queue.holders import TICK
-from ..queue.stalls import Stalls
+from ..queue.stalls import Stalls, tell_of_holders
 from .channel import ChannelError
 from .fronts import Front
 
@@ -51,7 +51,7 @@ def _look_into(stalls: Stalls, path: str, lease: float, fronts: list[Front]) -> 
     if not pids:
         others = get_hub().threadpool.apply(stalls.holders)
         if others or stalls.is_held():
-            _tell_of_others(path, lease, others)
+            tell_of_holders(path, lease, others)
     for pid in pids:
         front = ours[pid]
         if not (is_stopped := _is_stopped(pid)):
@@ -84,36 +84,9 @@ def _look_into(stalls: Stalls, path: str, lease: float, fronts: list[Front]) -> 
         front.kill()
 
 
-def _tell_of_others(path: str, lease: float, pids: list[int]) -> None:
-    if not pids:
-        logger.error(
-            "somebody has had the lock of queue %r for more than %g s, and nobody can write: a process that can't be "
-            "seen from here, of another user or container; let it go on, or end it",
-            path,
-            lease,
-        )
-    for pid in pids:
-        logger.error(
-            "process %d (%s) has had the lock of queue %r for more than %g s, and nobody can write: it is no front of "
-            "this server, and is left alone; let it go on (kill -CONT %d), or end it",
-            pid,
-            _name(pid),
-            path,
-            lease,
-            pid,
-        )
-
-
 def _is_stopped(pid: int) -> bool:
     """Whether a signal has stopped that process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     except (OSError, IndexError):
         return False
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
-    except OSError:
-        return "gone"

@@ -37,7 +37,8 @@ class Beside:
 
     def __init__(self, path: str) -> None:
         self.path = f"{path}-servers"
-        self._queue = path
+        #: The queue's file.
+        self.queue = path
         self._former: list[int] = []
         try:
             #: Whether there was none before.
@@ -63,11 +64,11 @@ class Beside:
 
     def is_queue_there(self) -> bool:
         """Whether the queue's file is the one that was there at the beginning."""
-        return self._identity in (None, _identity(self._queue))
+        return self._identity in (None, _identity(self.queue))
 
     def know_logs(self) -> None:
         """Those of SQLite's own files that are beside the queue's now are to stay."""
-        self._logs = {name: _identity(name) for name in (f"{self._queue}-wal", f"{self._queue}-shm")}
+        self._logs = {name: _identity(name) for name in (f"{self.queue}-wal", f"{self.queue}-shm")}
 
     def missing_log(self) -> str | None:
         """One of these that was removed, or has another one in its place."""
@@ -97,8 +98,8 @@ class Beside:
             fd = os.open(self.path, flags | os.O_EXCL, 0o666)
         except FileExistsError:
             fd, is_new = os.open(self.path, flags, 0o666), False
-        if os.geteuid() == 0 and os.path.exists(self._queue):  # who has that file must be able to write this one, too
-            owner = os.stat(self._queue)
+        if os.geteuid() == 0 and os.path.exists(self.queue):  # who has that file must be able to write this one, too
+            owner = os.stat(self.queue)
             os.fchown(fd, owner.st_uid, owner.st_gid)
         return fd, is_new
 

@@ -7,12 +7,13 @@ see it at once. Nothing here takes tasks, and nothing blocks the servers for lon
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, QueueError
 from . import managing, pausing
 from .beside import Beside
 from .clock import Clock
@@ -22,6 +23,7 @@ from .interface import Message
 from .limits import DEFAULT_KEY_TTL, DEFAULT_RESULT_TTL
 from .managing import Filter
 from .schema import open_file
+from .stalls import who_holds
 from .store import Store
 
 __all__ = ["QueueFile"]
@@ -70,7 +72,12 @@ class QueueFile:
     def transact(self, change: Callable[[Store], T]) -> T:
         """What a function comes to that is called within a transaction; it is on disk, and the servers know of it."""
         with self._beside.turn():
-            self.store.begin()
+            try:
+                self.store.begin()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                raise QueueError(f"queue {self.path!r} is locked {who_holds(self.path)}") from None
             try:
                 value = change(self.store)
                 self.store.commit()

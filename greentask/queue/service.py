@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import gevent
+
 from ..errors import (
     CallError,
     ConfigurationError,
@@ -43,6 +45,7 @@ from .limits import (
     DEFAULT_MAX_TAKEN,
     DEFAULT_RESULT_TTL,
 )
+from .lookout import look_out
 from .messages import chain_of, count_steps, message_of, messages_of, step_of
 from .sqlite import SQLiteQueue
 from .waiting import Waiters, Waiting
@@ -118,6 +121,9 @@ class TaskQueue:
         self._consumer: Consumer | None = None
         self._waiters = Waiters(self._queue, self._newest_report)
         self._is_draining = False
+        #: Whether it says who has the file's lock when it waits for that for too long. A front's master does so itself.
+        self.looks_out = True
+        self._lookout: gevent.Greenlet[..., None] | None = None
         self._functions: dict[str, Callable[[Call, Listener, str | None], Waiting | None]] = {
             "greentask.enqueue": self._enqueue_named,
             "greentask.result": self._result,
@@ -132,6 +138,8 @@ class TaskQueue:
         """Begin to run what is in it: for the server."""
         self._server = server
         self._queue.open(Home())
+        if self.looks_out:
+            self._lookout = gevent.spawn(look_out, self._queue.path, self._queue.lease, self._queue.waited)
         self._consumer = Consumer(
             self._queue,
             server.runner,
@@ -235,6 +243,8 @@ class TaskQueue:
 
     def close(self) -> None:
         """End, and leave to others what has not ended: for the server."""
+        if self._lookout is not None:
+            self._lookout.kill(block=False)
         if self._consumer is not None:
             self._consumer.close()
         self._queue.close()

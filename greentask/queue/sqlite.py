@@ -170,6 +170,16 @@ class SQLiteQueue:
         writer, holders, _ = self._open
         return {"commits": writer.commits, "taken_back": holders.taken_back, "refused": self.refused}
 
+    @property
+    def lease(self) -> float:
+        """Seconds of silence, as it was said."""
+        return self._lease
+
+    def waited(self) -> float:
+        """For how many seconds what is to be written has waited for others to let us write."""
+        since = None if self._open is None else self._open[0].waits_since
+        return 0.0 if since is None else time.monotonic() - since
+
     # ---- As a Queue
 
     def enqueue(self, messages: Sequence[Message]) -> Future[list[str]]:

@@ -14,13 +14,17 @@ Who it is the kernel knows: of each open file ``/proc`` lists the locks. Locks o
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from .beside import LOCK, TURN
 from .holders import TICK
 
-__all__ = ["Stalls"]
+__all__ = ["Stalls", "tell_of_holders", "who_holds"]
+
+logger = logging.getLogger(__name__)
 
 _WRITE_LOCK = 120  # the byte of the -shm file that SQLite's writer locks (WAL_WRITE_LOCK)
 _INDEX_HEADER = 48  # bytes at its beginning, which change with each commit
@@ -30,7 +34,7 @@ class Stalls:
     """Looks at the locks of the queue at ``path``, once every ``TICK``. ``now`` is a clock that doesn't jump."""
 
     def __init__(self, path: str, now: Callable[[], float]) -> None:
-        self._locked = {f"{path}-servers": TURN, f"{path}-shm": _WRITE_LOCK}
+        self._locked = {f"{path}-shm": _WRITE_LOCK, f"{path}-servers": TURN}
         self._index = f"{path}-shm"
         self._now = now
         self._seen: bytes | None = None
@@ -49,16 +53,21 @@ class Stalls:
         return any(_is_locked(path, byte) for path, byte in self._locked.items())
 
     def holders(self, among: Iterable[int] | None = None) -> list[int]:
-        """Of these processes those that have it; of all that may be looked at, where none are named."""
-        files = {}
+        """Of these processes those that have it; of all that may be looked at, where none are named.
+
+        Where somebody has SQLite's own, it is he: the one who is first in the line just waits for him.
+        """
+        pids = list(map(int, filter(str.isdigit, os.listdir("/proc"))) if among is None else among)
         for path, byte in self._locked.items():
             try:
                 found = os.stat(path)
             except OSError:
                 continue
-            files[found.st_dev, found.st_ino] = str(byte)
-        pids = map(int, filter(str.isdigit, os.listdir("/proc"))) if among is None else among
-        return [pid for pid in pids if _holds(pid, files)]
+            file = found.st_dev, found.st_ino
+            holders = [pid for pid in pids if _holds(pid, file, str(byte))]
+            if holders or (among is not None and _is_locked(path, byte)):
+                return holders
+        return []
 
     def _state(self) -> bytes | None:
         """What changes when somebody gets anywhere; None where nobody has the lock."""
@@ -69,6 +78,27 @@ class Stalls:
                 return file.read(_INDEX_HEADER)
         except OSError:
             return b""
+
+
+def tell_of_holders(path: str, lease: float, pids: list[int]) -> None:
+    """Say in the log who it is, and what to do: one whom we have not started is not ours to end."""
+    if not pids:
+        logger.error(
+            "somebody has had the lock of queue %r for more than %g s, and nobody can write: a process that can't be "
+            "seen from here, of another user or container; let it go on, or end it",
+            path,
+            lease,
+        )
+    for pid in pids:
+        logger.error(
+            "process %d (%s) has had the lock of queue %r for more than %g s, and nobody can write: it is no front of "
+            "this server, and is left alone; let it go on (kill -CONT %d), or end it",
+            pid,
+            _name_of(pid),
+            path,
+            lease,
+            pid,
+        )
 
 
 def _is_locked(path: str, byte: int) -> bool:
@@ -85,14 +115,13 @@ def _is_locked(path: str, byte: int) -> bool:
         os.close(fd)
 
 
-def _holds(pid: int, files: dict[tuple[int, int], str]) -> bool:
-    """Whether that process has one of the files open, and that byte of it locked for writing."""
+def _holds(pid: int, file: tuple[int, int], byte: str) -> bool:
+    """Whether that process has the file open, and that byte of it locked for writing."""
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):
             try:
                 found = os.stat(f"/proc/{pid}/fd/{fd}")
-                byte = files.get((found.st_dev, found.st_ino))
-                if byte is not None and _has_lock(f"/proc/{pid}/fdinfo/{fd}", byte):
+                if (found.st_dev, found.st_ino) == file and _has_lock(f"/proc/{pid}/fdinfo/{fd}", byte):
                     return True
             except FileNotFoundError:  # it was closed meanwhile
                 continue
@@ -106,3 +135,19 @@ def _has_lock(path: str, byte: str) -> bool:
     with open(path) as file:
         found = [line.split() for line in file if line.startswith("lock:")]
     return any("WRITE" in words and words[-2] == byte for words in found)
+
+
+def who_holds(path: str) -> str:
+    """Who has the lock of the queue at ``path``, besides us, and what to do; for an error of who could not get it."""
+    pids = [pid for pid in Stalls(path, lambda: 0.0).holders() if pid != os.getpid()]
+    if not pids:
+        return "by a process that can't be seen from here: of another user or container, or gone by now"
+    return "; ".join(f"by process {pid} ({_name_of(pid)}): let it go on (kill -CONT {pid}), or end it" for pid in pids)
+
+
+def _name_of(pid: int) -> str:
+    """What that process is called."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+    except OSError:
+        return "gone"

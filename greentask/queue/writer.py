@@ -38,6 +38,7 @@ from .holders import TICK, Holders
 from .ids import id_text
 from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
 from .offers import Unoffered
+from .stalls import who_holds
 from .store import Store
 
 __all__ = ["Writer"]
@@ -85,6 +86,8 @@ class Writer:
         self._missing: str | None = None  # a file of SQLite's own
         self._held = 0  # deliveries that are not settled
         self._held_bytes = 0  # of their payloads
+        #: Since when it has waited for its turn to write.
+        self.waits_since: float | None = None
         #: Transactions so far.
         self.commits = 0
 
@@ -316,6 +319,7 @@ class Writer:
         try:
             self._transact(batch, overdue, takes=takes)
         except Exception as error:
+            self.waits_since = None
             self._holders.rolled_back()
             self._store.rollback()
             if batch.is_lost:  # it is so, whatever was written
@@ -348,8 +352,10 @@ class Writer:
                 f"{self._missing!r} was removed, or another one is in its place: put it back, or stop all servers of "
                 "the queue, which writes to the file what that had, and start them anew"
             )
+        self.waits_since = time.monotonic()
         with self._beside.turn():
             store.begin()
+            self.waits_since = None
             if not takes:
                 store.note_time()  # what writes nothing succeeds on a full disk, too
             if self._held and holders.is_due():
@@ -419,6 +425,8 @@ class Writer:
 
     def _stuck(self, batch: Batch, error: Exception) -> None:
         """The file can't be written: refuse what can be refused, and keep the rest."""
+        if "locked" in str(error):  # by one who doesn't wait in line, and so is no server
+            error = QueueError(f"the queue's file is locked {who_holds(self._beside.queue)}")
         if not self._is_stuck:
             logger.error("the queue's file can't be written, and is tried again: %s", error)
         self._is_stuck = True

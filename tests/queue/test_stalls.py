@@ -27,6 +27,17 @@ def test_who_has_the_lock_is_found_by_the_kernels_list(path: Path, what: str) ->
         assert not stalls.is_held()
 
 
+def test_who_is_first_in_the_line_and_waits_for_another_is_not_the_one(path: Path) -> None:
+    with QueueFile(path, make=True) as queue:
+        stalls = Stalls(queue.path, time.monotonic)
+        with holding_lock(path, "line") as waits, holding_lock(path, "sqlite") as process:
+            assert stalls.holders() == [process.pid]
+            assert stalls.holders([waits.pid]) == [], "it is somebody else"
+            process.kill()
+            process.wait()
+            assert stalls.holders() == stalls.holders([waits.pid]) == [waits.pid]
+
+
 def test_it_counts_for_as_long_as_the_lock_is_held_and_nothing_is_committed(path: Path, clock: FakeClock) -> None:
     with QueueFile(path, make=True) as queue:
         stalls = Stalls(queue.path, lambda: clock.steady)

@@ -1,0 +1,77 @@
+"""Who has a queue's lock, as a server says that has no master: one in a program of one's own."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from greentask.errors import QueueError
+from greentask.queue.byhand import QueueFile
+from greentask.queue.sqlite import SQLiteQueue
+from support.programs import program
+from support.queue_calls import outcome
+from support.queues import holding_lock, message
+from support.servers import connect
+
+SERVER = """
+import sys
+from greentask import Server, TaskQueue
+from support.durable_tasks import add
+
+server = Server([add], listen=["127.0.0.1:0"], queue=TaskQueue(sys.argv[1], lease=2))
+server.start()
+print(server.addresses[0], flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lock", ["line", "sqlite"])
+def test_a_server_without_a_master_says_who_it_waits_for(tmp_path: Path, lock: str) -> None:
+    path, source = tmp_path / "tasks.db", f"from gevent import monkey; monkey.patch_all()\n{SERVER}"
+    with program("-c", source, str(path)) as (address, server), connect(address) as peer:
+        assert server.stderr is not None
+        with holding_lock(path, lock) as holder:
+            holder.send_signal(signal.SIGSTOP)
+            peer.send({"function": "add", "args": [1], "id": 1, "enqueue": True})
+            said = next(line for line in server.stderr if "lock" in line)
+            assert f"process {holder.pid} (python" in said
+            assert f"let it go on (kill -CONT {holder.pid}), or end it" in said
+        reply = peer.hear()  # it is killed, and the kernel lets go of the lock
+        assert outcome(peer, reply["result"]["task"])["result"] == 2
+
+
+def test_who_can_not_write_is_told_who_has_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greentask.queue.schema._BUSY", 0.2)
+    queue = SQLiteQueue(path)
+    queue.open()
+    try:
+        with QueueFile(path) as file, holding_lock(path, "sqlite") as process:
+            told = (
+                rf"locked by process {process.pid} \(python.*\): let it go on \(kill -CONT {process.pid}\), or end it"
+            )
+            with pytest.raises(QueueError, match=told):
+                queue.enqueue([message()]).result(10)
+            with pytest.raises(QueueError, match=told):
+                file.enqueue(message())
+    finally:
+        queue.close()
+
+
+def test_nothing_is_said_while_it_goes_on(path: Path) -> None:
+    queue = SQLiteQueue(path)
+    queue.open()
+    try:
+        queue.enqueue([message()]).result(10)
+        assert queue.waited() == 0
+        with holding_lock(path, "line") as process:
+            kept = queue.enqueue([message()])
+            with pytest.raises(TimeoutError):
+                kept.result(0.3)
+            assert queue.waited() > 0.2
+            process.kill()
+            kept.result(10)
+        assert queue.waited() == 0
+    finally:
+        queue.close()
+    assert queue.waited() == 0
