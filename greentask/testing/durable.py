@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..client.carrier import Receiver
-from ..errors import CallError, QueueError, from_wire, refusal
+from ..errors import CallError, InvalidArguments, InvalidMessage, QueueError, UnknownTask, from_wire, refusal
 from ..hub.home import Home
 from ..pool.calls import Listener
 from ..pool.frames import Body, whole
@@ -18,10 +18,10 @@ from ..queue.ids import id_text
 from ..queue.messages import step_of
 from ..runner.enqueueing import watch_enqueueing
 from ..tasks.task import Task
-from ..wire.chain import Chain
+from ..wire.chain import Chain, check_chain
 from ..wire.enqueue import Enqueue
 from ..wire.json import dumps, loads
-from ..wire.message import Args, Call, decode_request
+from ..wire.message import Args, Call, decode_enqueueing, decode_request
 from .inplace import Answer, InPlace
 from .known import Known
 
@@ -65,9 +65,18 @@ class InPlaceQueue:
         try:
             if call.enqueue is not None:
                 self._ask_and_enqueue(id, call, Answer(receiver))
+            elif call.function == "greentask.enqueue":
+                self._ask_and_enqueue(id, _enqueueing(call), Answer(receiver))
+            elif call.function == "greentask.compose":
+                self._ask_and_compose(id, call, Answer(receiver))
             elif call.function in ("greentask.result", "greentask.revoke"):
                 found = self._find(call)
                 receiver.ended(found if call.function == "greentask.result" else False, None)
+            elif call.function.startswith("greentask."):
+                raise UnknownTask(
+                    f"{call.function} is not there in eager mode, which has no server and no queue to look at: ask the "
+                    "receipt of a task, or use a server (the fixture greentask_server, or serving())"
+                )
             else:
                 self._inner.start(id, data, receiver, timeout, idempotent)
         except CallError as error:
@@ -88,15 +97,26 @@ class InPlaceQueue:
         return found
 
     def _ask_and_enqueue(self, id: int, call: Call, answer: Listener) -> None:
-        """Enqueue it if the hooks have nothing against it, of each task that it names."""
         assert call.enqueue is not None
         counts = Counter({call.function: 1 if call.batch is None else len(call.batch)})
         counts += Counter(_functions(call.enqueue.then or []))
+        self._ask(call, counts, answer, lambda: self._enqueue(id, call))
+
+    def _ask_and_compose(self, id: int, call: Call, answer: Listener) -> None:
+        given = call.args.get("chain") if isinstance(call.args, dict) else (call.args or [None])[0]
+        try:
+            chain = check_chain(given, "chain", lambda options: Enqueue(**options))
+        except ValueError as error:
+            raise InvalidArguments(f"greentask.compose: {error}") from None
+        self._ask(call, Counter(_functions(chain)), answer, lambda: {"tasks": self._follow(id, chain, None)})
+
+    def _ask(self, call: Call, counts: Counter[str], answer: Listener, enqueue: Callable[[], dict[str, Any]]) -> None:
+        """Enqueue it if the hooks have nothing against it, of each task that it names."""
         try:
             for name, count in counts.items():
                 task, hooks = self._known.find(name)
                 answer = watch_enqueueing(hooks, {task: count}, call.id, None, answer)
-            kept = self._enqueue(id, call)
+            kept = enqueue()
         except CallError as error:
             answer.refuse(error)
         else:
@@ -205,6 +225,19 @@ class InPlaceQueue:
         kept.found[receipt] = {"task": receipt, "name": task.name, "state": state, "attempts": attempts}
         kept.found[receipt].update(outcome.found)
         return receipt
+
+
+def _enqueueing(call: Call) -> Call:
+    """What ``greentask.enqueue`` asks for, as a call of the task. Raises ``InvalidArguments``."""
+    steps = decode_enqueueing(call.args, call.id)
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        asked: Call = end.value
+        return asked
+    except InvalidMessage as error:
+        raise InvalidArguments(f"greentask.enqueue: {error}") from None
 
 
 def _functions(chain: Chain) -> Iterator[str]:

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from greentask import Client, Fan, InvalidArguments, Overloaded, QueueError, Step
+from greentask import Client, Fan, InvalidArguments, Overloaded, QueueError, Step, UnknownTask
 from greentask.testing import Calls, eager
 from support import durable_tasks as tasks
 from support.guarded_tasks import SEEN
@@ -96,3 +97,40 @@ def test_what_follows_has_run_as_well() -> None:
         batch.then("collect").result()
     error = {"type": "ValueError", "message": "2 is even"}
     assert batch.then(Step("collect").using(errors=True)).result() == [{"result": 1}, {"error": error}, {"result": 3}]
+
+
+def test_a_chain_by_itself_has_run_as_well() -> None:
+    client = Client("127.0.0.1:1")
+    fan = {"group": [[{"function": "add", "args": [10]}], [{"function": "odd", "args": []}, {"function": "add"}]]}
+    chain = [{"function": "add", "args": [1, 2]}, fan, {"function": "collect"}]
+    first, (one, (_, other)), last = _ids(client.call("greentask.compose", chain=chain)["tasks"])
+    assert [client.receipt(id).result() for id in (first, one, other, last)] == [3, 13, 4, [13, 4]]
+    failed = client.call("greentask.compose", chain=[{"function": "odd", "args": [2]}, {"function": "add"}])["tasks"]
+    with pytest.raises(ValueError, match="2 is even"):
+        client.receipt(failed[-1]).result()
+    with pytest.raises(InvalidArguments, match="chain is a step"):
+        client.call("greentask.compose", chain=[])
+    with pytest.raises(UnknownTask, match="nobody"):
+        client.call("greentask.compose", chain={"function": "nobody"})
+
+
+def _ids(placed: list[Any]) -> list[Any]:
+    return [
+        one if isinstance(one, str) else [ids if len(ids) > 1 else ids[0] for ids in one["tasks"]] for one in placed
+    ]
+
+
+def test_what_is_enqueued_by_name_has_run() -> None:
+    client = Client("127.0.0.1:1")
+    kept = client.call("greentask.enqueue", function="add", args=[1, 2], then=[{"function": "add", "args": [4]}])
+    assert [client.receipt(id).result() for id in (kept["task"], *kept["then"])] == [3, 7]
+    many = client.call("greentask.enqueue", function="add", batch=[[1], [2]])
+    assert [client.receipt(id).result() for id in many["tasks"]] == [2, 3]
+    with pytest.raises(InvalidArguments, match=r"greentask\.enqueue: "):
+        client.call("greentask.enqueue", function="add", args=7)
+
+
+@pytest.mark.parametrize("function", ["greentask.queue", "greentask.status"])
+def test_what_needs_a_server_is_refused_by_its_name(function: str) -> None:
+    with pytest.raises(UnknownTask, match=rf"{function} is not there in eager mode.*greentask_server"):
+        Client("127.0.0.1:1").call(function)
