@@ -1,6 +1,7 @@
 """What holds for every test: reproducible randomness, no silent skips in CI, no process left behind."""
 
 import contextlib
+import gc
 import os
 import random
 import subprocess
@@ -54,6 +55,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     seed = config.getoption("hypothesis_seed", None)
     said = f"--hypothesis-seed={seed}" if seed is not None else "seed: its own (told when a test fails)"
     return f"hypothesis: {said}, max_examples={settings().max_examples}"
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of all collections what stays to the end: thousands of tests, and every module that they import."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
