@@ -40,6 +40,7 @@ __all__ = ["DEFAULT_GRACE", "PoolStats", "Processes"]
 #: Seconds between asking a running task to end and killing its process.
 DEFAULT_GRACE = 2.0
 _SILENCE = 0.005  # seconds without an answer after which the calls behind the first one are asked back
+_AGAIN = 0.05  # seconds after which a call that was told to end, and has not, is told once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +367,11 @@ class Processes:
         self._population.nudge(process)
         is_first = process.calls[0] is call
 
+        def nudge_again(call: PoolCall) -> None:
+            # A signal that comes just before a system call is heard of when that is over: in `sleep(60)`, too late.
+            self._population.nudge(process)
+            self._set_timer(call, self.grace - _AGAIN, give_up)
+
         def give_up(call: PoolCall) -> None:
             if call.process is not process:
                 return
@@ -377,7 +383,7 @@ class Processes:
             if started:
                 self._population.kill(process, "it did not end when it was told to")
 
-        self._set_timer(call, self.grace, give_up)
+        self._set_timer(call, min(_AGAIN, self.grace), nudge_again)
 
     # ---- What processes say
 
