@@ -214,6 +214,7 @@ def test_a_paused_queue_costs_nothing(queue: Run, server: RunningServer, peer: L
 # ---- Asking a server elsewhere
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_here_is_asked(server: RunningServer, peer: LineClient) -> None:
     """From a container, say, where the process id of the server's master means nothing."""
     require(can_unshare(), "no namespaces may be made here")
@@ -418,6 +419,7 @@ def test_a_backup_of_a_queue_that_is_served(queue: Run, peer: LineClient, tmp_pa
     assert json.loads(greentask("queue", "show", task, "--queue", copy, "--json").stdout)["state"] == "scheduled"
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_refused_and_what_can_be_read_is_saved(tmp_path: Path) -> None:
     """All the way that a message at the start points out."""
     old, new = tmp_path / "tasks.db", str(tmp_path / "new.db")

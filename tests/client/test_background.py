@@ -11,7 +11,7 @@ COUNTED = """
 import gc, os, sys, threading, time, weakref
 from greentask import Client, Pool
 from greentask.hub import home as homes
-from support.servers import wait_until
+from support.conditions import wait_until
 def count(): return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")), threading.active_count()
 def is_as_before(what): wait_until(lambda: count() == before, f"{what}: {before}, and not {count()}", 10)
 gc.collect()
@@ -94,7 +94,7 @@ RACES = """
 import os, random, sys, threading, time
 from greentask import Client
 from greentask.hub import home as homes
-from support.servers import wait_until
+from support.conditions import wait_until
 seed, fork = int(sys.argv[2]), sys.argv[3] == "fork"
 sys.setswitchinterval(1e-4)
 homes._LINGERS = 0.001
@@ -162,7 +162,7 @@ def test_exit_handlers_may_call_whether_it_has_ended_or_not(server: RunningServe
 import atexit, os, sys, time
 from greentask import Client
 from greentask.hub import home as homes
-from support.servers import wait_until
+from support.conditions import wait_until
 homes._LINGERS = 0.001
 client = Client(sys.argv[1])
 def last(): print(client.call("echo", "last"), Client(sys.argv[1]).call("echo", "new"), flush=True)

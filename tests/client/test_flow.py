@@ -11,8 +11,8 @@ import pytest
 from greentask import Client, UnknownTask, as_completed, gather, wait
 from greentask.tasks.remote import TaskFuture
 from support import client_tasks, server_tasks
+from support.conditions import wait_until
 from support.peers import peer, silent
-from support.servers import wait_until
 
 
 def ended(value: Any = None, error: BaseException | None = None) -> Future[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from greentask import Client, gather, wait
-from support.servers import wait_until
+from support.conditions import wait_until
 
 WAYS: dict[str, Callable[[Client], Any]] = {
     "call": lambda client: client.call("fail"),

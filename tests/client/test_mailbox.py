@@ -9,7 +9,7 @@ import pytest
 
 from greentask.client.mailbox import Mailbox
 from greentask.client.receivers import Ended, EventReceiver, Item, Progress
-from support.servers import wait_until
+from support.conditions import wait_until
 
 
 @pytest.fixture

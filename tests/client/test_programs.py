@@ -141,7 +141,7 @@ import sys
 from pathlib import Path
 import gevent
 from greentask import Client
-from support.servers import wait_until
+from support.conditions import wait_until
 client, folder = Client(sys.argv[1]), sys.argv[2]
 
 def lines(file):
@@ -298,7 +298,7 @@ EVENT_LOOP = """
 import asyncio, sys, time
 from pathlib import Path
 from greentask import Client
-from support.servers import wait_until
+from support.conditions import wait_until
 client, file = Client(sys.argv[1]), Path(sys.argv[2])
 
 def lines():
@@ -358,7 +358,7 @@ from pathlib import Path
 from gevent import monkey
 from gevent.hub import Hub
 from greentask import Client
-from support.servers import wait_until
+from support.conditions import wait_until
 Hub.NOT_ERROR += (KeyboardInterrupt,)  # else gevent prints that it came, where it came in the hub
 client, way, file = Client(sys.argv[1]), sys.argv[2], sys.argv[3]
 client.call("add", 1)  # else the Ctrl-C may hit the connection's own greenlet, which has just sent the call

@@ -25,6 +25,10 @@ from support.proofs import SECRET, proof_of
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 BOTH = pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
+# Where a thread of its own makes it hard, and a patched program, which has none, has it easier.
+PLAIN_AT_HAND = pytest.mark.parametrize(
+    "patched", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "patched"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +131,8 @@ print(outcomes.pop("wrong", 0), outcomes.pop("own") >= 2 * CLIENTS, outcomes.tot
 """
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 def test_n11_a_restart_under_two_hundred_calling_clients_ends_every_call_truly(how: str) -> None:
     """And where it is stopped in good order, no call fails: those that it has not run wait for the next one."""
     assert run_source(CALLING, how, patched=True) == ["0", "True", str(how == "SIGKILL")]
@@ -445,7 +450,7 @@ import json, os
 import gevent
 from gevent.server import StreamServer
 from greentask import Client
-from support.servers import wait_until
+from support.conditions import wait_until
 heard, connected = [], 0
 def serve(sock, _):
     global connected
@@ -487,7 +492,7 @@ CONNECTING = """
 import os, socket, sys
 import gevent
 from greentask import Client
-from support.servers import wait_until
+from support.conditions import wait_until
 host, _, port = sys.argv[1].partition(":")
 def sockets():
     names = []
@@ -597,7 +602,7 @@ def check_ends(programs: "list[subprocess.Popen[str]]") -> None:
             assert at - float(output.split()[-1]) < 2, program.args
 
 
-@BOTH
+@PLAIN_AT_HAND
 @pytest.mark.parametrize("connected", ["connected", pytest.param("unconnected", marks=pytest.mark.slow)])
 def test_o7_the_end_of_the_program_with_calls_in_flight_is_quick_and_quiet(
     server: RunningServer, connected: str, patched: bool
@@ -606,7 +611,7 @@ def test_o7_the_end_of_the_program_with_calls_in_flight_is_quick_and_quiet(
         check_ends(started)
 
 
-@pytest.mark.parametrize("patched", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "patched"])
+@PLAIN_AT_HAND
 def test_o7_a_server_that_cannot_be_reached_does_not_hold_up_the_end(patched: bool) -> None:
     with deaf() as address, peer(silent) as quiet:
         bodies = ("submitted", "submitted and forgotten", "cancelled", "a thread calls")
@@ -615,13 +620,13 @@ def test_o7_a_server_that_cannot_be_reached_does_not_hold_up_the_end(patched: bo
             check_ends(started)
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(60, marks=pytest.mark.slow)])
-def test_o7_the_end_never_crashes_however_often(server: RunningServer, count: int) -> None:
+@pytest.mark.slow
+def test_o7_the_end_never_crashes_however_often(server: RunningServer) -> None:
     """A thread that wakes while the interpreter is taken apart would crash it: about one time in four.
 
     So sixty times find that but once in thirty million.
     """
-    for _ in range(count // 5):
+    for _ in range(12):
         arguments = [[server.address, "connected", EXITS["answers arrive"]]] * 5
         with starting(EXIT, arguments, patched=False) as started:
             check_ends(started)
@@ -659,7 +664,7 @@ if sys.argv[3] == "used":
 """
 
 
-@BOTH
+@PLAIN_AT_HAND
 def test_o7_a_call_may_be_a_programs_last_word(server: RunningServer, patched: bool) -> None:
     """Whether its exit handler was there before ours, and so runs after it, or not."""
     arguments = [[server.address, when, used] for when in ("before", "after") for used in ("used", "unused")]

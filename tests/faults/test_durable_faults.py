@@ -240,6 +240,7 @@ def test_d5_a_front_that_is_stopped_while_it_writes_is_ended(tmp_path: Path, mas
 # ---- D6
 
 
+@pytest.mark.slow
 def test_d6_two_servers_on_one_file_share_it(tmp_path: Path) -> None:
     file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
     with serving("--queue", queue, apps=APPS) as one, serving("--queue", queue, apps=APPS) as other:

@@ -11,9 +11,9 @@ import pytest
 from greentask.hub import future as future_module
 from greentask.hub.future import HomeFuture
 from greentask.hub.home import find_home
+from support.conditions import wait_until
 from support.interrupting import at_each_moment
 from support.programs import run_source
-from support.servers import wait_until
 
 
 def test_it_has_all_that_a_future_of_this_python_has() -> None:

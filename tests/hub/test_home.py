@@ -30,7 +30,7 @@ def test_threads_that_come_at_once_start_one_thread_for_it() -> None:
     program = """
 import os, threading
 from greentask.hub.home import find_home
-from support.servers import wait_until
+from support.conditions import wait_until
 found, ready = [], threading.Barrier(20)
 def find():
     ready.wait(20)
@@ -94,7 +94,7 @@ def test_at_the_exit_it_is_here_and_no_thread_is_left() -> None:
     """One that wakes while the interpreter is taken apart crashes it; which is why none is started any more, either."""
     program = """
 import atexit, os, sys
-from support.servers import wait_until
+from support.conditions import wait_until
 def last():
     wait_until(lambda: len(os.listdir("/proc/self/task")) == 1, "only the main thread is left")
     print(find_home().is_here(), find_home().has_ended, len(os.listdir("/proc/self/task")))

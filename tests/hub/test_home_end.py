@@ -13,8 +13,8 @@ import pytest
 from greentask.hub import home as home_module
 from greentask.hub.bell import Bell
 from greentask.hub.home import Background
+from support.conditions import wait_until
 from support.programs import run_at_once, run_source
-from support.servers import wait_until
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_it_ends_where_its_hub_can_not_be_taken_apart(home: Background, caplog: 
 RACES = """
 import os, random, signal, sys, threading, time
 from greentask.hub import home as homes
-from support.servers import wait_until
+from support.conditions import wait_until
 seed, count = int(sys.argv[1]), int(sys.argv[2])
 sys.setswitchinterval(1e-5)
 homes._LINGERS = 0.001
@@ -260,7 +260,7 @@ def test_what_is_posted_in_a_forked_child_is_its_own() -> None:
 import os, time
 from greentask.hub import home as homes
 from greentask.hub.bell import Bell
-from support.servers import wait_until
+from support.conditions import wait_until
 homes._LINGERS = 0.001
 home, codes = homes.find_home(), []
 for turn in range(60):

@@ -22,7 +22,7 @@ from support.programs import environment, greentask
 from support.reloaded import write_module
 from support.servers import LineClient, RunningServer, connect, serving, wait_until
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]  # each has a server of its own, and most reload it
 
 
 @pytest.fixture
@@ -196,7 +196,6 @@ def test_a_stop_ends_a_reload_that_has_begun(tmp_path: Path) -> None:
             told.recv(4096)
 
 
-@pytest.mark.slow
 def test_new_code_that_never_ends_its_import_is_given_up(tmp_path: Path) -> None:
     write_module(tmp_path, 1)
     with serving("--start-timeout", "8", apps=["mine"], cwd=tmp_path) as server:
@@ -319,7 +318,6 @@ def test_what_was_counted_outlives_a_reload(server: RunningServer) -> None:
     assert status["silent"] == []
 
 
-@pytest.mark.slow
 def test_fronts_that_have_too_much_to_do_are_told_of(tmp_path: Path) -> None:
     (tmp_path / "held.py").write_text(
         "import os\nfrom gevent import monkey\nfrom greentask import task\n\n@task\ndef hold(seconds):\n"

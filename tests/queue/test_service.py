@@ -120,6 +120,7 @@ def test_what_runs_is_ended_where_that_is_asked_for(peer: LineClient, tmp_path: 
     assert refused["error"]["type"] == "InvalidArguments"
 
 
+@pytest.mark.slow
 def test_what_runs_is_ended_wherever_that_is_asked_for(tmp_path: Path) -> None:
     """At a server that doesn't have the task, and at the file."""
     queue, file = str(tmp_path / "tasks.db"), tmp_path / "marks"
@@ -520,6 +521,7 @@ def test_how_much_is_taken_is_in_bytes_that_a_row_can_have(wrong: str, said: str
     assert said in told.stderr
 
 
+@pytest.mark.slow
 def test_with_two_fronts_each_tick_comes_once_and_rates_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, other, file = tmp_path / "ticks", tmp_path / "ticks-process", tmp_path / "tasks.db"
     monkeypatch.setenv("TICKS", str(path))

@@ -178,7 +178,7 @@ def test_a_batch_waits_for_a_peer_that_does_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_rpc", [False, True])
 def test_a_batch_that_is_refused_item_by_item_does_not_hold_up_others(server: RunningServer, is_rpc: bool) -> None:
-    count = 50_000
+    count = 30_000
     call: object = {"id": 1, "function": "keep_apart", "batch": [[0.2]] * count}
     if is_rpc:
         call = [{"jsonrpc": "2.0", "method": "keep_apart", "params": [0.2]}] * count

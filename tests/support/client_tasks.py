@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from greentask import Client, current, task
+from greentask import current, task
 
 _at_once: dict[str, int] = {}
 _most: dict[str, int] = {}
@@ -107,6 +107,8 @@ def remaining() -> float | None:
 @task
 def ask_remaining(address: str) -> float | None:
     """What another task, called from here, has left of its time."""
+    from greentask import Client  # here, for few who serve this module need it
+
     with Client(address) as client:
         left: float | None = client.call("remaining")
     return left
@@ -114,6 +116,8 @@ def ask_remaining(address: str) -> float | None:
 
 @task
 def call_nap(address: str, seconds: float) -> float:
+    from greentask import Client  # here, for few who serve this module need it
+
     with Client(address) as client:
         slept: float = client.call("nap", seconds)
     return slept

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from support.servers import wait_until
+from support.conditions import wait_until
 
 __all__ = ["ALONE", "Cable", "cable", "can_have_a_cable", "can_unshare"]
 

@@ -16,31 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import pytest
 
+from support.conditions import PATIENCE, wait_until
 from support.programs import environment
 
 __all__ = ["LineClient", "RunningServer", "connect", "is_goodbye", "serving", "wait_until"]
 
-PATIENCE = 20.0  # seconds in which what must happen has happened
 _READY = re.compile(r"^greentask \S+ serves .* on (?P<addresses>\S.*) \(pid \d+", re.MULTILINE)
-
-T = TypeVar("T")
-
-
-def wait_until(condition: Callable[[], T], what: str = "the condition", patience: float = PATIENCE) -> T:
-    """Wait until the condition is true (or what it returns is); its value. Fails after `patience` seconds."""
-    give_up = time.monotonic() + patience
-    while not (value := condition()):
-        assert time.monotonic() < give_up, f"{what} did not come true in {patience:g} s"
-        time.sleep(0.005)
-    return value
 
 
 def free_port() -> int:

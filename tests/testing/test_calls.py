@@ -19,7 +19,7 @@ from greentask import (
 from greentask.testing import Calls, eager, watching
 from greentask.testing import calls as module
 from support import tested_tasks as tasks
-from support.servers import wait_until
+from support.conditions import wait_until
 
 APP = "support.tested_tasks"
 

@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,22 +33,39 @@ def run(*command: str, cwd: Path, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator[Path]:
     """The folder of the programs, whose tasks are served at its `tasks.socket`."""
-    folder = copy_programs(tmp_path_factory.mktemp("celery"), changed=True)
-    options = () if request.param == "called" else ("--queue", "tasks.db")
+    folder = copy_programs(folder, changed=True)
     apps = ["tasks", "proj", "pieces", "tries"]
     with serving(*options, apps=apps, listen=[f"unix://{folder}/tasks.socket"], cwd=folder):
         yield folder
 
 
-RUNS = [("called", name) for name in EACH if name not in NEEDS_QUEUE] + [("in a queue", name) for name in EACH]
+@pytest.fixture(scope="module")
+def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with served(tmp_path_factory.mktemp("called")) as folder:
+        yield folder
 
 
-@pytest.mark.parametrize(("served", "name"), RUNS, indirect=["served"])
-def test_it_runs_with_one_import_changed(served: Path, name: str) -> None:
-    output = run("-W", "error", f"{name}.py", cwd=served, GREENTASK_URL=f"unix://{served}/tasks.socket")
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with served(tmp_path_factory.mktemp("kept"), "--queue", "tasks.db") as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("name", sorted(EACH.keys() - NEEDS_QUEUE))
+def test_it_runs_with_one_import_changed(called: Path, name: str) -> None:
+    check(called, name)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_it_runs_in_a_queue_with_one_import_changed(kept: Path, name: str) -> None:
+    check(kept, name)
+
+
+def check(folder: Path, name: str) -> None:
+    output = run("-W", "error", f"{name}.py", cwd=folder, GREENTASK_URL=f"unix://{folder}/tasks.socket")
     assert output == (PROGRAMS / f"{name}.txt").read_text()
 
 
