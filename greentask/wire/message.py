@@ -326,8 +326,11 @@ def _decode_stream(stream: Any) -> int:
 def decode_reply(text: bytes) -> Reply:
     """What a server's line says. Raises ``InvalidMessage``, and ``Unauthenticated`` where it asks for a proof."""
     message = loads(text, DEEPEST + 1)  # a result may be that deep, and is one level down here
-    if type(message) is dict and len(message) == 2 and "result" in message and type(message.get("id")) is int:
-        return Reply(message["id"], "result", message["result"])  # as most are
+    if type(message) is dict and "result" in message and type(message.get("id")) is int:  # as most are
+        if len(message) == 2:
+            return Reply(message["id"], "result", message["result"])
+        if len(message) == 3 and type(message.get("index")) is int:
+            return Reply(message["id"], "result", message["result"], message["index"])
     if not isinstance(message, dict):
         raise InvalidMessage(f"a reply is an object, not {kind_of(message)}")
     id, index = message.get("id"), message.get("index")
