@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..hub.home import allocate_rlock
+from ..tasks.remote import provide_default_caller
 from ..wire.address import DEFAULT_ADDRESS, parse_addresses
 from .client import Client
 
@@ -58,6 +59,9 @@ def _from_environment() -> str | None:
         except ConfigurationError as error:
             raise ConfigurationError(f"GREENTASK_URL in the environment: {error}") from None
     return address
+
+
+provide_default_caller(default_client)  # itself, in place of somebody who has to import it for each call
 
 
 @contextmanager

@@ -156,11 +156,12 @@ class Task(Generic[P, R]):
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it on the default client's server and wait for the result."""
-        return RemoteFunction(self).call(*args, **kwargs)
+        result: R = default_caller().call_args(self.name, merge_arguments(args, kwargs, self.binder))
+        return result
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Start it on the default client's server; the future has its result."""
-        return RemoteFunction(self).submit(*args, **kwargs)
+        return default_caller().submit_args(self.name, merge_arguments(args, kwargs, self.binder))
 
     def map(
         self,
