@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..errors import CallError, UnknownTask
 from ..hub.spawner import Spawner
@@ -11,6 +12,7 @@ from ..pool.calls import Listener, PoolCall
 from ..pool.processes import Processes
 from ..tasks.middleware import Hooks
 from ..tasks.registry import Tasks
+from ..tasks.task import Task
 from ..wire.json import dumps
 from ..wire.message import Args, Call
 from .greenlets import GreenletCall
@@ -64,7 +66,8 @@ class Runner:
         whatever ``CallError`` refuses it.
         """
         task = self.tasks.find(call.function)
-        return self._start(WatchedCall(self._watch, task, call, call.args, listener, peer, None), line, deadline)
+        watched = WatchedCall(self._watch, task, call, call.args, listener, peer, None)
+        return self._start(watched, task, line, deadline)
 
     def start_item(
         self,
@@ -78,7 +81,8 @@ class Runner:
         """Run one item of a batch, as ``start`` does."""
         task = self.tasks.find(call.function)
         line = dumps({"id": call.id, "args": args}) if task.process else b""
-        return self._start(WatchedCall(self._watch, task, call, args, listener, peer, item), line, deadline)
+        watched = WatchedCall(self._watch, task, call, args, listener, peer, item)
+        return self._start(watched, task, line, deadline)
 
     def refuse(self, call: Call, listener: Listener, error: CallError, peer: str | None = None) -> None:
         """Refuse a call without a look at it, for a reason that its caller knows; the hooks hear of it all the same."""
@@ -92,10 +96,9 @@ class Runner:
         else:
             listener.refuse(error)
 
-    def _start(self, watched: WatchedCall, line: bytes, deadline: float | None) -> Running:
+    def _start(self, watched: WatchedCall, task: Task[..., Any], line: bytes, deadline: float | None) -> Running:
         try:
             watched.begin()
-            task = watched.task
             most = self.max_running.get(task.name, task.max_running) if self.max_running else task.max_running
             if most is None:
                 return self._run(watched, line, deadline, None)

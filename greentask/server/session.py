@@ -193,7 +193,11 @@ class Session:
             self._let_go(answer.size, answer.bulk)
         if answer.id is not None:
             del self._by_id[answer.id]
-            self._send(answer.id, body)
+            if len(body) == 1 and self._in_flight > 1:
+                self._in_flight -= 1
+                self.connection.send(line(answer.id, body[0]))  # as most often
+            else:
+                self._send(answer.id, body)
         else:
             answer.body = body = () if self.connection.gone else body
             size = sum(map(len, body))
@@ -319,8 +323,13 @@ class Session:
             elif request.id in self._by_id:
                 self._by_id[request.id].grant(request.items)
             return
-        # These are answered at once. They don't wait, so that a connection that is full can cancel a call.
-        has_room = (request.id is not None and request.function in OWN) or self.has_room()
+        has_room = (
+            # As most often.
+            (self._in_flight < limits.max_in_flight and not self._held and not self._size)
+            # These are answered at once. They don't wait, so that a connection that is full can cancel a call.
+            or (request.id is not None and request.function in OWN)
+            or self.has_room()
+        )
         if request.id is not None and request.id in self._by_id:
             # Not a call of its own: it has no line of answers that could be told from the first one's.
             in_use = BadRequest(f"id {dumps(request.id).decode()} belongs to a call that is still in flight")
@@ -378,7 +387,7 @@ class Session:
         while (
             self._in_flight >= limits.max_in_flight
             or self._held > limits.max_unsent // 4
-            or (self._size and self._size - self._unclaimed > _MOST_LINES * max(limits.max_line, _FEW_BYTES))
+            or self._size - self._unclaimed > _MOST_LINES * max(limits.max_line, _FEW_BYTES)
         ):
             if self._streams:  # the lines that let them go on may be behind this one
                 return False

@@ -153,8 +153,16 @@ def read(text: str) -> Any:
         return _decode(text)  # raises what it says of it
     if end == len(text):
         # A colon for each pair, and more in strings: where there are only as many as keys, none was there twice.
+        colons = text.count(":")
+        if type(value) is dict:
+            keys = len(value)
+            for item in value.values():
+                if type(item) is dict:
+                    keys += len(item)
+            if keys == colons:
+                return value  # as most are: there are none further inside
         keys = _count_keys(value) if type(value) is dict or type(value) is list else 0
-        if keys == text.count(":") or keys == sum(map(text.count, _COLONS)):
+        if keys == colons or keys == sum(map(text.count, _COLONS)):
             return value
     return _decode(text)
 
