@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import ConnectionLost, Draining, GreentaskError, InvalidMessage, Overloaded, WorkerLost
-from ..wire.message import Args, Call, encode_call
+from ..wire.message import Args, Call, encode_call, has_large
 from .carrier import Receiver, carrier_of
 from .core import Core
 from .receivers import CallFuture
@@ -124,7 +124,8 @@ class Batching:
         """A future for each item; ``together``: in batches, if there are enough of them."""
         router = carrier_of(self._core.router)
         futures: list[Future[Any]] = []
-        if together and isinstance(router, Router):  # others want to see the calls one by one
+        # Others want to see the calls one by one; and of large ones no two have room on a line.
+        if together and isinstance(router, Router) and not (items and has_large(items[0])):
             while self._most >= _FEWEST and len(items) - len(futures) >= _FEWEST:
                 futures.extend(self._start_batch(router, items[len(futures) : len(futures) + self._most]))
         futures.extend(self._submit(item) for item in items[len(futures) :])

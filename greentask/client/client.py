@@ -20,7 +20,7 @@ from ..tasks.steps import Step, wire_chain
 from ..tasks.task import DEFAULT_WINDOW, Task, each_arguments, known_length, merge_arguments, zip_arguments
 from ..wire.address import parse_addresses
 from ..wire.enqueue import Enqueue, EnqueueOptions
-from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, encode_call, encode_plain_call
+from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, encode_plain_call, has_large
 from ..wire.text import DEFAULT_MAX_LINE
 from .bar import counted, showing
 from .batch import ClientBatch
@@ -29,6 +29,7 @@ from .carrier import Carrier, Receiver, carrier_of
 from .chain import SubmittedFuture
 from .core import Core
 from .enqueueing import enqueue_group
+from .large import encode
 from .link import LinkOptions
 from .mapping import Start, map_calls
 from .receipt import ClientReceipt
@@ -300,7 +301,10 @@ class Client:
             return self._wait(self._submit(Call(function, args, id, left), None))
         carrier.check_may_wait()
         receiver = WaitingGreenlet(carrier.home.hub)
-        data = encode_plain_call(function, args, id, left)
+        if args and has_large(args):
+            data = encode(carrier, Call(function, args, id, left))
+        else:
+            data = encode_plain_call(function, args, id, left)
         if self._durable is not None or len(data) > core.max_line:
             self._check(function, data)
         try:
@@ -419,7 +423,7 @@ class Client:
         return timeout
 
     def _start(self, carrier: Carrier, call: Call, receiver: Receiver, *, idempotent: bool = False) -> None:
-        data = encode_call(call)
+        data = encode(carrier, call)
         self._check(call.function, data, call.enqueue)
         assert isinstance(call.id, int)
         carrier.home.run(carrier.start, call.id, data, receiver, call.timeout, idempotent or self._idempotent)

@@ -22,6 +22,7 @@ from ..wire.message import Call, Reply, decode_reply, encode_call
 from ..wire.proof import Secrets
 from ..wire.text import LineSplitter
 from .balance import Name, Target
+from .large import LARGE_ANSWER, LargeAnswers
 from .names import Where, look_up
 from .proving import prove
 
@@ -92,6 +93,7 @@ class Link:
         self._events = events
         self._socket: GreenSocket | TLSSocket | None = None
         self._outlet: Outlet | None = None
+        self._large = LargeAnswers(options.max_line, self._hear, self._cannot_read)
         self._watch: Any = None  # the timer that looks for signs of life
         self._heard_at = self._busy_at = self._look_at = 0.0
         #: That reads it. None when it can't be, or no longer be, opened and used.
@@ -145,6 +147,7 @@ class Link:
             self._died(greenlet)
         elif self._outlet is not None:
             self._outlet.mend()
+            self._large.mend()
             if time.monotonic() > self._look_at + _MENDED_AFTER:
                 self._look_for_life()
 
@@ -198,15 +201,19 @@ class Link:
             sock.close()
             return ""
         self._begin(sock)
+        why: str | Unauthenticated
         try:
             self._read(sock, rest)
+            why = self.complaint or f"{target} closed the connection before it answered"
         except Unauthenticated as error:
-            return error
+            why = error
         except OSError as error:
-            return f"the connection to {target} was lost: {error.strerror or error}"
+            why = f"the connection to {target} was lost: {error.strerror or error}"
         except InvalidMessage as error:
-            return self.complaint or f"{target} sent what is no reply of a greentask server: {error}"
-        return self.complaint or f"{target} closed the connection before it answered"
+            why = self.complaint or self._no_reply(error)
+        self.is_leaving = self.is_leaving or self._large.is_busy
+        self._large.wait()  # these have come
+        return why
 
     def _is_its_address(self, name: Name) -> bool:
         """Ask for a name's addresses, if it is time, before one of them is used. False where the target's is gone."""
@@ -251,14 +258,24 @@ class Link:
                     self._hear(decode_reply(text))
                 raise
             for number, text in enumerate(lines, 1):
-                reply = decode_reply(text)
+                reply = decode_reply(text) if len(text) <= LARGE_ANSWER else self._large.take(text)
+                if reply is None:
+                    continue
                 if type(reply.id) is int:
                     self._events.link_heard(self, reply)
                 else:
+                    if self._large.is_busy and reply.id is None:  # about all calls that have not been answered
+                        self._large.wait()
                     self._hear(reply)
                 if number % _LINES_AT_ONCE == 0:
                     gevent.sleep(0)
             wait_for_input(sock)  # recv doesn't wait while there is something: the others must get their turn
+
+    def _no_reply(self, error: object) -> str:
+        return f"{self.target} sent what is no reply of a greentask server: {error}"
+
+    def _cannot_read(self, error: InvalidMessage | None) -> None:
+        self._end(INTERRUPTED if error is None else self._no_reply(error))
 
     def _hear(self, reply: Reply) -> None:
         if reply.id is None and reply.kind == "error":

@@ -107,13 +107,13 @@ class HomeFuture(Future[Any]):
 
     def _may_tell_waiters(self) -> bool:
         """Whether those who wait with the standard library's functions can be told now: nobody holds their locks."""
+        # Looked at, and not taken: a Ctrl-C would come before it is given back.
         for waiter in self._waiters:
             event = getattr(waiter, "event", None)  # the client's own waiters have none
-            for lock in (getattr(waiter, "lock", None), getattr(event, "_cond", None)):
-                if lock is not None:
-                    if not lock.acquire(False):
-                        return False
-                    lock.release()
+            gate = getattr(event, "_cond", None)
+            for lock in (getattr(waiter, "lock", None), getattr(gate, "_lock", None)):
+                if lock is not None and lock.locked():
+                    return False
         return True
 
     def tell_again(self) -> None:

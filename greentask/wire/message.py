@@ -17,7 +17,8 @@ from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult,
 from .chain import MOST_STEPS
 from .enqueue import Enqueue, decode_enqueue
 from .json import DEEPEST, MAX_DEPTH, Unfit, dumps, find_fault, loads
-from .steps import loads_in_steps
+from .steps import LARGE, loads_in_steps
+from .writing import dumps_in_steps, is_large
 
 __all__ = [
     "DEFAULT_STREAM_WINDOW",
@@ -29,13 +30,16 @@ __all__ = [
     "Reply",
     "decode_enqueueing",
     "decode_reply",
+    "decode_reply_in_steps",
     "decode_request",
     "decode_request_in_steps",
     "encode_call",
+    "encode_call_in_steps",
     "encode_more",
     "encode_plain_call",
     "error_member",
     "find_id",
+    "has_large",
     "item_line",
     "kind_of",
     "line",
@@ -56,6 +60,7 @@ MAX_ID = 1000
 
 # Items of a batch that are looked at in one step.
 _FEW = 10_000
+_MANY = 16  # arguments of a call, which may be large together
 _ARGS_TYPES = frozenset({dict, list, type(None)})
 _are_args = _ARGS_TYPES.issuperset  # of types
 
@@ -331,6 +336,15 @@ def decode_reply(text: bytes) -> Reply:
             return Reply(message["id"], "result", message["result"])
         if len(message) == 3 and type(message.get("index")) is int:
             return Reply(message["id"], "result", message["result"], message["index"])
+    return _decode_reply(message)
+
+
+def decode_reply_in_steps(text: bytes) -> Generator[None, None, Reply]:
+    """The same of a large line, in steps between which others may run."""
+    return _decode_reply((yield from loads_in_steps(text, DEEPEST + 1)))
+
+
+def _decode_reply(message: Any) -> Reply:
     if not isinstance(message, dict):
         raise InvalidMessage(f"a reply is an object, not {kind_of(message)}")
     id, index = message.get("id"), message.get("index")
@@ -353,6 +367,36 @@ def decode_reply(text: bytes) -> Reply:
 
 def encode_call(call: Call) -> bytes:
     """The line of a call. Raises ``InvalidArguments`` where JSON can't carry an argument."""
+    message = _message_of(call)
+    try:
+        return dumps(message) + b"\n"
+    except InvalidResult as error:
+        raise _cannot_carry(call, message, error) from None
+
+
+def encode_call_in_steps(call: Call) -> Generator[None, None, bytes]:
+    """The same of a large one, in steps between which others may run."""
+    message = _message_of(call)
+    try:
+        pieces = yield from dumps_in_steps(message)
+    except InvalidResult as error:
+        raise _cannot_carry(call, message, error) from None
+    return b"".join([*pieces, b"\n"])
+
+
+def has_large(args: Args) -> bool:
+    """Whether something in a call's arguments is large: quicker than ``is_large`` where nothing is, as mostly."""
+    for value in args.values() if type(args) is dict else args:
+        kind = type(value)
+        if kind is str:
+            if len(value) > LARGE:
+                return True
+        elif (kind is dict or kind is list or kind is tuple) and value and is_large(value):
+            return True
+    return len(args) > _MANY and is_large(args)
+
+
+def _message_of(call: Call) -> dict[str, Any]:
     message: dict[str, Any] = {"function": call.function}
     if call.batch is not None:
         message["batch"] = call.batch
@@ -368,12 +412,13 @@ def encode_call(call: Call) -> bytes:
         message["stream"] = call.stream
     if call.enqueue is not None:
         message["enqueue"] = call.enqueue.to_json()
-    try:
-        return dumps(message) + b"\n"
-    except InvalidResult as error:
-        args = call.args if call.batch is None else call.batch
-        found = find_fault(args, "args") or find_fault(message, "call")
-        raise InvalidArguments(f"{call.function}: {found or error}") from None
+    return message
+
+
+def _cannot_carry(call: Call, message: dict[str, Any], error: InvalidResult) -> InvalidArguments:
+    args = call.args if call.batch is None else call.batch
+    found = find_fault(args, "args") or find_fault(message, "call")
+    return InvalidArguments(f"{call.function}: {found or error}")
 
 
 def encode_plain_call(function: str, args: Args, id: int, timeout: float | None = None) -> bytes:

@@ -135,15 +135,18 @@ def _cut(value: Any, room: int, large: int) -> Iterator[Any]:
 
 def _runs(items: Any, large: int) -> Iterator[tuple[bytes, Any]]:
     """All of them, in runs that are not large or have one item; and what is to be written in front of each."""
-    comma, waiting = b"", [items]
-    while waiting:
-        run = waiting.pop()
-        middle = len(run) // 2
-        if middle and is_large(run, large):
-            waiting += [run[middle:], run[:middle]]
-        elif len(run):
-            yield comma, run
-            comma = b","
+    comma = b""
+    most = max(1, large // _ITEM)  # more of them are large in any case
+    for start in range(0, len(items), most):
+        waiting = [items[start : start + most]]
+        while waiting:
+            run = waiting.pop()
+            middle = len(run) // 2
+            if middle and is_large(run, large):
+                waiting += [run[middle:], run[:middle]]
+            else:
+                yield comma, run
+                comma = b","
 
 
 def _count_letters(keys: dict[Any, Any]) -> int:

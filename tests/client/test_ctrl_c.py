@@ -74,7 +74,7 @@ def caller(number):
     chance, turn = random.Random(seed * 1000 + number), 0
     while calling:
         turn += 1
-        what = f"{number} {turn} " + "x" * chance.choice([0, 10, 100_000 if chance.random() < 0.1 else 0])
+        what = f"{number} {turn} " + "x" * chance.choice([0, 10, 400_000 if chance.random() < 0.1 else 0])
         count, way = chance.choice(ways)
         where[number] = (turn, ways.index((count, way)))
         try:
