@@ -20,10 +20,28 @@ from .managing import Filter
 from .sqlite import SQLiteQueue
 from .store import Store
 
-__all__ = ["answer_with", "as_call_error", "manage"]
+__all__ = ["Enqueued", "answer_with", "as_call_error", "manage"]
 
 _MOST = 10_000  # tasks in one answer
 _MOST_BYTES = 1024 * 1024  # of dead letters in one answer, if it is more than one
+
+
+class Enqueued:
+    """Answers who has enqueued one task, or a batch. No function that remembers them: there are thousands a second."""
+
+    __slots__ = ("_answer", "_is_batch")
+
+    def __init__(self, answer: Listener, *, is_batch: bool) -> None:
+        self._answer = answer
+        self._is_batch = is_batch
+
+    def __call__(self, ids: list[str] | None, error: BaseException | None) -> None:
+        if ids is None:
+            self._answer.refuse(as_call_error(error or QueueError("nobody knows why")))
+        elif self._is_batch:
+            self._answer.done(dumps({"tasks": ids}))
+        else:
+            self._answer.done(b'{"task":"%b"}' % ids[0].encode())
 
 
 def manage(

@@ -11,7 +11,7 @@ from typing import Any
 from .interface import Delivery, Ending, Kept, Message
 from .store import Store
 
-__all__ = ["Batch", "Listener", "Told", "tell"]
+__all__ = ["Batch", "Listener", "refuse", "tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,22 +34,12 @@ class Listener:
     changed: Callable[[list[int]], object]
 
 
-class Told:
-    """What is told in place of a future, where nobody needs more than a callback."""
-
-    __slots__ = ("_then",)
-
-    def __init__(self, then: Kept) -> None:
-        self._then = then
-
-    def set_result(self, ids: list[str]) -> None:
-        try:
-            self._then(ids, None)
-        except Exception:
-            logger.exception("what was to be told of an enqueued task failed")
-
-    def set_exception(self, error: BaseException) -> None:
-        self._then(None, error)
+def refuse(told: Future[Any] | Kept, error: BaseException) -> None:
+    """Tell somebody in the hub that it was not done."""
+    if isinstance(told, Future):
+        told.set_exception(error)
+    else:
+        told(None, error)
 
 
 @dataclass(slots=True)
@@ -58,9 +48,9 @@ class Batch:
 
     settled: list[tuple[Delivery, Ending]] = field(default_factory=list)
     changes: list[tuple[Callable[[Store], Any], Future[Any]]] = field(default_factory=list)
-    enqueued: list[tuple[Sequence[Message], Future[list[str]] | Told]] = field(default_factory=list)
+    enqueued: list[tuple[Sequence[Message], Future[list[str]] | Kept]] = field(default_factory=list)
     counted: list[bool] = field(default_factory=list)
-    outcomes: list[tuple[Future[Any] | Told, Any]] = field(default_factory=list)
+    outcomes: list[tuple[Future[Any] | Kept, Any]] = field(default_factory=list)
     failed: list[tuple[Future[Any], Exception]] = field(default_factory=list)  # changes that were not made
     deliveries: list[Delivery] = field(default_factory=list)
     freed: int = 0  # bytes of the payloads of what is settled
@@ -75,8 +65,14 @@ class Batch:
 
 def tell(listener: Listener, batch: Batch) -> Iterator[None]:
     """Tell everybody in the hub whom it concerns, when it is on disk; in steps."""
-    for number, (future, value) in enumerate(batch.outcomes):
-        future.set_result(value)
+    for number, (told, value) in enumerate(batch.outcomes):
+        if isinstance(told, Future):
+            told.set_result(value)
+        else:
+            try:
+                told(value, None)
+            except Exception:
+                logger.exception("what was to be told of an enqueued task failed")
         if number % _FEW == _FEW - 1:
             yield
     for future, error in batch.failed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -15,7 +15,6 @@ from ..errors import (
     Draining,
     InvalidArguments,
     InvalidMessage,
-    QueueError,
 )
 from ..hub.home import Home
 from ..hub.steps import run_in_turns
@@ -26,11 +25,10 @@ from ..tasks.schedules import Schedule
 from ..tasks.task import Task
 from ..wire.chain import check_chain, check_length
 from ..wire.enqueue import Enqueue
-from ..wire.json import dumps
 from ..wire.message import Call, decode_enqueueing
 from ..wire.steps import LARGE, loads_in_steps
 from ..wire.writing import dumps_in_steps
-from .asked import answer_with, as_call_error, manage
+from .asked import Enqueued, answer_with, manage
 from .consumer import Consumer
 from .interface import Message, Repeat, Step
 from .limits import (
@@ -124,6 +122,7 @@ class TaskQueue:
         #: Whether it says who has the file's lock when it waits for that for too long. A front's master does so itself.
         self.looks_out = True
         self._lookout: gevent.Greenlet[..., None] | None = None
+        self._once: dict[Task[..., Any], Mapping[Task[..., Any], int]] = {}  # of each task: that it is enqueued once
         self._functions: dict[str, Callable[[Call, Listener, str | None], Waiting | None]] = {
             "greentask.enqueue": self._enqueue_named,
             "greentask.result": self._result,
@@ -156,12 +155,13 @@ class TaskQueue:
         assert server is not None
         assert options is not None
         task = server.tasks.find(call.function)
-        hooks = server.runner.hooks
-        if hooks.watch_calls:
-            counts: dict[Task[..., Any], int] = {task: 1 if call.batch is None else len(call.batch)}
+        if call.batch is None and options.then is None:
+            counts = self._once.get(task) or self._once.setdefault(task, {task: 1})
+        else:
+            counts = Counter({task: 1 if call.batch is None else len(call.batch)})
             if options.then is not None:
-                counts = Counter(counts) + count_steps(server.tasks, options.then)
-            answer = watch_enqueueing(hooks, counts, call.id, peer, answer)
+                counts += count_steps(server.tasks, options.then)
+        answer = watch_enqueueing(server.runner.hooks, counts, call.id, peer, answer)
         try:
             self._enqueue(call, options, task, text, answer)
         except CallError as error:
@@ -195,15 +195,7 @@ class TaskQueue:
             self._compose(call, messages, options, answer)
             return
 
-        def kept(ids: list[str] | None, error: BaseException | None) -> None:
-            if ids is None:
-                answer.refuse(as_call_error(error or QueueError("nobody knows why")))
-            elif call.batch is not None:
-                answer.done(dumps({"tasks": ids}))
-            else:
-                answer.done(b'{"task":"%b"}' % ids[0].encode())
-
-        self._queue.keep(messages, kept)
+        self._queue.keep(messages, Enqueued(answer, is_batch=call.batch is not None))
 
     def _compose(self, call: Call, messages: list[Message], options: Enqueue, answer: Listener) -> None:
         """Keep messages as a group, or one with what follows it."""

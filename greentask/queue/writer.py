@@ -30,7 +30,7 @@ from ..errors import InvalidResult, QueueError, QueueFull, refusal
 from ..hub.future import HomeFuture
 from ..hub.home import Home, allocate_lock
 from ..wire.json import dumps
-from .batches import Batch, Listener, Told, tell
+from .batches import Batch, Listener, refuse, tell
 from .beside import Beside
 from .cleaning import FEW, STEP
 from .expiring import expire, has_expired
@@ -103,7 +103,7 @@ class Writer:
 
     def keep(self, messages: Sequence[Message], then: Kept) -> None:
         """As ``enqueue``, with a callback."""
-        self._post("enqueue", messages, Told(then))
+        self._post("enqueue", messages, then)
 
     def change(self, change: Callable[[Store], Any]) -> Future[Any]:
         """What a function comes to that is called within a transaction."""
@@ -415,7 +415,7 @@ class Writer:
 
     def _fail(self, batch: Batch, error: Exception) -> None:
         for _, future in (*batch.changes, *batch.enqueued):
-            self._home.post(future.set_exception, error)
+            self._home.post(refuse, future, error)
         if not (batch.changes or batch.enqueued):
             logger.error("the queue could not write down what happened", exc_info=error)
         for delivery, ending in batch.settled:
@@ -437,7 +437,7 @@ class Writer:
     def _refuse(self, batch: Batch) -> None:
         """What is to be changed and enqueued is not."""
         for _, future in (*batch.changes, *batch.enqueued):
-            self._home.post(future.set_exception, self._why_stuck)
+            self._home.post(refuse, future, self._why_stuck)
 
     def _try_again(self, batch: Batch, overdue: Sequence[tuple[int, int]]) -> None:
         """What has ended first: it may just fit."""
@@ -453,7 +453,7 @@ class Writer:
         while self._arrived:
             kind, _, future = self._arrived.popleft()
             if kind in ("enqueue", "change", "look"):
-                self._home.post(future.set_exception, QueueError("the queue was closed"))
+                self._home.post(refuse, future, QueueError("the queue was closed"))
         try:
             with self._beside.turn():
                 self._store.begin()
