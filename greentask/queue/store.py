@@ -18,14 +18,12 @@ from .bulk import Ended, Row, end_tasks, insert_tasks, runs
 from .cleaning import Cleaner
 from .clock import Clock, QueueTime
 from .composing import Composer
+from .handing import MOST_BYTES, HandingOut
 from .ids import next_id
 from .interface import Delivery, Ending, Message, Want
 from .keys import Keys
 from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_MAX_MEMBERS, DEFAULT_MAX_TAKEN
-from .pausing import paused
 from .revoking import Revoking
-from .sharing import Group, Sharing
-from .taking import find_first, waiting_groups
 from .timetable import Ticks
 
 __all__ = ["DONE", "EXPIRED", "FAILED", "OPEN", "REVOKED", "Store"]
@@ -35,8 +33,6 @@ logger = logging.getLogger(__name__)
 #: The states of a task's row. Of an open one, the other tables know more.
 OPEN, DONE, FAILED, REVOKED, EXPIRED = range(5)
 
-_MOST_BYTES = 32 * 1024 * 1024  # of payloads that are taken at once
-_MOST_PASSED = 1000  # tasks whose ttl is over that are passed by in one transaction
 _MOST_WHOLE = 100  # attempts of a task of which all of the error is kept
 _MOST_MESSAGE = 100  # characters that are kept of those before
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
@@ -67,13 +63,13 @@ class Store:
         self._result_ttl = result_ttl
         self._lanes: dict[str, int] = {}
         self._names: dict[int, str] = {}
-        self._sharing = Sharing()
         self.keys = Keys(db, key_ttl)
         self.cleaner = Cleaner(
             db, self.keys, self.time.now, dead_limit, result_ttl, lambda ids: self.composer.needed(ids, result_ttl)
         )
         #: How many of a task may be handed out.
         self.allowances = Allowances(db, self.find_lane, self.name)
+        self._handing = HandingOut(self)
         #: Who was revoked while it runs.
         self.revoking = Revoking(db)
         #: What is enqueued by itself.
@@ -84,6 +80,8 @@ class Store:
         self.has_ended_some = False
         #: Those whose attempts were settled in this transaction, and that were revoked meanwhile.
         self.revoked: set[int] = set()
+        # Those enqueued in this transaction that may be handed out at once, and are not among those that wait yet.
+        self._fresh: tuple[list[int], Sequence[Message]] = [], ()
 
     # ---- Transactions
 
@@ -92,10 +90,12 @@ class Store:
         self.has_ended_some = False
         self.revoked.clear()
         self.composer.changed.clear()
+        self._fresh = [], ()
         self.db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """End it: it is on disk."""
+        self.line_up()
         self.db.execute("COMMIT")
         self.ticks.committed()
 
@@ -184,10 +184,11 @@ class Store:
 
     # ---- Enqueueing
 
-    def enqueue(self, messages: Iterable[Message], *, blocked: bool = False) -> list[int]:
+    def enqueue(self, messages: Sequence[Message], *, blocked: bool = False, before_take: bool = False) -> list[int]:
         """Keep them; their ids, in their order. Of those that have a key which is known, the one that has it.
 
-        ``blocked`` ones do not wait for their turn yet.
+        ``blocked`` ones do not wait for their turn yet. Nor do others ``before_take``, which this transaction comes to:
+        where that hands them out, they were never in line.
         """
         (last,) = self.db.execute("SELECT max(id) FROM task").fetchone()
         wall, now = self.clock.wall(), self.time.now()
@@ -218,15 +219,28 @@ class Store:
             ids.append(id)
             id += 1
         insert_tasks(self.db, tasks, wall)
-        if ready:
-            self.db.executemany(
-                "INSERT INTO ready SELECT lane, rank, id, 0, 0 FROM task WHERE id BETWEEN ? AND ?", runs(ready)
-            )
+        if before_take and len(ready) == len(messages) and not expiry:
+            self.line_up()
+            self._fresh = ready, messages
+        elif ready:
+            self._line_up(ready)
         if later:
             self.db.executemany("INSERT INTO later VALUES (?, ?, ?, 0, 0)", later)
         if expiry:
             self.db.executemany("INSERT INTO expiry VALUES (?, ?)", expiry)
         return ids
+
+    def line_up(self) -> None:
+        """Have those wait for their turn that were enqueued before a ``take`` that has not handed them out."""
+        ids, _ = self._fresh
+        if ids:
+            self._fresh = [], ()
+            self._line_up(ids)
+
+    def _line_up(self, ids: list[int]) -> None:
+        self.db.executemany(
+            "INSERT INTO ready SELECT lane, rank, id, 0, 0 FROM task WHERE id BETWEEN ? AND ?", runs(ids)
+        )
 
     # ---- What waits for its moment
 
@@ -281,75 +295,20 @@ class Store:
 
     def has_ready(self, wants: Iterable[Want]) -> bool:
         """Whether a task waits for one of those slots, and may have it."""
-        held, now = paused(self.db), self.time.now()
-        return any(
-            not held.holds(task)
-            and (lane := self.find_lane(task)) is not None
-            and self.db.execute("SELECT 1 FROM ready WHERE lane = ? LIMIT 1", (lane,)).fetchone() is not None
-            and self.allowances.room(lane, now) != 0
-            for want in wants
-            for task in want.tasks
-        )
+        return self._handing.has_ready(wants)
 
-    def take(self, wants: Sequence[Want], holder: int, most_bytes: int = _MOST_BYTES) -> list[Delivery]:
+    def take(self, wants: Sequence[Want], holder: int, most_bytes: int = MOST_BYTES) -> list[Delivery]:
         """Hand out tasks, as many as there are slots, in their order; they are that holder's from now on.
 
         Of payloads in all a little more than ``most_bytes``, at most.
         """
-        held, allowed = paused(self.db), self.allowances.rooms(self.time.now())
-        groups = [group for group in waiting_groups(self.db) if allowed.get(group.lane) != 0]
-        taken: list[tuple[int, list[Delivery]]] = []
-        room, passed = min(most_bytes, _MOST_BYTES), 0
-        for want in wants:
-            tasks = {task for task in want.tasks if not held.holds(task)}
-            mine = [group for group in groups if self.name(group.lane) in tasks]
-            slots = want.slots
-            while mine and slots > 0 and room > 0 and passed < _MOST_PASSED:
-                for group, share in self._sharing.divide(mine, slots):
-                    if room <= 0:
-                        break
-                    most = min(share, allowed.get(group.lane, share))
-                    found, deliveries = self._take_of(group, most, room, holder) if most else (0, [])
-                    taken.append((group.rank, deliveries))
-                    if group.lane in allowed:
-                        allowed[group.lane] -= len(deliveries)
-                    slots -= len(deliveries)
-                    passed += found - len(deliveries)
-                    room -= sum(len(delivery.payload) for delivery in deliveries)
-                    if found < share and room > 0:
-                        mine.remove(group)
-        taken.sort(key=lambda part: part[0])
-        return [delivery for _, deliveries in taken for delivery in deliveries]
-
-    def _take_of(self, group: Group, share: int, room: int, holder: int) -> tuple[int, list[Delivery]]:
-        """The first so many of a group: how many there were, and those that are to be run."""
-        now = self.time.now()
-        first = find_first(self.db, self.name(group.lane), (group.lane, group.rank, share), now, room, holder)
-        last, found, deliveries, expired = first
-        moment = self.allowances.use(group.lane, len(deliveries), now)
-        if moment is not None:
-            deliveries = [one._replace(handle=(*one.handle, group.lane, moment)) for one in deliveries]
-        if found:
-            group.head = last + 1
-            self._hand_out(group, last, deliveries, holder, are_all=found == len(deliveries))
-        if expired:
-            self.end_expired(expired)
-        return found, deliveries
-
-    def _hand_out(self, group: Group, last: int, deliveries: list[Delivery], holder: int, *, are_all: bool) -> None:
-        """Have those wait no more that were found, up to the ``last``, and be that holder's who are handed out."""
-        if are_all:
-            self.db.execute(
-                "INSERT INTO running (id, holder, failures, losses, lane) "
-                "SELECT id, ?, failures, losses, lane FROM ready WHERE lane = ? AND rank = ? AND id <= ?",
-                (holder, group.lane, group.rank, last),
-            )
-        else:
-            self.db.executemany(
-                "INSERT INTO running (id, holder, failures, losses, lane) VALUES (?, ?, ?, ?, ?)",
-                [(one.handle[0], holder, one.failures, one.losses, group.lane) for one in deliveries],
-            )
-        self.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id <= ?", (group.lane, group.rank, last))
+        fresh, self._fresh = self._fresh, ([], ())
+        if fresh[0]:
+            deliveries = self._handing.take_fresh(*fresh, wants, holder, most_bytes)
+            if deliveries is not None:
+                return deliveries
+            self._line_up(fresh[0])
+        return self._handing.take(wants, holder, most_bytes)
 
     # ---- Settling
 

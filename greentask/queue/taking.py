@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from .ids import id_text
-from .interface import Delivery
+from .interface import Delivery, Message, Want
 from .sharing import Group
 
-__all__ = ["find_first", "lost_processes", "waiting_groups"]
+__all__ = ["deliveries_of", "find_first", "fit", "is_any_ready", "lost_processes", "waiting_groups"]
 
 _OPEN = 0  # as the store has it
 
@@ -47,6 +48,33 @@ FROM ready r LEFT JOIN task t ON t.id = r.id WHERE r.lane = ? AND r.rank = ? ORD
 def waiting_groups(db: sqlite3.Connection) -> list[Group]:
     """Of which names and priorities tasks wait."""
     return [Group(*row) for row in db.execute(_GROUPS)]
+
+
+def is_any_ready(db: sqlite3.Connection) -> bool:
+    """Whether any task waits for its turn."""
+    return db.execute("SELECT 1 FROM ready LIMIT 1").fetchone() is not None
+
+
+def fit(tasks: Mapping[str, int], wants: Sequence[Want]) -> bool:
+    """Whether there are slots for so many of these tasks."""
+    left = {want.tasks: want.slots for want in wants}
+    for task, count in tasks.items():
+        names = next((names for names in left if task in names), None)
+        if names is None or left[names] < count:
+            return False
+        left[names] -= count
+    return True
+
+
+def deliveries_of(ids: Sequence[int], messages: Sequence[Message], holder: int) -> list[Delivery]:
+    """Of tasks that were enqueued just now, in their order."""
+    pairs = list(zip(ids, messages))
+    if len({message.priority for message in messages}) > 1:
+        pairs.sort(key=lambda pair: -pair[1].priority)
+    return [
+        Delivery(id_text(id), message.task, message.payload, 0, 0, message.retries, (id, holder))
+        for id, message in pairs
+    ]
 
 
 def find_first(

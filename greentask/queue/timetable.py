@@ -67,6 +67,7 @@ class Ticks:
     def turn(self) -> None:
         """Enqueue what is to run, and plan the next ticks, within a transaction."""
         messages = []
+        self._store.line_up()
         for name, repeat in self._repeats.items():
             spec, plan = self._read(name)
             if spec != repeat.schedule.spec:

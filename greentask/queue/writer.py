@@ -370,7 +370,8 @@ class Writer:
                         raise
                     batch.failed.append((future, error))  # it costs the others nothing
             if batch.enqueued:
-                ids = map(id_text, store.enqueue([message for messages, _ in batch.enqueued for message in messages]))
+                arrived = [message for messages, _ in batch.enqueued for message in messages]
+                ids = map(id_text, store.enqueue(arrived, before_take=True))
                 for messages, told in batch.enqueued:
                     batch.outcomes.append((told, list(islice(ids, len(messages)))))
             if holders.has_news:

@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+from collections import Counter
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from greentask.queue import looking
 from greentask.queue.bulk import end_tasks, insert_tasks, runs
 from greentask.queue.ids import id_text
-from greentask.queue.interface import Delivery, Ending, Message, Want
+from greentask.queue.interface import Delivery, Ending, Limit, Message, Want
+from greentask.queue.pausing import pause, resume
 from greentask.queue.schema import open_file
-from support.queues import FakeClock, open_store, transact
+from greentask.queue.store import Store
+from support.queues import FakeClock, message, open_store, transact
 
 ADD = frozenset({"add", "mul"})
 
@@ -124,3 +127,69 @@ def test_payloads_are_handed_out_as_they_were_enqueued(path: Path, clock: FakeCl
         assert [one.handle for one in taken] == [(id, 77) for id in ids]
         assert {(one.retries, one.attempt, one.task) for one in taken} == {(3 if odd else None, 1, "add")}
     assert store.db.execute("SELECT count(*) FROM ready").fetchone() == (0,)
+
+
+def _turn(store: Store, messages: list[Message], wants: list[Want], at_once: bool) -> list[Delivery]:
+    store.enqueue(messages, before_take=at_once)
+    store.ripen()
+    return store.take(wants, 77)
+
+
+def _counts(store: Store) -> dict[str, int]:
+    tables = ("task", "ready", "running", "later")
+    return {table: store.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
+
+
+def test_what_is_handed_out_at_once_is_what_would_have_been(tmp_path: Path, clock: FakeClock) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    at_once, in_line = (open_store(tmp_path / f"{name}.db", clock.as_clock()) for name in ("one", "other"))
+    seen: set[bytes] = set()
+    for store in (at_once, in_line):
+        store.allowances.limits = {"few": Limit(max_running=3)}
+    for turn in range(200):
+        messages = [
+            Message(
+                chance.choice(("add", "add", "mul")) if chance.random() < 0.99 else "few",
+                b'{"args":[%d,%d]}' % (turn, number),
+                chance.choice((0, 0, 0, 5)),
+                delay=30.0 if chance.random() < 0.01 else 0.0,
+                key=f"{turn // 2} {number}" if chance.random() < 0.02 else None,
+                retries=chance.choice((None, 2)),
+            )
+            for number in range(chance.randint(1, 30))
+        ]
+        ranks = {one.payload: -one.priority for one in messages}
+        wants = [Want(ADD, chance.choice((2, 40, 1000))), Want(frozenset({"few"}), 2)]
+        if chance.random() < 0.1:
+            change = chance.choice((pause, resume, resume))
+            for store in (at_once, in_line):
+                transact(store, partial(change, store.db, None))
+        taken = transact(at_once, partial(_turn, at_once, messages, wants, True))
+        others = transact(in_line, partial(_turn, in_line, messages, wants, False))
+        assert Counter(one.task for one in taken)["few"] == Counter(one.task for one in others)["few"]
+        assert len(taken) == len(others)
+        assert _counts(at_once) == _counts(in_line)
+        payloads = [one.payload for one in taken]
+        assert len(set(payloads)) == len(payloads)
+        assert not seen.intersection(payloads)
+        seen.update(payloads)
+        if ranks.keys() >= set(payloads):
+            assert [ranks[one] for one in payloads] == sorted(ranks[one] for one in payloads)
+        for store, some in ((at_once, taken), (in_line, others)):
+            settled = [(one, Ending("done", one.payload)) for one in some]
+            assert transact(store, partial(store.settle, settled)) == [True] * len(some)
+        clock.pass_by(chance.choice((0.0, 0.0, 40.0)))
+    assert len(seen) > 1000
+
+
+def test_what_is_not_handed_out_at_once_is_not_lost(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock.as_clock())
+    transact(store, lambda: store.enqueue([message(), message()], before_take=True))
+    assert _counts(store) == {"task": 2, "ready": 2, "running": 0, "later": 0}
+    store.begin()
+    store.enqueue([message()], before_take=True)
+    store.rollback()
+    assert transact(store, lambda: store.take([Want(ADD, 0)], 77)) == []
+    assert _counts(store) == {"task": 2, "ready": 2, "running": 0, "later": 0}

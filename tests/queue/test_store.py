@@ -80,7 +80,7 @@ def test_slots_that_one_name_leaves_are_for_others(store: Store) -> None:
 
 
 def test_large_payloads_are_taken_a_few_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("greentask.queue.store._MOST_BYTES", 32_000)
+    monkeypatch.setattr("greentask.queue.handing.MOST_BYTES", 32_000)
     put(store, *(message(args="[" + "1" * 10_000 + "]") for _ in range(6)))
     assert len(take(store)) == 4
     assert len(take(store)) == 2
