@@ -8,7 +8,6 @@ could be a moment ago, calls wait for it to be back.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from typing import Any
@@ -34,9 +33,10 @@ from .balance import Balance, Name, RetryBudget, Target
 from .carrier import Receiver
 from .link import Link, LinkOptions
 from .mending import MENDED_EVERY, Mending
-from .names import Where, look_up
+from .names import Where
 from .parking import Parking
 from .sent import Sent, could_not_be_sent, error_of
+from .upkeep import Upkeep
 
 __all__ = ["Router"]
 
@@ -50,9 +50,6 @@ _SLOW = 0.25
 #: Calls in flight on one connection from which on another one is opened, and how many there are to one server. A server
 #: reads no further while a connection has max_in_flight (1,000) calls in flight, pings among it.
 _MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
-#: How often a call that may have run is sent again, though it does no harm: it may be what ends its servers.
-#: A batch is once as a whole, and its items then are each alone: one of them may be, and not the others.
-_MOST_REPEATS, _MOST_REPEATS_OF_BATCH = 3, 1
 _NO_PLACE_TO_WAIT = (
     "a callback of the client (or one of gevent's hub) can't wait for a call: no answer would be read meanwhile. "
     "Use submit there, or wait in a greenlet or thread of your own"
@@ -76,10 +73,15 @@ class Router:
         self._links: list[Link] = []
         self._waiting: dict[Link, list[int]] = {}  # calls for a link that is being opened
         self._parked = Parking(self._send)
-        self._renew_at = 0.0 if balance.names else math.inf  # the addresses of names
         self._changed = Event()  # a link has opened, or ended
-        self._used_at = -math.inf  # when it was called last
         self._is_left = False
+        self._upkeep = Upkeep(
+            balance,
+            resolve_after=options.resolve_after,
+            idle_after=options.idle_after,
+            found=self._found,
+            connect=self._link_to,
+        )
         self._mending = Mending(self)
 
     def check_may_wait(self) -> None:
@@ -128,7 +130,7 @@ class Router:
             may_go = self._has_another(sent) and self._budget.spend()
         elif isinstance(error, WorkerLost) or (isinstance(error, ConnectionLost) and error.sent):
             sent.repeats = before.repeats
-            may_go = self._may_repeat(sent)
+            may_go = sent.may_repeat(self._budget)
             sent.repeats += 1
         else:
             may_go = isinstance(error, (Draining, InvalidMessage))
@@ -142,9 +144,8 @@ class Router:
         self._calls[id] = sent
         if timeout is not None:
             self._end_after(timeout, id, sent, timeout)
-        self._used_at = time.monotonic()
-        if self._used_at >= self._renew_at:
-            self._renew_names()
+        if self._upkeep.is_needed:
+            self._upkeep.called()
         self._send(id, sent)
 
     def _end_after(self, seconds: float, id: int, sent: Sent, timeout: float) -> None:
@@ -194,6 +195,7 @@ class Router:
     def leave(self) -> None:
         """There will be no more calls: close the connections when none is in flight."""
         self._is_left = True
+        self._upkeep.rest()
         self._end_if_left()
 
     def close(self, why: str = "the client was closed") -> None:
@@ -201,7 +203,7 @@ class Router:
         links, self._links = self._links, []
         self._waiting.clear()
         self._parked.clear()
-        self._used_at = -math.inf  # no server is tried again before somebody calls
+        self._upkeep.rest()
         for link in links:
             link.close()
         for id in list(self._calls):
@@ -225,7 +227,7 @@ class Router:
         for link in self._links:
             link.abandon()
         self._links = []
-        self._is_left = True  # or a probe would connect
+        self._upkeep.rest()  # or a probe would connect
 
     def _flush(self, done: Bell | None = None) -> None:
         gevent.with_timeout(_SENT_WITHIN, self._wait_sent, timeout_value=None)
@@ -309,11 +311,6 @@ class Router:
             sent.avoid |= {link.target}
         self._send(id, sent)
 
-    def _may_repeat(self, sent: Sent) -> bool:
-        most = _MOST_REPEATS if sent.size == 1 else _MOST_REPEATS_OF_BATCH
-        is_harmless = sent.idempotent and not sent.has_begun
-        return is_harmless and sent.repeats < most and self._budget.spend(sent.size)
-
     def _try_once_more(self, id: int, sent: Sent, error: Exception) -> None:
         """It may have run, and does no harm: on another server, or else on the same one."""
         sent.repeats += 1
@@ -353,29 +350,6 @@ class Router:
         else:
             self._send(id, sent)
 
-    # ---- The addresses of names
-
-    def _renew_names(self) -> None:
-        """Ask for those that nobody has asked for in a while, beside the calls; the first time is a link's business."""
-        self._renew_at = self._used_at + self._options.resolve_after
-        for name in self._balance.names:
-            if -math.inf < name.asked_at <= self._used_at - self._options.resolve_after:
-                name.asked_at = self._used_at
-                gevent.spawn(self._renew, name)
-
-    def _renew(self, name: Name) -> None:
-        try:
-            addresses = look_up(name.address)
-        except (OSError, UnicodeError):
-            return  # what was known is better than nothing
-        self._found(name, addresses)
-
-    def _found(self, name: Name, addresses: list[Where]) -> None:
-        gone = self._balance.found(name, addresses)
-        for link in self._links:
-            if link.target in gone:
-                link.is_leaving = True  # what is in flight there ends there
-
     # ---- What links say
 
     def link_found(self, link: Link, addresses: list[Where]) -> bool:
@@ -388,6 +362,12 @@ class Router:
         self._links = [one for one in self._links if one is not link]
         self._changed.set()
         return False
+
+    def _found(self, name: Name, addresses: list[Where]) -> None:
+        gone = self._balance.found(name, addresses)
+        for link in self._links:
+            if link.target in gone:
+                link.is_leaving = True  # what is in flight there ends there
 
     def link_opened(self, link: Link) -> None:
         if link not in self._links:
@@ -463,7 +443,7 @@ class Router:
             self._try_again(id, sent, error)
         elif isinstance(error, Overloaded) and self._has_another(sent) and self._budget.spend(sent.size):
             self._try_elsewhere(id, sent, error)
-        elif isinstance(error, WorkerLost) and self._may_repeat(sent):
+        elif isinstance(error, WorkerLost) and sent.may_repeat(self._budget):
             self._try_once_more(id, sent, error)
         else:
             self._end(id, sent, error)
@@ -474,7 +454,7 @@ class Router:
         was_opened = self._waiting.pop(link, None) is None
         if why and not link.is_leaving:
             self._balance.failed(link.target, time.monotonic())
-            self._probe_later(link.target)
+            self._upkeep.probe_later(link.target)
         for id, sent in [(id, sent) for id, sent in self._calls.items() if sent.link is link]:
             if self._calls.get(id) is not sent:  # the end of another one was its end
                 continue
@@ -482,25 +462,13 @@ class Router:
                 self._try_elsewhere(id, sent, could_not_be_sent(sent.refusal, why, sent.repeats > 0))
             elif isinstance(why, Unauthenticated):
                 self._end(id, sent, Unauthenticated(str(why)))
-            elif self._may_repeat(sent):
+            elif sent.may_repeat(self._budget):
                 self._try_once_more(id, sent, ConnectionLost(why, sent=True))
             else:
                 self._end(id, sent, ConnectionLost(why, sent=sent.was_sent))
         # Last: where a Ctrl-C comes in between, we are told once more.
         self._links = [one for one in self._links if one is not link]
         self._changed.set()
-
-    def _probe_later(self, target: Target) -> None:
-        """Try to connect to a server that failed, where that would bring it back, and not with somebody's call."""
-        if len(self._balance.targets) == 1:
-            return
-
-        def probe() -> None:
-            is_used = not self._is_left and time.monotonic() - self._used_at < self._options.idle_after
-            if is_used and target.failures and target in self._balance.targets:
-                self._link_to(target)
-
-        gevent.spawn_later(max(0.0, target.retry_at - time.monotonic()), probe)
 
     # ---- The ends of calls
 

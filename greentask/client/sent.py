@@ -15,12 +15,15 @@ from ..errors import (
     from_wire,
     out_of_time,
 )
-from .balance import Target
+from .balance import RetryBudget, Target
 from .carrier import Receiver
 from .link import UNTRUSTED, Link
 
 __all__ = ["Sent", "could_not_be_sent", "error_of"]
 
+#: How often a call that may have run is sent again, though it does no harm: it may be what ends its servers.
+#: A batch is once as a whole, and its items then are each alone: one of them may be, and not the others.
+_MOST_REPEATS, _MOST_REPEATS_OF_BATCH = 3, 1
 _NONE: frozenset[Target] = frozenset()
 _REMEDY = "; is a server running there?"
 
@@ -66,6 +69,12 @@ class Sent:
             self.timer.stop()
             self.timer.close()
             self.timer = None
+
+    def may_repeat(self, budget: RetryBudget) -> bool:
+        """Whether it may be sent again where it may have run; then that is taken from the budget."""
+        most = _MOST_REPEATS if self.size == 1 else _MOST_REPEATS_OF_BATCH
+        is_harmless = self.idempotent and not self.has_begun
+        return is_harmless and self.repeats < most and budget.spend(self.size)
 
     def no_answer(self, timeout: float) -> DeadlineExceeded:
         """The error where nothing was heard of it in time."""
