@@ -43,6 +43,12 @@ def note_in_process(path: str, what: object) -> object:
     return what
 
 
+@task(process=True)
+def dawdle(path: str, what: str, seconds: float) -> None:
+    mark(path, what)
+    time.sleep(seconds)
+
+
 @task
 def me() -> list[Any]:
     return [current().id, current().name, current().attempt]
