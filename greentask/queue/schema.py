@@ -44,6 +44,7 @@ from .beside import is_anybody_at
 
 __all__ = [
     "APPLICATION_ID",
+    "CHECKPOINT_BYTES",
     "VERSION",
     "be_copy",
     "check_file",
@@ -65,6 +66,9 @@ _PAGE = 4096
 _CACHE = 16 * 1024  # KiB
 _BUSY = 10.0  # seconds, for those who hold the file and don't take turns: a backup, somebody's shell
 _CHECKPOINT = 4000  # pages of the log (16 MB) that are written back at once
+
+#: The same, in bytes.
+CHECKPOINT_BYTES = _CHECKPOINT * _PAGE
 
 _CHECKED = 2 * 1024**3  # bytes of a file that is looked through for damage at each start
 _SMALL = (

@@ -37,6 +37,7 @@ from .expiring import expire, has_expired
 from .holders import TICK, Holders
 from .ids import id_text
 from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
+from .longlog import LongLog
 from .offers import Unoffered
 from .stalls import who_holds
 from .store import Store
@@ -83,6 +84,7 @@ class Writer:
         self._forgets = False  # there may be more to forget
         self._expires = False  # there are tasks whose ttl is over
         self._unoffered = Unoffered(store.db)
+        self._log = LongLog(store.db, beside.queue)
         self._missing: str | None = None  # a file of SQLite's own
         self._held = 0  # deliveries that are not settled
         self._held_bytes = 0  # of their payloads
@@ -217,9 +219,8 @@ class Writer:
                 self._write(batch, overdue)
         for look, future in looks:
             self._answer_look(look, future)
-        if is_tick and not self._is_stuck and self._store.cleaner.can_shrink():
-            with self._beside.turn():
-                self._store.cleaner.shrink()
+        if is_tick and not self._is_stuck:
+            self._tidy_up()
         if knocked:
             self._home.post(self._listener.knocked)
         if self._held and not self._is_stuck and (may_be_revoked or is_tick) and (revoked := self._holders.to_revoke()):
@@ -244,6 +245,16 @@ class Writer:
             if self._holders.mine is not None:
                 self._unoffered.look(self._ticked_at, self._holders.mine)
         return overdue
+
+    def _tidy_up(self) -> None:
+        """Have the files be no larger than they need to be."""
+        if self._store.cleaner.can_shrink():
+            with self._beside.turn():
+                self._store.cleaner.shrink()
+            self._log.is_wanted = not self._store.cleaner.can_shrink()
+        if self._log.is_due(self._ticked_at):
+            with self._beside.turn():
+                self._log.begin_anew(self._ticked_at)
 
     def _collect(self) -> tuple[Batch, list[tuple[Callable[[Store], Any], Future[Any]]]]:
         batch, looks, room = self._kept, [], _MOST_BYTES

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -38,12 +41,35 @@ def export_command(output: BinaryIO, wanted: dict[str, Any], queue: Where) -> No
         except InvalidArguments as error:
             raise click.UsageError(str(error)) from None
         count = -1
-        with access.file.moment() as store:
+        with _at_its_own_pace(output, os.path.dirname(access.file.path)) as file, access.file.moment() as store:
             for line in export_tasks(store, fitting):
-                output.write(line)
+                file.write(line)
                 count += 1
         output.flush()
     click.echo(f"{_tasks(count)} written", err=True)
+
+
+@contextmanager
+def _at_its_own_pace(output: BinaryIO, folder: str) -> Iterator[BinaryIO]:
+    """A file that takes what is written as quickly as a disk does; it is in ``output`` at the end.
+
+    While somebody reads the queue as of one moment, its log grows by all that its servers write. So who takes the
+    output slowly, from a pipe, is not waited for meanwhile.
+    """
+    if _is_file(output):
+        yield output
+        return
+    with tempfile.TemporaryFile(prefix=".greentask-export-", dir=folder) as file:
+        yield file
+        file.seek(0)
+        shutil.copyfileobj(file, output)
+
+
+def _is_file(output: BinaryIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(output.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 @click.command("import", epilog=EXIT_CODES)
