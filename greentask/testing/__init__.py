@@ -48,7 +48,7 @@ def eager(*apps: App) -> Iterator[Calls]:
     Raises ``ConfigurationError`` for APPs that can't be served.
     """
     known = Known(apps, [KeepCause()])
-    calls, kept = Calls(known.task), Kept()
+    calls, kept = Calls(known.task, known.names), Kept()
     try:
         with carried_by(lambda router: Watching(calls, InPlaceQueue(kept, known))):
             yield calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from ..errors import CallError, Overloaded, WorkerLost, describe, from_wire, ref
 from ..hub.home import allocate_lock
 from ..tasks.task import Task
 from ..wire.json import dumps, loads
-from .known import known_task
+from .known import imported_names, known_task
 
 __all__ = ["Calls", "Plan", "RecordedCall"]
 
@@ -21,6 +22,7 @@ __all__ = ["Calls", "Plan", "RecordedCall"]
 Find = Callable[[str], Task[..., Any] | None]
 #: How many calls are kept; of more, the newest.
 MOST_CALLS = 10_000
+_OWN = "greentask."  # how the names of a server's own functions begin
 
 
 @dataclass(eq=False)
@@ -85,10 +87,14 @@ class Calls:
 
     All of its clients' calls, from all of its threads and greenlets; not those of other processes. ``times``, in what
     follows, is how many calls are meant: 1, the next one, unless it says otherwise; None, all of them from now on.
+
+    A task's name that no task has is a ``LookupError``, which names close ones. Where calls go to whichever server,
+    that may have tasks which are not imported here: then it is one only where there are close names.
     """
 
-    def __init__(self, find: Find | None = None) -> None:
+    def __init__(self, find: Find | None = None, names: Callable[[], set[str]] | None = None) -> None:
         self.find = find
+        self._names = names  # all that there are; None: there may be others than those that are imported
         self._calls: deque[RecordedCall] = deque(maxlen=MOST_CALLS)
         self._rules: list[_Rule] = []
         self._lock = allocate_lock()  # guards the rules: two threads' calls must not take the same one
@@ -108,6 +114,7 @@ class Calls:
         >>> call.arguments["to"]                              # doctest: +SKIP
         'you@example.org'
         """
+        self._check(task)
         found = [call for call in self._calls if call.task in (_names(task) or ())]
         if isinstance(task, Task):
             for call in found:
@@ -119,6 +126,7 @@ class Calls:
 
         One that is idempotent is made again, as a client does by itself.
         """
+        self._check(task)
         lost = WorkerLost("the process was lost (a test's doing)")
         self._add(_Rule(_names(task), times, outcome=partial(_raised, lost)))
 
@@ -126,6 +134,7 @@ class Calls:
         self, task: Task[..., Any] | str | None = None, *, times: int | None = 1, error: CallError | None = None
     ) -> None:
         """Calls are refused, with ``Overloaded`` unless another ``error`` is given; their tasks don't run."""
+        self._check(task)
         given = error or Overloaded("too many calls in flight (a test's doing)")
         self._add(_Rule(_names(task), times, outcome=partial(_raised, given)))
 
@@ -133,6 +142,7 @@ class Calls:
         """Calls take ``seconds`` at least: nothing is heard of them before. Whose timeout is less is out of time."""
         if not 0 < seconds < float("inf"):
             raise ValueError(f"a delay is in seconds above 0, not {seconds!r}")
+        self._check(task)
         self._add(_Rule(_names(task), times, seconds=seconds))
 
     def answer(self, task: Task[..., Any] | str, result: Any, *, times: int | None = None) -> None:
@@ -151,6 +161,18 @@ class Calls:
         with self._lock:
             self._calls.clear()
             self._rules.clear()
+
+    def _check(self, task: Task[..., Any] | str | None) -> None:
+        """Raise ``LookupError`` for a name that is none. One that was called or answered here is one."""
+        if not isinstance(task, str) or task.startswith(_OWN) or any(call.task == task for call in self._calls):
+            return
+        if any(task in (rule.tasks or ()) for rule in list(self._rules)):
+            return
+        names = imported_names() if self._names is None else self._names()
+        close = difflib.get_close_matches(task, names, n=3)
+        if task not in names and (close or self._names is not None):
+            hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise LookupError(f"no task is named {task!r}{hint}")
 
     def _add(self, rule: _Rule) -> None:
         if rule.left is not None and rule.left < 1:

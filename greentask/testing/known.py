@@ -13,7 +13,7 @@ from ..tasks.middleware import Hooks, Middleware, load_middleware
 from ..tasks.registry import Tasks
 from ..tasks.task import Task
 
-__all__ = ["App", "Known", "known_task"]
+__all__ = ["App", "Known", "imported_names", "known_task"]
 
 #: A module or its name, a registry, a task or a function; as a text, whatever ``greentask serve`` takes.
 App = str | ModuleType | Tasks | Task[..., Any] | Callable[..., Any]
@@ -64,6 +64,10 @@ class Known:
         except UnknownTask:
             return None
 
+    def names(self) -> set[str]:
+        """All by which a task may be called."""
+        return _names_of(self._tasks) if self._apps else imported_names()
+
     def _hooks(self, registries: Iterable[Tasks]) -> Hooks:
         given: list[Middleware] = []
         for one in (one for registry in registries for one in registry.middleware):
@@ -83,6 +87,15 @@ def known_task(name: str) -> Task[..., Any] | None:
             f"say which there are, as in eager({targets[0]!r})"
         )
     return next(iter(found.values()), None)
+
+
+def imported_names() -> set[str]:
+    """All by which tasks of the modules that are imported may be called."""
+    return _names_of(_tasks_of_modules())
+
+
+def _names_of(tasks: Iterable[Task[..., Any]]) -> set[str]:
+    return {name for task in tasks for name in (task.name, task.target)}
 
 
 def _load(app: App) -> Tasks:

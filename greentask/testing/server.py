@@ -147,6 +147,6 @@ class ServerCalls(Calls):
     """The calls of a program whose default server is that of a test."""
 
     def __init__(self, server: LocalServer) -> None:
-        super().__init__(lambda name: Known(server.apps, ()).task(name))
+        super().__init__(lambda name: Known(server.apps, ()).task(name), lambda: Known(server.apps, ()).names())
         #: Where the tasks run.
         self.server = server

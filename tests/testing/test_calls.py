@@ -52,6 +52,26 @@ def test_streams_and_what_was_cancelled_are_recorded(calls: Calls) -> None:
     assert type(cancelled.error).__name__ == "Cancelled"
 
 
+def test_a_name_that_no_task_has_is_named_with_close_ones(calls: Calls) -> None:
+    assert (
+        calls.calls_to("add") == calls.calls_to("support.tested_tasks:add") == calls.calls_to("greentask.status") == []
+    )
+    for use in (calls.calls_to, calls.lose_worker, calls.refuse, lambda name: calls.delay(name, 1)):
+        with pytest.raises(LookupError, match=r"^\W*no task is named 'ad'; did you mean 'add'"):
+            use("ad")
+        with pytest.raises(LookupError, match=r"no task is named 'zzzzzzzz'\W*$"):
+            use("zzzzzzzz")
+    calls.answer("elsewhere", 1)
+    assert calls.calls_to("elsewhere") == []
+
+
+def test_where_calls_go_to_whichever_server_a_name_may_be_a_task_s_there() -> None:
+    with watching() as calls:
+        assert calls.calls_to("zzzzzzzz") == []
+        with pytest.raises(LookupError, match="did you mean"):
+            calls.calls_to("of_a_name_that_nothing_else_ha")
+
+
 def test_a_worker_is_lost_as_often_as_was_said(calls: Calls) -> None:
     calls.lose_worker(tasks.add, times=2)
     assert tasks.give.call("none") is None  # another task
