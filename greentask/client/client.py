@@ -17,8 +17,8 @@ from ..tasks.context import current
 from ..tasks.enqueueing import with_options
 from ..tasks.remote import BatchReceipt, ProgressCallback, Receipt, TaskFuture
 from ..tasks.steps import Step, wire_chain
-from ..tasks.task import DEFAULT_WINDOW, Task, each_arguments, known_length, merge_arguments, zip_arguments
-from ..wire.address import parse_addresses
+from ..tasks.task import DEFAULT_WINDOW, each_arguments, known_length, zip_arguments
+from ..wire.address import Address, parse_addresses
 from ..wire.enqueue import Enqueue, EnqueueOptions
 from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, encode_plain_call, has_large
 from ..wire.text import DEFAULT_MAX_LINE
@@ -29,11 +29,13 @@ from .carrier import Carrier, Receiver, carrier_of
 from .chain import SubmittedFuture
 from .core import Core
 from .enqueueing import enqueue_group
+from .environment import default_address, default_file
 from .large import encode
 from .link import LinkOptions
 from .mapping import Start, map_calls
 from .receipt import ClientReceipt
 from .receivers import WaitingGreenlet
+from .target import Target, arguments_of, name_of
 from .trust import context_of, secrets_of
 from .waiting import forget, wait_reporting, wait_streaming
 
@@ -44,16 +46,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "Target"]
 
-#: What is called: a task's name, or the task.
-Target = str | Task[..., Any]
-
 
 class Client:
     """Connections to one or more servers, shared by all greenlets and threads that use the client.
 
     address
-        Where the server is; of several (comma separated, or a list) each call goes to the one with the fewest calls
-        that it has not answered, and to one that can't be reached only when it is back.
+        Where the server is; None: where ``GREENTASK_URL`` says, or 127.0.0.1:12345 (see ``client.environment``). Of
+        several (comma separated, or a list) each call goes to the one with the fewest calls that it has not answered,
+        and to one that can't be reached only when it is back.
     timeout
         Seconds that a call may take unless it says otherwise; None: as long as it takes.
     connect_timeout
@@ -97,7 +97,7 @@ class Client:
 
     def __init__(
         self,
-        address: str | Iterable[str],
+        address: str | Iterable[str] | None = None,
         *,
         timeout: float | None = None,
         connect_timeout: float = 5.0,
@@ -113,14 +113,23 @@ class Client:
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.addresses = parse_addresses(address)
+        is_default = address is None
+        if address is None:
+            address = default_address()
+            if secret is None:
+                secret_file = secret_file or default_file("SECRET_FILE")
+            tls_ca, tls_cert, tls_key = (
+                given or default_file(name)
+                for given, name in ((tls_ca, "TLS_CA"), (tls_cert, "TLS_CERT"), (tls_key, "TLS_KEY"))
+            )
+        addresses = parse_addresses(address)
         self._timeout = _check_timeout(timeout)
         self._progress: ProgressCallback | bool | None = None
         self._idempotent = False
         self._durable: Enqueue | None = None
         files = TLSFiles(*(None if path is None else os.fspath(path) for path in (tls_cert, tls_key, tls_ca)))
         tls = None
-        if files.paths or any(one.scheme == "tls" for one in self.addresses):
+        if files.paths or any(one.scheme == "tls" for one in addresses):
             tls = context_of(files)
         secrets = secrets_of(secret, secret_file)
         options = LinkOptions(
@@ -133,10 +142,15 @@ class Client:
             secrets,
             tls,
         )
-        self._core = Core(self.addresses, None if weights is None else tuple(weights), options)
+        self._core = Core(addresses, None if weights is None else tuple(weights), options, is_default=is_default)
 
     def __repr__(self) -> str:
         return f"<Client of {', '.join(map(str, self.addresses))}>"
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where it calls."""
+        return self._core.addresses
 
     def __enter__(self) -> Client:
         return self
@@ -179,7 +193,6 @@ class Client:
         >>> client.using(delay=60, key="order 5").enqueue("send_mail", to="b@example.org")    # doctest: +SKIP
         """
         other = Client.__new__(Client)
-        other.addresses = self.addresses
         other._timeout = self._timeout if timeout is None else _check_timeout(timeout)
         if not (progress is None or isinstance(progress, bool) or callable(progress)):
             raise TypeError(f"progress is a function that takes reports, or True for a bar, not {progress!r:.200}")
@@ -198,11 +211,11 @@ class Client:
         Raises what the task raised, as the builtin exception of that name or else as ``TaskError``; the protocol's
         own errors (``UnknownTask``, ``WorkerLost``, ``DeadlineExceeded`` …); ``ConnectionLost``.
         """
-        return self.call_args(_name(function), _arguments(function, args, kwargs))
+        return self.call_args(name_of(function), arguments_of(function, args, kwargs))
 
     def submit(self, function: Target, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """Start a task on the server; the future has its result. Cancelling the future cancels the task."""
-        return self.submit_args(_name(function), _arguments(function, args, kwargs))
+        return self.submit_args(name_of(function), arguments_of(function, args, kwargs))
 
     def map(
         self,
@@ -221,7 +234,7 @@ class Client:
         draws a bar on stderr, where that is a terminal.
         """
         return self.map_args(
-            _name(function),
+            name_of(function),
             map(list, zip_arguments(iterables)),
             unordered=unordered,
             window=window,
@@ -237,7 +250,7 @@ class Client:
 
         Closing the iterator cancels the task.
         """
-        return self.stream_args(_name(function), _arguments(function, args, kwargs), window=window)
+        return self.stream_args(name_of(function), arguments_of(function, args, kwargs), window=window)
 
     def enqueue(self, function: Target, /, *args: Any, **kwargs: Any) -> Receipt[Any]:
         """Have a server with a queue keep a task, and run it later; returns when it is on disk.
@@ -246,7 +259,7 @@ class Client:
         ``InvalidArguments`` as ``call`` does; after ``ConnectionLost`` with ``sent`` it may have been kept. With a
         ``key`` it is then sent again by itself.
         """
-        return self.enqueue_args(_name(function), _arguments(function, args, kwargs))
+        return self.enqueue_args(name_of(function), arguments_of(function, args, kwargs))
 
     def enqueue_many(self, function: Target, items: Iterable[Args], /) -> BatchReceipt[Any]:
         """As ``enqueue``, for many: each item is one call's arguments, a dict by name or a sequence by position.
@@ -254,7 +267,7 @@ class Client:
         A thousand of them are one transaction, and much quicker than one by one. Where it raises, those of earlier
         thousands have been kept, and what follows them (``using(then=…)``) never runs.
         """
-        return self.enqueue_many_args(_name(function), each_arguments(items))
+        return self.enqueue_many_args(name_of(function), each_arguments(items))
 
     def receipt(self, id: str | None = None, *, key: str | None = None) -> Receipt[Any]:
         """The receipt of a task that was enqueued somewhere else, by its id or by the ``key`` that it was given.
@@ -480,19 +493,6 @@ class Client:
         assert isinstance(call.id, int)
         with showing(call.function) if report is True else nullcontext(report or None) as tell:
             yield from wait_streaming(carrier, call.id, partial(self._start, carrier, call), window, tell)
-
-
-def _name(function: Target) -> str:
-    if isinstance(function, str):
-        return function
-    name = getattr(function, "name", None)
-    if not isinstance(name, str):
-        raise TypeError(f"what is called is a @task or the name of one, not {function!r:.200}")
-    return name
-
-
-def _arguments(function: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Args:
-    return merge_arguments(args, kwargs, None if isinstance(function, str) else function.binder)
 
 
 def _check_timeout(timeout: float | None) -> float | None:

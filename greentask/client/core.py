@@ -8,7 +8,9 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from ..hub.bell import Bell
@@ -18,7 +20,7 @@ from .balance import Balance
 from .link import LinkOptions
 from .router import Router
 
-__all__ = ["Core"]
+__all__ = ["Core", "pointed_at"]
 
 _CLOSED_WITHIN = 1.5  # seconds
 
@@ -35,16 +37,33 @@ class Core:
         addresses: tuple[Address, ...],
         weights: tuple[float, ...] | None,
         options: LinkOptions,
+        *,
+        is_default: bool = False,
     ) -> None:
         self._router: Router | None = None
         Balance(addresses, weights)  # or it raises
         self.max_line = options.max_line
         self._options = options
-        self.addresses = addresses
+        self._addresses = addresses
         self._weights = weights
+        self.is_default = is_default  # nobody has said where the server is
+        self._pointed_at = _pointed_at if is_default else None
         self._lock = allocate_rlock()
         self.next_id: Callable[[], int] = itertools.count(1).__next__
         _cores.add(self)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where it calls."""
+        return self._pointed_at or self._addresses
+
+    def point_at(self, addresses: tuple[Address, ...] | None) -> None:
+        """Call that server from now on, without a proof; None: its own again."""
+        with self._lock:
+            router, self._router = self._living(), None
+            self._pointed_at = addresses
+        if router is not None and not router.home.is_deserted():
+            router.home.post(router.leave)
 
     def router(self) -> Router:
         router = self._router
@@ -54,12 +73,17 @@ class Core:
                 if router is None:
                     if before is not None and not before.home.is_ours():
                         before.abandon()
-                    router = Router(find_home(), Balance(self.addresses, self._weights), self._options)
+                    router = self._make_router()
                     if self._router is before:  # else a signal handler has called meanwhile, in this same thread
                         self._router = router
                     else:
                         router = self.router()
         return router
+
+    def _make_router(self) -> Router:
+        if self._pointed_at is None:
+            return Router(find_home(), Balance(self._addresses, self._weights), self._options)
+        return Router(find_home(), Balance(self._pointed_at, None), replace(self._options, secrets=None, tls=None))
 
     def _living(self) -> Router | None:
         """The router, if there is one that works. Not every fork is told to Python: uWSGI's is not."""
@@ -105,6 +129,27 @@ class Core:
 
 
 _cores: weakref.WeakSet[Core] = weakref.WeakSet()
+_pointed_at: tuple[Address, ...] | None = None  # where those call that were given no address
+
+
+@contextmanager
+def pointed_at(addresses: tuple[Address, ...]) -> Iterator[None]:
+    """While inside, all clients that were given no address call this server, however old they are."""
+    global _pointed_at
+    before = _pointed_at
+    try:
+        _point_all(addresses)
+        yield
+    finally:
+        _point_all(before)
+
+
+def _point_all(addresses: tuple[Address, ...] | None) -> None:
+    global _pointed_at
+    _pointed_at = addresses
+    for core in list(_cores):
+        if core.is_default:
+            core.point_at(addresses)
 
 
 def _after_fork() -> None:

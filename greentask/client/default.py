@@ -7,10 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import ConfigurationError
 from ..hub.home import allocate_rlock
 from ..tasks.remote import provide_default_caller
-from ..wire.address import DEFAULT_ADDRESS, parse_addresses
 from .client import Client
 
 __all__ = ["configure", "default_client", "replaced_default"]
@@ -41,24 +39,8 @@ def default_client() -> Client:
         return client
     with _lock:
         if _client is None:
-            _client = Client(
-                _from_environment() or DEFAULT_ADDRESS,
-                secret_file=os.environ.get("GREENTASK_SECRET_FILE") or None,
-                tls_ca=os.environ.get("GREENTASK_TLS_CA") or None,
-                tls_cert=os.environ.get("GREENTASK_TLS_CERT") or None,
-                tls_key=os.environ.get("GREENTASK_TLS_KEY") or None,
-            )
+            _client = Client()
         return _client
-
-
-def _from_environment() -> str | None:
-    address = os.environ.get("GREENTASK_URL")
-    if address:
-        try:
-            parse_addresses(address)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"GREENTASK_URL in the environment: {error}") from None
-    return address
 
 
 provide_default_caller(default_client)  # itself, in place of somebody who has to import it for each call

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..client.carrier import carried_by
 from ..client.client import Client
+from ..client.core import pointed_at
 from ..client.default import replaced_default
 from ..errors import ConfigurationError
 from .calls import Calls
@@ -104,7 +105,8 @@ class LocalServer:
     def used(self) -> Iterator[ServerCalls]:
         """While inside, tasks are called on it, unless they are told another client. Gives the calls.
 
-        The default client is one for it, and ``GREENTASK_URL`` names it to programs that are started meanwhile.
+        The default client is one for it; so are all clients that were given no address, also those that were made
+        before (``client = Client()`` in a module). ``GREENTASK_URL`` names it to programs that are started meanwhile.
         """
         calls = ServerCalls(self)
         before = os.environ.get("GREENTASK_URL")
@@ -113,6 +115,7 @@ class LocalServer:
             with (
                 Client(self.address) as client,
                 replaced_default(client),
+                pointed_at(client.addresses),
                 carried_by(lambda router: Watching(calls, router())),
             ):
                 yield calls

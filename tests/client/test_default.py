@@ -41,6 +41,19 @@ def test_an_environment_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) 
         default_client()
 
 
+def test_a_client_that_is_given_no_address_calls_where_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, server: RunningServer
+) -> None:
+    assert where(Client()) == ["tcp://127.0.0.1:12345"]
+    monkeypatch.setenv("GREENTASK_URL", server.address)
+    with Client(timeout=20) as client:
+        assert client.using(idempotent=True).call("add", 1, 2) == 3
+        assert where(client.using(timeout=1)) == [server.address]
+    monkeypatch.setenv("GREENTASK_SECRET_FILE", "/nowhere")
+    with pytest.raises(ConfigurationError, match="/nowhere"):
+        Client()
+
+
 def test_an_empty_environment_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENTASK_URL", "")
     assert where(default_client()) == ["tcp://127.0.0.1:12345"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from greentask import ConfigurationError, WorkerLost, configure, default_client
+from greentask import Client, ConfigurationError, ConnectionLost, WorkerLost, configure, default_client
 from greentask.testing import LocalServer, serving
 from support import tested_tasks as tasks
 from support.programs import environment
@@ -29,6 +29,28 @@ def test_tasks_are_called_on_it_and_then_as_before(server: LocalServer) -> None:
         assert len(calls.calls) == 1
     assert default_client() is before
     assert os.environ.get("GREENTASK_URL") == url
+
+
+def test_clients_that_were_given_no_address_follow_it(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    elsewhere, secret = "127.0.0.1:1", tmp_path / "secret"
+    secret.write_text("0123456789abcdef" * 2)
+    secret.chmod(0o600)
+    monkeypatch.setenv("GREENTASK_URL", elsewhere)
+    monkeypatch.setenv("GREENTASK_SECRET_FILE", str(secret))
+    client, other = Client(weights=[2]), Client(elsewhere)
+    before = [str(address) for address in client.addresses]
+    with server.used() as calls:
+        assert client.call("add", 1, 2) == 3
+        assert client.using(timeout=5).call("add", 2, 2) == 4
+        assert Client().call("add", 3, 2) == 5
+        assert len(calls.calls_to("add")) == 3
+        assert str(client.addresses[0]) == server.address
+        with pytest.raises(ConnectionLost):  # it was told where
+            other.call("add", 1, 2)
+    assert [str(address) for address in client.addresses] == before
+    client.close()
 
 
 def test_its_tasks_call_each_other_there(server: LocalServer) -> None:
