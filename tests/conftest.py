@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -55,6 +57,15 @@ def pytest_report_header(config: pytest.Config) -> str:
     seed = config.getoption("hypothesis_seed", None)
     said = f"--hypothesis-seed={seed}" if seed is not None else "seed: its own (told when a test fails)"
     return f"hypothesis: {said}, max_examples={settings().max_examples}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long: the last file of all keeps one process busy, and the others have no more."""
+    cost: Counter[Path] = Counter()
+    for item in items:
+        cost[item.path] += 100 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -cost[item.path])
 
 
 def pytest_collection_finish() -> None:

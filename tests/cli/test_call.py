@@ -15,6 +15,8 @@ import pytest
 from greentask.cli import main
 from support.programs import environment, greentask, program
 
+pytestmark = pytest.mark.once
+
 SERVE = ("-m", "greentask", "serve", "support.shop", "--listen", "127.0.0.1:0", "--processes", "1")
 
 

@@ -14,6 +14,8 @@ from support.names import named
 from support.peers import Peer, peer
 from support.servers import LineClient, wait_until
 
+pytestmark = pytest.mark.once
+
 ONE, TWO, THREE = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 
 

@@ -9,6 +9,8 @@ import pytest
 from support.programs import ROOT, program
 from support.servers import LineClient
 
+pytestmark = pytest.mark.once
+
 FOLDER = ROOT / "examples" / "chat"
 
 

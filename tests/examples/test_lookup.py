@@ -11,6 +11,8 @@ import pytest
 from support.programs import ROOT, greentask
 from support.servers import RunningServer, serving
 
+pytestmark = pytest.mark.once
+
 FOLDER = ROOT / "examples" / "lookup"
 
 

@@ -28,6 +28,8 @@ from support.parts import descriptors
 from support.programs import environment
 from support.servers import LineClient, RunningServer, serving, wait_until
 
+pytestmark = pytest.mark.once
+
 MB = 1_000_000
 
 

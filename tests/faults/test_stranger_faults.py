@@ -22,6 +22,8 @@ from support.programs import environment, greentask
 from support.proofs import OTHER, SECRET, answer, proof_of, prove, secret_file
 from support.servers import LineClient, RunningServer, connect, serving, wait_until
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:

@@ -24,6 +24,8 @@ from websocket import (
 
 from support.programs import TESTS, program
 
+pytestmark = pytest.mark.once
+
 SERVICE = str(TESTS / "support" / "gateway_service.py")
 DONE = "tâche terminée"
 

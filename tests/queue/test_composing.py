@@ -16,6 +16,8 @@ from greentask.queue.interface import Chain, Delivery, Ending, Fan, Found, Messa
 from greentask.queue.store import Store
 from support.queues import FakeClock, message, open_store, transact
 
+pytestmark = pytest.mark.once
+
 NAMES = frozenset("abcdefgh")
 ERROR = b'{"type":"ValueError","message":"no stock","traceback":"..."}'
 

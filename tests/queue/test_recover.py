@@ -20,6 +20,8 @@ from greentask.queue.sqlite import SQLiteQueue
 from greentask.queue.transfer import export_tasks
 from support.queues import message
 
+pytestmark = pytest.mark.once
+
 PAGE = 4096
 TASKS = 3000
 

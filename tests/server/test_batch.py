@@ -10,6 +10,8 @@ import pytest
 
 from support.servers import LineClient, RunningServer, module_server, serving, wait_until
 
+pytestmark = pytest.mark.once
+
 server = module_server()
 
 

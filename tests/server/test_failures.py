@@ -12,6 +12,8 @@ from greentask.server.failures import FailureLog
 from greentask.tasks.middleware import CallInfo
 from support.programs import greentask, program
 
+pytestmark = pytest.mark.once
+
 SERVE = ("-m", "greentask", "serve", "support.shop", "--listen", "127.0.0.1:0", "--processes", "1")
 
 

@@ -14,6 +14,8 @@ from greentask.server.limits import Limits
 from support.programs import greentask
 from support.servers import LineClient, RunningServer, serving, wait_until
 
+pytestmark = pytest.mark.once
+
 MB = 1_000_000
 MOST = 40 * MB
 

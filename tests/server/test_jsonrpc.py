@@ -10,6 +10,8 @@ import pytest
 
 from support.servers import LineClient, RunningServer, module_server, serving, wait_until
 
+pytestmark = pytest.mark.once
+
 PING = {"jsonrpc": "2.0", "method": "greentask.ping", "id": "ping"}
 PONG = {"jsonrpc": "2.0", "result": "pong", "id": "ping"}
 

@@ -10,6 +10,8 @@ import pytest
 
 from support.servers import LineClient, RunningServer, module_server, wait_until
 
+pytestmark = pytest.mark.once
+
 RECORDS = [{"id": number, "name": "é\n,]" * 5, "parts": [number, {"a": []}]} for number in range(4_000)]
 VALUES = {
     "records": RECORDS,

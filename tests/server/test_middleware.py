@@ -18,6 +18,8 @@ from support.programs import greentask
 from support.servers import RunningServer, serving, wait_until
 from support.watched_tasks import LOG
 
+pytestmark = pytest.mark.once
+
 
 class Hooks:
     """What the hooks have written so far."""

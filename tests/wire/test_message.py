@@ -30,6 +30,8 @@ from greentask.wire.message import (
 from greentask.wire.text import LineSplitter
 from support.values import alike, damaged, pieces, text, values
 
+pytestmark = pytest.mark.once
+
 MORE_EXAMPLES = settings(max_examples=max(300, settings().max_examples))
 
 # ---- Messages, for Hypothesis

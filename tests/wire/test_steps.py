@@ -14,6 +14,8 @@ from greentask.errors import InvalidMessage
 from greentask.wire.json import Unfit, loads
 from greentask.wire.steps import WINDOW, loads_in_steps, take_apart
 
+pytestmark = pytest.mark.once
+
 
 def read(text: bytes, window: int = WINDOW, is_carried: Callable[[str], bool] | None = None) -> tuple[Any, int]:
     """The value, and in how many steps it was read."""

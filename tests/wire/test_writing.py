@@ -16,6 +16,8 @@ from greentask.wire.steps import LARGE
 from greentask.wire.writing import dumps_in_steps, is_large
 from support.values import values
 
+pytestmark = pytest.mark.once
+
 
 def write(value: Any, large: int = LARGE, **options: Any) -> tuple[bytes, int]:
     """Its JSON, and in how many steps it was written."""

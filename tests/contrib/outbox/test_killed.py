@@ -19,6 +19,8 @@ from support.servers import RunningServer, wait_until
 
 from .conftest import Place
 
+pytestmark = pytest.mark.once
+
 
 @contextmanager
 def relay_process(place: Place, server: RunningServer) -> Iterator["subprocess.Popen[bytes]"]:

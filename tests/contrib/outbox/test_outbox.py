@@ -17,6 +17,8 @@ from support.postgres import Postgres
 
 from .conftest import Place, postgres_place
 
+pytestmark = pytest.mark.once
+
 outbox = Outbox()
 
 

@@ -19,6 +19,8 @@ from support.servers import RunningServer, free_port, serving, wait_until
 
 from .conftest import APPS, Place, postgres_place, sqlite_place
 
+pytestmark = pytest.mark.once
+
 outbox = Outbox()
 in_sqlite = pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # the other one is no other case
 
