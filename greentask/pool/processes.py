@@ -25,6 +25,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from ..errors import CallError, Cancelled, GreentaskError, WorkerLost, out_of_time
+from ..hub.forks import current_pid
 from .ahead import Estimates, room_for
 from .calls import Listener, PoolCall
 from .child import CANCELLED, OUT_OF_TIME
@@ -97,7 +98,7 @@ class Processes:
         self._dispatching = False
         self._silence: Any = None  # the timer that looks for processes that have gone silent
         self._closed = False
-        self._pid = os.getpid()
+        self._pid = current_pid()
         _instances.add(self)
 
     # ---- Life
@@ -120,7 +121,7 @@ class Processes:
 
     def close(self, timeout: float = 5.0) -> None:
         """End all processes at once, whatever they run; calls that are left fail with ``Cancelled``."""
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self._pid != current_pid():
             return
         self._closed = True
         if self._silence is not None:
@@ -223,7 +224,7 @@ class Processes:
         ``deadline`` is on ``time.monotonic()``, ``limit`` in seconds from the task's start: whichever comes first.
         ``on_sent`` is asked when a process is to get it, and drops it with False: then the listener hears nothing.
         """
-        if self._pid != os.getpid():
+        if self._pid != current_pid():
             raise GreentaskError("this process was forked from the pool's owner: make a pool of its own here")
         if self._closed:
             raise GreentaskError("the pool is closed")
