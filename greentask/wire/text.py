@@ -9,6 +9,7 @@ from ..errors import LineTooLong
 
 __all__ = ["DEFAULT_MAX_LINE", "LineSplitter"]
 
+_RETURN = ord(b"\r")
 DEFAULT_MAX_LINE = 16 * 1024 * 1024
 
 
@@ -40,6 +41,8 @@ class LineSplitter:
         Raises ``LineTooLong`` when a line exceeds ``max_line``: the stream can't be followed any further,
         ``error.lines`` holds the whole lines that came before it.
         """
+        if 1 < data.find(b"\n") + 1 == len(data) <= self.max_line and not self._held and data[-2] != _RETURN:
+            return [data[:-1]]  # as where one is waited for at a time
         end = data.rfind(b"\n")
         if end < 0:
             self._hold(data, [])
