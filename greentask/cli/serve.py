@@ -20,6 +20,7 @@ from ..pool.processes import DEFAULT_GRACE
 from ..queue.limits import (
     DEFAULT_DEAD_LIMIT,
     DEFAULT_GREENLETS,
+    DEFAULT_KEEP_ATTEMPTS,
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
     DEFAULT_MAX_BATCH,
@@ -27,6 +28,7 @@ from ..queue.limits import (
     DEFAULT_MAX_LOST_PROCESSES,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
+    DEFAULT_MEMORY,
     DEFAULT_RESULT_TTL,
     LEAST_LEASE,
     MOST_TAKEN,
@@ -119,6 +121,13 @@ def _name_and_number(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
+def _parse_memory(text: str) -> int:
+    memory = parse_bytes(text)
+    if memory < 1:
+        raise ConfigurationError(f"{text!r} is not above 0")
+    return memory
+
+
 def _parse_taken(text: str) -> int:
     taken = parse_bytes(text)
     if not 0 < taken <= MOST_TAKEN:
@@ -199,6 +208,14 @@ def _parse_taken(text: str) -> int:
     help="Seconds of silence after which others run the durable tasks that a front had.",
 )
 @click.option(
+    "--queue-memory",
+    metavar="BYTES",
+    default=f"{DEFAULT_MEMORY >> 20}M",
+    show_default=True,
+    callback=_as(_parse_memory),
+    help="Arguments of the durable tasks that a front has at once; one task may have more.",
+)
+@click.option(
     "--result-ttl",
     type=Seconds(may_be_0=False),
     metavar="TIME",
@@ -220,6 +237,13 @@ def _parse_taken(text: str) -> int:
     default=DEFAULT_DEAD_LIMIT,
     show_default=True,
     help="Dead letters that are kept; of more, the oldest are forgotten.",
+)
+@click.option(
+    "--keep-attempts",
+    type=click.IntRange(1),
+    default=DEFAULT_KEEP_ATTEMPTS,
+    show_default=True,
+    help="Attempts of a durable task, the newest ones, of which all of the error is kept.",
 )
 @click.option(
     "--max-lost-processes",

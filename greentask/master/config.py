@@ -12,6 +12,7 @@ from ..pool.processes import DEFAULT_GRACE
 from ..queue.limits import (
     DEFAULT_DEAD_LIMIT,
     DEFAULT_GREENLETS,
+    DEFAULT_KEEP_ATTEMPTS,
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
     DEFAULT_MAX_BATCH,
@@ -19,6 +20,7 @@ from ..queue.limits import (
     DEFAULT_MAX_LOST_PROCESSES,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
+    DEFAULT_MEMORY,
     DEFAULT_RESULT_TTL,
 )
 from ..server.groups import Group
@@ -56,6 +58,7 @@ class ServeConfig:
     queue: str | None = None
     queue_greenlets: int = DEFAULT_GREENLETS
     queue_lease: float = DEFAULT_LEASE
+    queue_memory: int = DEFAULT_MEMORY
     result_ttl: float = DEFAULT_RESULT_TTL
     key_ttl: float = DEFAULT_KEY_TTL
     dead_limit: int = DEFAULT_DEAD_LIMIT
@@ -64,6 +67,7 @@ class ServeConfig:
     max_lost_processes: int = DEFAULT_MAX_LOST_PROCESSES
     max_members: int = DEFAULT_MAX_MEMBERS
     max_taken: int = DEFAULT_MAX_TAKEN
+    keep_attempts: int = DEFAULT_KEEP_ATTEMPTS
     secret_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None

@@ -216,6 +216,8 @@ def _queue(config: ServeConfig) -> TaskQueue | None:
         max_lost_processes=config.max_lost_processes,
         max_members=config.max_members,
         max_taken=config.max_taken,
+        memory=config.queue_memory,
+        keep_attempts=config.keep_attempts,
     )
     queue.looks_out = False
     return queue

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "DEFAULT_DEAD_LIMIT",
     "DEFAULT_GREENLETS",
+    "DEFAULT_KEEP_ATTEMPTS",
     "DEFAULT_KEY_TTL",
     "DEFAULT_LEASE",
     "DEFAULT_MAX_BATCH",
@@ -12,6 +13,7 @@ __all__ = [
     "DEFAULT_MAX_LOST_PROCESSES",
     "DEFAULT_MAX_MEMBERS",
     "DEFAULT_MAX_TAKEN",
+    "DEFAULT_MEMORY",
     "DEFAULT_RESULT_TTL",
     "LEAST_LEASE",
     "MOST_TAKEN",
@@ -19,6 +21,10 @@ __all__ = [
 
 #: How many durable tasks of a server run in greenlets at once.
 DEFAULT_GREENLETS = 100
+#: Bytes of arguments of all durable tasks that a server has at once, if it is more than one.
+DEFAULT_MEMORY = 64 * 1024 * 1024
+#: Attempts of a task, the newest ones, of which all of the error is kept.
+DEFAULT_KEEP_ATTEMPTS = 100
 #: Seconds of silence after which a server's tasks are given to others; and the least that makes sense.
 DEFAULT_LEASE = 5.0
 LEAST_LEASE = 2.0

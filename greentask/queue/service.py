@@ -34,6 +34,7 @@ from .interface import Message, Repeat, Step
 from .limits import (
     DEFAULT_DEAD_LIMIT,
     DEFAULT_GREENLETS,
+    DEFAULT_KEEP_ATTEMPTS,
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
     DEFAULT_MAX_BATCH,
@@ -41,6 +42,7 @@ from .limits import (
     DEFAULT_MAX_LOST_PROCESSES,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
+    DEFAULT_MEMORY,
     DEFAULT_RESULT_TTL,
 )
 from .lookout import look_out
@@ -78,6 +80,10 @@ class TaskQueue:
         Members of a group whose results are taken.
     max_taken
         Bytes of results that one task takes of others.
+    memory
+        Bytes of arguments of the tasks that are here at once; one task may have more.
+    keep_attempts
+        Attempts of a task, the newest ones, of which all of the error is kept.
 
     >>> Server([send_mail], queue=TaskQueue("tasks.db"))      # doctest: +SKIP
     """
@@ -96,6 +102,8 @@ class TaskQueue:
         max_lost_processes: int = DEFAULT_MAX_LOST_PROCESSES,
         max_members: int = DEFAULT_MAX_MEMBERS,
         max_taken: int = DEFAULT_MAX_TAKEN,
+        memory: int = DEFAULT_MEMORY,
+        keep_attempts: int = DEFAULT_KEEP_ATTEMPTS,
     ) -> None:
         if greenlets < 1:
             raise ConfigurationError(f"a queue runs at least one task at once in greenlets, not {greenlets!r}")
@@ -112,6 +120,8 @@ class TaskQueue:
             max_lost_fronts=max_lost_fronts,
             max_members=max_members,
             max_taken=max_taken,
+            memory=memory,
+            keep_attempts=keep_attempts,
         )
         self._max_batch, self._max_lost_processes = max_batch, max_lost_processes
         self._greenlets = greenlets

@@ -21,11 +21,13 @@ from .ids import id_text, parse_id
 from .interface import FINAL, Chain, Delivery, Ending, Found, Kept, Limit, Message, Placed, Repeat, Want
 from .limits import (
     DEFAULT_DEAD_LIMIT,
+    DEFAULT_KEEP_ATTEMPTS,
     DEFAULT_KEY_TTL,
     DEFAULT_LEASE,
     DEFAULT_MAX_LOST_FRONTS,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
+    DEFAULT_MEMORY,
     DEFAULT_RESULT_TTL,
     LEAST_LEASE,
     MOST_TAKEN,
@@ -54,6 +56,10 @@ class SQLiteQueue:
         Dead letters that are kept; of more, the oldest are forgotten.
     max_lost_fronts
         Servers that may die, or be silent, while they have one task; then it is a dead letter.
+    memory
+        Bytes of arguments of what is handed out and has not ended, if it is more than one task.
+    keep_attempts
+        Attempts of a task, the newest ones, of which all of the error is kept.
     max_members, max_taken
         Members of a group whose results are taken, and bytes of results that one task takes.
     clock
@@ -73,6 +79,8 @@ class SQLiteQueue:
         max_lost_fronts: int = DEFAULT_MAX_LOST_FRONTS,
         max_members: int = DEFAULT_MAX_MEMBERS,
         max_taken: int = DEFAULT_MAX_TAKEN,
+        memory: int = DEFAULT_MEMORY,
+        keep_attempts: int = DEFAULT_KEEP_ATTEMPTS,
         clock: Clock | None = None,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
@@ -92,8 +100,12 @@ class SQLiteQueue:
             raise ConfigurationError(f"max_members of a queue is a number of tasks above 0, not {max_members!r}")
         if not 0 < max_taken <= MOST_TAKEN:
             raise ConfigurationError(f"max_taken of a queue is in bytes, from 1 to {MOST_TAKEN:,}, not {max_taken!r}")
-        self._lease, self._max_lost_fronts = lease, max_lost_fronts
-        self._kept = result_ttl, key_ttl, dead_limit, max_members, max_taken
+        if memory < 1:
+            raise ConfigurationError(f"memory of a queue is in bytes, above 0, not {memory!r}")
+        if keep_attempts < 1:
+            raise ConfigurationError(f"keep_attempts of a queue is a number above 0, not {keep_attempts!r}")
+        self._lease, self._max_lost_fronts, self._memory = lease, max_lost_fronts, memory
+        self._kept = result_ttl, key_ttl, dead_limit, max_members, max_taken, keep_attempts
         self._clock = clock or Clock()
         self._open: tuple[Writer, Holders, Reader] | None = None
         self._counters: dict[str, int] = {}
@@ -145,7 +157,7 @@ class SQLiteQueue:
             self._hear_changed,
         )
         home = home or find_home()
-        writer = Writer(home, store, beside, holders, listener)
+        writer = Writer(home, store, beside, holders, listener, self._memory)
         self._open = writer, holders, Reader(home, self.path, self._clock)
         writer.start()
 

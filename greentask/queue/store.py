@@ -22,7 +22,13 @@ from .handing import MOST_BYTES, HandingOut
 from .ids import next_id
 from .interface import Delivery, Ending, Message, Want
 from .keys import Keys
-from .limits import DEFAULT_DEAD_LIMIT, DEFAULT_KEY_TTL, DEFAULT_MAX_MEMBERS, DEFAULT_MAX_TAKEN
+from .limits import (
+    DEFAULT_DEAD_LIMIT,
+    DEFAULT_KEEP_ATTEMPTS,
+    DEFAULT_KEY_TTL,
+    DEFAULT_MAX_MEMBERS,
+    DEFAULT_MAX_TAKEN,
+)
 from .revoking import Revoking
 from .timetable import Ticks
 
@@ -33,8 +39,7 @@ logger = logging.getLogger(__name__)
 #: The states of a task's row. Of an open one, the other tables know more.
 OPEN, DONE, FAILED, REVOKED, EXPIRED = range(5)
 
-_MOST_WHOLE = 100  # attempts of a task of which all of the error is kept
-_MOST_MESSAGE = 100  # characters that are kept of those before
+_MOST_MESSAGE = 100  # characters that are kept of the error of an attempt of long ago
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
 
 _by_id = itemgetter(2)
@@ -45,6 +50,7 @@ class Store:
 
     ``result_ttl``: seconds after its end at which a task is forgotten; ``key_ttl``: how much longer its key holds.
     ``dead_limit``: dead letters that are kept. ``max_members`` and ``max_taken``: as the composer has them.
+    ``keep_attempts``: of a task, of which all of the error is kept.
     """
 
     def __init__(
@@ -56,11 +62,13 @@ class Store:
         dead_limit: int = DEFAULT_DEAD_LIMIT,
         max_members: int = DEFAULT_MAX_MEMBERS,
         max_taken: int = DEFAULT_MAX_TAKEN,
+        keep_attempts: int = DEFAULT_KEEP_ATTEMPTS,
     ) -> None:
         self.db = db
         self.clock = clock
         self.time = QueueTime(clock)
         self._result_ttl = result_ttl
+        self._keep_attempts = keep_attempts
         self._lanes: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self.keys = Keys(db, key_ttl)
@@ -368,8 +376,8 @@ class Store:
         """Write down what came of an attempt. ``server``: it was lost with that."""
         row = (id, attempt, self.clock.wall(), error, server)
         self.db.execute("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", row)
-        if attempt > _MOST_WHOLE:
-            self._shorten(id, attempt - _MOST_WHOLE)
+        if attempt > self._keep_attempts:
+            self._shorten(id, attempt - self._keep_attempts)
 
     def _shorten(self, id: int, attempt: int) -> None:
         """Keep only what kind of error an attempt ended with: who asks to be tried again may do so for years."""

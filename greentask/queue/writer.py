@@ -37,6 +37,7 @@ from .expiring import expire, has_expired
 from .holders import TICK, Holders
 from .ids import id_text
 from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
+from .limits import DEFAULT_MEMORY
 from .longlog import LongLog
 from .offers import Unoffered
 from .stalls import who_holds
@@ -52,21 +53,32 @@ _POLLIN = 1
 
 _MOST = 2000  # operations in one transaction
 _MOST_BYTES = 32 * 1024 * 1024  # of what is enqueued in one transaction
-_MOST_HELD = 64 * 1024 * 1024  # bytes of what is handed out and has not ended; it may be more if it is one task
 _PAUSE_TO_FORGET = 0.01  # seconds between two transactions in which tasks are forgotten, and nothing else is to do
 _SLICE = 0.002  # seconds for which the hub is told things in one go
 _PAUSE = 0.25  # seconds between attempts at writing to a file that could not be written
 
 
 class Writer:
-    """That thread. Its public methods are for the hub of ``home``."""
+    """That thread. Its public methods are for the hub of ``home``.
 
-    def __init__(self, home: Home, store: Store, beside: Beside, holders: Holders, listener: Listener) -> None:
+    ``memory``: bytes of what is handed out and has not ended; it may be more if it is one task.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        store: Store,
+        beside: Beside,
+        holders: Holders,
+        listener: Listener,
+        memory: int = DEFAULT_MEMORY,
+    ) -> None:
         self._home = home
         self._store = store
         self._beside = beside
         self._holders = holders
         self._listener = listener
+        self._memory = memory
         self._arrived: deque[tuple[str, Any, Any]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_asleep = False
@@ -310,7 +322,7 @@ class Writer:
 
     def _has_room(self) -> bool:
         """Whether tasks could be handed out."""
-        return bool(self._slots) and self._held_bytes < _MOST_HELD
+        return bool(self._slots) and self._held_bytes < self._memory
 
     def _wants(self) -> list[Want]:
         return [Want(tasks, slots) for tasks, slots in self._slots.items() if slots > 0]
@@ -396,7 +408,7 @@ class Writer:
             store.ripen()
             store.cleaner.step(FEW + 2 * len(batch.settled) if len(batch) else STEP)
             batch.freed = _size([delivery for delivery, _ in batch.settled])
-            room = _MOST_HELD - self._held_bytes + batch.freed
+            room = self._memory - self._held_bytes + batch.freed
             if takes and not batch.is_lost and room > 0 and (wants := self._wants()):
                 batch.deliveries = store.take(wants, holders.me(), room)
             store.commit()

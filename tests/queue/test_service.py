@@ -491,7 +491,7 @@ def test_of_calls_that_are_the_same_to_a_singleton_one_waits_or_runs(peer: LineC
 
 def test_limits_are_flags(tmp_path: Path) -> None:
     options = ("--max-steps", "2", "--max-members", "3", "--max-taken", "50", "--max-batch", "4")
-    options += ("--max-lost-processes", "2")
+    options += ("--max-lost-processes", "2", "--queue-memory", "1", "--keep-attempts", "2")
     with serving("--queue", str(tmp_path / "tasks.db"), *options, apps=APPS) as server, server.connect() as peer:
         step = {"function": "collect"}
 
@@ -512,6 +512,18 @@ def test_limits_are_flags(tmp_path: Path) -> None:
         assert outcome(peer, kept["result"]["then"][1])["result"] == [2, 2, 2]
         died = outcome(peer, enqueue(peer, "die"))
         assert (died["state"], died["attempts"], died["error"]["type"]) == ("failed", 2, "WorkerLost")
+        naps = [enqueue(peer, "nap", str(file := tmp_path / "marks"), 0.1) for _ in range(3)]
+        assert {outcome(peer, nap)["state"] for nap in naps} == {"done"}
+        assert marks(file) == ["began", "ended"] * 3, "there is room for one at a time"
+        failed = enqueue(peer, "fail")
+        assert outcome(peer, failed)["attempts"] == 3
+        assert ["traceback" in error for error in dead(peer, failed)["errors"]] == [False, True, True]
+
+
+def test_a_queue_takes_some_memory() -> None:
+    told = greentask("serve", APPS[0], "--queue", "tasks.db", "--queue-memory", "0")
+    assert told.returncode == 2
+    assert "'0' is not above 0" in told.stderr
 
 
 @pytest.mark.parametrize(("wrong", "said"), [("0", "from 1 to 512M"), ("1G", "from 1 to 512M"), ("5X", "write 4G")])

@@ -245,6 +245,16 @@ def test_one_that_is_tried_again_for_ever_does_not_fill_the_disk(store: Store) -
     assert {one["message"] for one in errors} == {"not yet"}
 
 
+def test_how_many_attempts_are_kept_as_a_whole_can_be_said(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock.as_clock(), keep_attempts=3)
+    put(store, message())
+    error = b'{"type":"Retry","message":"not yet","traceback":"T"}'
+    for how in ("retry", "retry", "retry", "retry", "failed"):
+        settle(store, take(store)[0], how, error)
+    errors = [json.loads(error) for _, _, error in looking.dead(store, 1)[0]["errors"]]
+    assert ["traceback" in one for one in errors] == [False, False, True, True, True]
+
+
 def test_a_dead_letter_can_be_tried_again_or_purged(store: Store, clock: FakeClock) -> None:
     one, other = put(store, message(key="a"), message(key="b"))
     for delivery in take(store):

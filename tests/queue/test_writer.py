@@ -70,10 +70,16 @@ def test_nobody_waits_for_an_answer_after_the_end(queue: SQLiteQueue) -> None:
             pass
 
 
-def test_what_is_handed_out_takes_a_bounded_amount_of_memory(
-    queue: SQLiteQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("greentask.queue.writer._MOST_HELD", 10_000)
+@pytest.fixture
+def small_queue(path: Path) -> Iterator[SQLiteQueue]:
+    queue = SQLiteQueue(path, memory=10_000)
+    queue.open()
+    yield queue
+    queue.close()
+
+
+def test_what_is_handed_out_takes_a_bounded_amount_of_memory(small_queue: SQLiteQueue) -> None:
+    queue = small_queue
     large = '["' + "x" * 4000 + '"]'
     taker = Taker(queue, ("add", "huge"))
     ids = queue.enqueue([message(args=large) for _ in range(20)]).result(WITHIN)
