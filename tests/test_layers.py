@@ -44,6 +44,7 @@ WITHOUT_GEVENT = (
     "greentask.pool.template",
     "greentask.pool.setup",
     "greentask.pool.frames",
+    "greentask.pool.mapping",
     "greentask.pool.pickling",
     "greentask.pool.coroutines",
 )

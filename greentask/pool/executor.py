@@ -7,15 +7,11 @@ thread. Callers may be in any thread or greenlet; whatever they ask is carried o
 from __future__ import annotations
 
 import atexit
-import itertools
 import math
 import os
-import pickle
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import Executor, Future
 from functools import partial
 from multiprocessing import spawn
 from typing import Any, ParamSpec, TypeVar
@@ -23,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 import gevent
 from gevent import getcurrent
 
-from ..errors import CallError, Cancelled, GreentaskError, PoolBroken, WorkerLost
+from ..errors import GreentaskError, WorkerLost
 from ..hub.bell import Bell
 from ..hub.future import HomeFuture
 from ..hub.held import may_take
@@ -31,9 +27,11 @@ from ..hub.home import Home, allocate_rlock, find_home
 from .cpus import processors
 from .frames import Body
 from .future import PoolFuture, run_apart
+from .mapping import map_in_chunks
 from .packing import pack
-from .pickling import dump, load_error, load_pieces
+from .pickling import dump
 from .processes import DEFAULT_GRACE, PoolStats, Processes
+from .receiver import Receiver
 from .setup import Setup, is_loading
 
 __all__ = ["Pool", "PoolFuture"]
@@ -169,14 +167,7 @@ class Pool(Executor):
         ``timeout`` is for the whole, in seconds. ``chunksize`` items are one task. With ``buffersize``, at most so many
         tasks are submitted ahead of the results that are taken, and the iterables are read only as far as that.
         """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-        chunks = _chunks(zip(*iterables), chunksize)
-        submitted = (self.submit(_Chunk(fn), chunk) for chunk in chunks)
-        flying = deque(submitted if buffersize is None else itertools.islice(submitted, buffersize))
-        return _results(flying, submitted, timeout)
+        return map_in_chunks(self.submit, fn, iterables, timeout, chunksize, buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; end the processes when those that are there have ended."""
@@ -303,7 +294,7 @@ class Pool(Executor):
             if isinstance(packed, Exception):
                 raise packed
             name, payload = packed
-            receiver = _Receiver(self, future, on_progress)
+            receiver = Receiver(self, future, on_progress)
             call = self._begin().submit(
                 name, payload, receiver, limit=limit, progress=on_progress is not None, on_sent=receiver.is_wanted
             )
@@ -358,114 +349,6 @@ def _close_engine(engine: Processes, home: Home) -> None:
         engine.close()
     finally:
         home.let_go()
-
-
-class _Receiver:
-    """The ``Listener`` of a future."""
-
-    __slots__ = ("_future", "_on_progress", "_pool")
-
-    def __init__(self, pool: Pool, future: PoolFuture, on_progress: Callable[[dict[str, Any]], None] | None) -> None:
-        self._pool = pool
-        self._future = future
-        self._on_progress = on_progress
-
-    def is_wanted(self) -> bool:
-        """A process is to get it: from now on it runs, unless it was cancelled just now."""
-        if self._future.begins():
-            return True
-        self._pool._ended(self._future)
-        self._future.tell_cancelled()
-        return False
-
-    def done(self, result: Body) -> None:
-        if isinstance(result, bytes):
-            self._load(pickle.loads, result)
-        else:
-            gevent.spawn(self._load, _load_in_turns, result)
-
-    def _load(self, load: Callable[[Any], Any], result: Body) -> None:
-        try:
-            value = load(result)
-        except KeyboardInterrupt as error:
-            self._pool._fail(self._future, error)
-            raise  # it hit us by chance, and is the main greenlet's
-        except BaseException as error:  # a SystemExit, too, is the task's, and must not end the I/O
-            self._pool._fail(self._future, error)
-        else:
-            self._pool._ended(self._future)
-            self._future.ended(value, None)
-
-    def failed(self, error: bytes) -> None:
-        loaded = load_error(error)
-        if isinstance(loaded, Cancelled) and self._future.is_stopped:
-            loaded = CancelledError(str(loaded))
-        self._pool._fail(self._future, loaded)
-
-    def refuse(self, error: CallError) -> None:
-        told: Exception = error
-        if isinstance(error, WorkerLost) and error.started is False:
-            told = PoolBroken(str(error))
-        elif isinstance(error, Cancelled):
-            told = CancelledError(str(error))
-        self._pool._fail(self._future, told)
-
-    def progress(self, report: bytes) -> None:
-        if self._on_progress is not None:
-            self._on_progress(pickle.loads(report))
-
-    def item(self, item: bytes) -> None:
-        raise AssertionError("nothing streams in a Pool")
-
-
-def _load_in_turns(result: list[bytes]) -> Any:
-    # Not sleep(0), of which gevent runs many in one turn of its loop, and the timers and sockets wait.
-    return load_pieces(result, lambda: gevent.sleep(1e-6))
-
-
-class _Chunk:
-    """Runs a function for several items. Known by that function's name, as their calls alone would be."""
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self._fn = fn
-        self.__qualname__ = f"map of {getattr(fn, '__qualname__', type(fn).__qualname__)}"
-
-    def __call__(self, chunk: list[tuple[Any, ...]]) -> list[Any]:
-        return [self._fn(*args) for args in chunk]
-
-
-def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
-
-
-def _results(flying: deque[Future[Any]], submitted: Iterator[Future[Any]], timeout: float | None) -> Iterator[Any]:
-    until = None if timeout is None else time.monotonic() + timeout
-
-    def results() -> Iterator[Any]:
-        try:
-            while flying:
-                chunk = _take(flying.popleft(), until)
-                flying.extend(itertools.islice(submitted, 1))
-                chunk.reverse()
-                while chunk:
-                    yield chunk.pop()  # nothing here refers to a result that has been taken
-        finally:
-            for future in flying:
-                future.cancel()
-
-    return results()
-
-
-def _take(future: Future[Any], until: float | None) -> list[Any]:
-    try:
-        chunk: list[Any] = future.result(None if until is None else until - time.monotonic())
-        return chunk
-    except BaseException:
-        future.cancel()
-        raise
-    finally:
-        del future
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
