@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import errors
+from . import _early, errors  # noqa: F401  # the former first, before the rest takes its time
 from ._version import __version__
 from .errors import (
     CallError,

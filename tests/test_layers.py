@@ -26,7 +26,7 @@ LAYERS = (
     ("hub",),
     ("wire",),
     ("errors",),
-    ("_version",),
+    ("_early", "_version"),
 )
 # Parts of one row don't know each other, but for these.
 NEIGHBOURS = {("cli", "demo"), ("demo", "cli")}

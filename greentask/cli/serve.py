@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from .._early import take_signals
 from ..errors import ConfigurationError, GreentaskError
 from ..master.config import ServeConfig
 from ..master.fronts import FrontFailed
@@ -353,10 +354,7 @@ def command(
     anew, SIGTTIN and SIGTTOU make it one task process more or fewer, SIGUSR1 opens the log file anew.
     Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong usage, 130 Ctrl-C while it started.
     """
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until the master takes it
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
-        signal.signal(number, lambda *_: None)  # nothing is there yet that they could change
+    take_signals()
     try:
         log_file = None if log_file is None else os.path.abspath(log_file)
         configure_logging(debug=debug, file=log_file, form=log_format)
