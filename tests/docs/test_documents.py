@@ -14,14 +14,17 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import click
 import pytest
 
 import greentask as package
 from greentask import Limits
+from greentask.cli import _group
 from support.documents import blocks
 from support.parts import require
 from support.programs import ROOT, environment, greentask, program
@@ -387,9 +390,44 @@ def _limit(text: str) -> float:
 
 
 def test_the_operations_document_has_every_flag_of_serve() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    flags = set(re.findall(r"--[a-z][a-z-]+", greentask("serve", "--help").stdout)) - {"--help", "--debug"}
-    assert sorted(flag for flag in flags if flag not in text) == []
+    named = flags_in(ROOT / "docs" / "operations.md")
+    assert sorted(flag for flag, commands in FLAGS.items() if "serve" in commands and flag not in named) == []
+
+
+def test_the_documents_have_every_flag_and_no_other() -> None:
+    documents = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    named = set().union(*map(flags_in, documents))
+    assert sorted(FLAGS.keys() - named) == []
+    assert sorted(named - FLAGS.keys() - OTHERS_FLAGS) == []
+
+
+def flags_in(document: Path) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", document.read_text(encoding="utf-8")))
+
+
+def _flags_of(command: click.Command, path: str = "") -> Iterator[tuple[str, str]]:
+    """Each flag of a command and of those below it, and whose it is."""
+    context = click.Context(command)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from _flags_of(below, f"{path} {name}".strip())
+    for parameter in command.get_params(context):
+        for flag in (*parameter.opts, *parameter.secondary_opts):
+            if flag.startswith("--"):
+                yield flag, path
+
+
+FLAGS: dict[str, set[str]] = {}
+for _flag, _command in _flags_of(_group):
+    FLAGS.setdefault(_flag, set()).add(_command)
+del FLAGS["--help"], FLAGS["--version"]  # as everywhere
+OTHERS_FLAGS = {
+    *("--graceful-timeout", "--max-requests", "--preload", "--threads"),  # gunicorn's
+    *("--concurrency", "--watch", "--enable-threads", "--signal"),  # Celery's, Dramatiq's, uWSGI's, systemctl's
+    *("--database", "--seconds", "--seed"),  # those of manage.py and of the benchmarks
+}
 
 
 # ---- All of them
