@@ -17,27 +17,10 @@ from ..master.fronts import FrontFailed
 from ..master.inherited import inherited_sockets
 from ..master.logs import FORMATS, configure_logging
 from ..master.master import Master
-from ..pool.processes import DEFAULT_GRACE
-from ..queue.limits import (
-    DEFAULT_DEAD_LIMIT,
-    DEFAULT_GREENLETS,
-    DEFAULT_KEEP_ATTEMPTS,
-    DEFAULT_KEY_TTL,
-    DEFAULT_LEASE,
-    DEFAULT_MAX_BATCH,
-    DEFAULT_MAX_LOST_FRONTS,
-    DEFAULT_MAX_LOST_PROCESSES,
-    DEFAULT_MAX_MEMBERS,
-    DEFAULT_MAX_TAKEN,
-    DEFAULT_MEMORY,
-    DEFAULT_RESULT_TTL,
-    LEAST_LEASE,
-    MOST_TAKEN,
-)
+from ..queue.limits import LEAST_LEASE, MOST_TAKEN
 from ..server.groups import parse_bytes, parse_group
-from ..server.limits import DEFAULT_DRAIN, DEFAULT_LISTEN, DEFAULT_MAX_HOLD, MAY_BE_0, Limits
+from ..server.limits import DEFAULT_LISTEN, MAY_BE_0, Limits
 from ..server.listening import parse_mode
-from ..tasks.processes import DEFAULT_START, DEFAULT_TEARDOWN
 from ..wire.json import DEEPEST
 from .times import Seconds
 
@@ -45,6 +28,8 @@ __all__ = ["command"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+_DEFAULT = ServeConfig(apps=())  # what the flags are where they aren't given
 
 _LIMITS = {
     "max_line": "Bytes of one line.",
@@ -67,7 +52,8 @@ _LIMITS = {
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, help in reversed(_LIMITS.items()):
-        flag, default, least = "--" + name.replace("_", "-"), getattr(Limits(), name), 0 if name in MAY_BE_0 else 1
+        flag, least = "--" + name.replace("_", "-"), 0 if name in MAY_BE_0 else 1
+        default = getattr(_DEFAULT.limits, name)
         kind: click.ParamType[Any] = click.IntRange(least, DEEPEST if name == "max_depth" else None)
         if isinstance(default, float):
             kind = click.FloatRange(0, min_open=name not in MAY_BE_0)
@@ -171,14 +157,16 @@ def _parse_taken(text: str) -> int:
     "May be given several times.",
 )
 @_seconds(
-    "--grace", DEFAULT_GRACE, "Seconds between asking a task that is out of time to end, and killing its process."
+    "--grace", _DEFAULT.grace, "Seconds between asking a task that is out of time to end, and killing its process."
 )
 @_seconds(
-    "--drain-timeout", DEFAULT_DRAIN, "Seconds that calls in flight have for ending after SIGTERM, or at a reload."
+    "--drain-timeout",
+    _DEFAULT.drain_timeout,
+    "Seconds that calls in flight have for ending after SIGTERM, or at a reload.",
 )
 @_seconds(
     "--start-timeout",
-    DEFAULT_START,
+    _DEFAULT.start_timeout,
     "Seconds that the tasks have for being imported, at the start and at a reload; 0: any time.",
 )
 @click.option(
@@ -197,21 +185,21 @@ def _parse_taken(text: str) -> int:
 @click.option(
     "--queue-greenlets",
     type=click.IntRange(1),
-    default=DEFAULT_GREENLETS,
+    default=_DEFAULT.queue_greenlets,
     show_default=True,
     help="Durable tasks that run in greenlets at once, in each front.",
 )
 @click.option(
     "--queue-lease",
     type=click.FloatRange(LEAST_LEASE),
-    default=DEFAULT_LEASE,
+    default=_DEFAULT.queue_lease,
     show_default=True,
     help="Seconds of silence after which others run the durable tasks that a front had.",
 )
 @click.option(
     "--queue-memory",
     metavar="BYTES",
-    default=f"{DEFAULT_MEMORY >> 20}M",
+    default=f"{_DEFAULT.queue_memory >> 20}M",
     show_default=True,
     callback=_as(_parse_memory),
     help="Arguments of the durable tasks that a front has at once; one task may have more.",
@@ -220,7 +208,7 @@ def _parse_taken(text: str) -> int:
     "--result-ttl",
     type=Seconds(may_be_0=False),
     metavar="TIME",
-    default=f"{DEFAULT_RESULT_TTL / 86400:g}d",
+    default=f"{_DEFAULT.result_ttl / 86400:g}d",
     show_default=True,
     help="For how long the result of a durable task is kept: 90s, 10m, 2h, 3d.",
 )
@@ -228,56 +216,56 @@ def _parse_taken(text: str) -> int:
     "--key-ttl",
     type=Seconds(),
     metavar="TIME",
-    default=f"{DEFAULT_KEY_TTL:g}",
+    default=f"{_DEFAULT.key_ttl:g}",
     show_default=True,
     help="For how long the key of a durable task holds when its result is forgotten.",
 )
 @click.option(
     "--dead-limit",
     type=click.IntRange(0),
-    default=DEFAULT_DEAD_LIMIT,
+    default=_DEFAULT.dead_limit,
     show_default=True,
     help="Dead letters that are kept; of more, the oldest are forgotten.",
 )
 @click.option(
     "--keep-attempts",
     type=click.IntRange(1),
-    default=DEFAULT_KEEP_ATTEMPTS,
+    default=_DEFAULT.keep_attempts,
     show_default=True,
     help="Attempts of a durable task, the newest ones, of which all of the error is kept.",
 )
 @click.option(
     "--max-lost-processes",
     type=click.IntRange(1),
-    default=DEFAULT_MAX_LOST_PROCESSES,
+    default=_DEFAULT.max_lost_processes,
     show_default=True,
     help="Task processes that may die while they run one durable task; then it is a dead letter.",
 )
 @click.option(
     "--max-lost-fronts",
     type=click.IntRange(1),
-    default=DEFAULT_MAX_LOST_FRONTS,
+    default=_DEFAULT.max_lost_fronts,
     show_default=True,
     help="Fronts that may die, or be silent, while they have one durable task; likewise.",
 )
 @click.option(
     "--max-batch",
     type=click.IntRange(1),
-    default=DEFAULT_MAX_BATCH,
+    default=_DEFAULT.max_batch,
     show_default=True,
     help="Durable tasks that are enqueued in one line.",
 )
 @click.option(
     "--max-members",
     type=click.IntRange(1),
-    default=DEFAULT_MAX_MEMBERS,
+    default=_DEFAULT.max_members,
     show_default=True,
     help="Members of a group whose results a task takes.",
 )
 @click.option(
     "--max-taken",
     metavar="BYTES",
-    default=f"{DEFAULT_MAX_TAKEN >> 20}M",
+    default=f"{_DEFAULT.max_taken >> 20}M",
     show_default=True,
     callback=_as(_parse_taken),
     help="Results of others that one durable task takes.",
@@ -288,10 +276,15 @@ def _parse_taken(text: str) -> int:
     multiple=True,
     help="A greentask.Middleware around all calls and tasks. May be given several times.",
 )
-@_seconds("--teardown-timeout", DEFAULT_TEARDOWN, "Seconds that a process has for its end in good order.", above_0=True)
+@_seconds(
+    "--teardown-timeout",
+    _DEFAULT.teardown_timeout,
+    "Seconds that a process has for its end in good order.",
+    above_0=True,
+)
 @_seconds(
     "--max-hold",
-    DEFAULT_MAX_HOLD,
+    _DEFAULT.max_hold,
     "Seconds that a task may hold up the loop before that is logged, with its stack; 0: never logged.",
 )
 @click.option("--hide-arguments", is_flag=True, help="Leave arguments of running calls out of greentask.status.")

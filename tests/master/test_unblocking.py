@@ -56,26 +56,26 @@ def look_after(path: Path, *fronts: Any) -> Any:
     return gevent.spawn(unblock, str(path), LEASE, lambda: list(fronts))
 
 
-@pytest.mark.parametrize("lock", ["line", "sqlite"])
-def test_a_front_that_answers_nothing_is_killed(path: Path, lock: str, caplog: pytest.LogCaptureFixture) -> None:
+def asked_before_it_was_killed(path: Path, lock: str, stopped: bool, why: str, log: pytest.LogCaptureFixture) -> int:
+    """How often a front that held the queue's lock was asked whether it lives; the log says why it was killed."""
     with holding_lock(path, lock) as process:
-        front = FakeFront(process, answers=False)
+        if stopped:
+            process.send_signal(signal.SIGSTOP)
+        front = FakeFront(process, answers=stopped)
         looks = look_after(path, front)
         wait_until(lambda: process.poll() is not None)
         looks.kill()
-    assert front.asked == 1
-    assert f"front 7 (process {process.pid}) has answered nothing while it wrote to queue" in caplog.text
+    assert f"front 7 (process {process.pid}) {why} while it wrote to queue" in log.text
+    return front.asked
+
+
+@pytest.mark.parametrize("lock", ["line", "sqlite"])
+def test_a_front_that_answers_nothing_is_killed(path: Path, lock: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert asked_before_it_was_killed(path, lock, False, "has answered nothing", caplog) == 1
 
 
 def test_a_front_that_is_stopped_is_killed_without_being_asked(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with holding_lock(path) as process:
-        process.send_signal(signal.SIGSTOP)
-        front = FakeFront(process, answers=True)
-        looks = look_after(path, front)
-        wait_until(lambda: process.poll() is not None)
-        looks.kill()
-    assert front.asked == 0
-    assert f"front 7 (process {process.pid}) was stopped while it wrote to queue" in caplog.text
+    assert asked_before_it_was_killed(path, "both", True, "was stopped", caplog) == 0
 
 
 def test_a_front_that_answers_is_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
