@@ -26,7 +26,7 @@ from typing import Any
 
 from gevent import monkey
 
-from ..errors import InvalidResult, QueueError, QueueFull, refusal
+from ..errors import InvalidResult, QueueError, refusal
 from ..hub.future import HomeFuture
 from ..hub.home import Home, allocate_lock
 from ..wire.json import dumps
@@ -40,8 +40,8 @@ from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
 from .limits import DEFAULT_MEMORY
 from .longlog import LongLog
 from .offers import Unoffered
-from .stalls import who_holds
 from .store import Store
+from .trouble import explained, is_the_files
 
 __all__ = ["Writer"]
 
@@ -184,7 +184,7 @@ class Writer:
                 except Exception as error:
                     logger.exception("the queue's thread goes on after an error of its own")
                     self._is_stuck = True  # so that it doesn't spin
-                    self._why_stuck = _explained(error)
+                    self._why_stuck = explained(error, self._beside.queue)
             self._leave()
         finally:
             self._ended.release()
@@ -331,7 +331,7 @@ class Writer:
         try:
             found = look(self._store)
         except Exception as error:
-            self._home.post(future.set_exception, _explained(error))
+            self._home.post(future.set_exception, explained(error, self._beside.queue))
         else:
             self._home.post(future.set_result, found)
 
@@ -348,7 +348,7 @@ class Writer:
             if batch.is_lost:  # it is so, whatever was written
                 self._home.post(self._listener.lost)
             batch.counted, batch.outcomes, batch.failed, batch.deliveries = [], [], [], []
-            if _is_the_files(error):
+            if is_the_files(error):
                 self._stuck(batch, error)
             elif len(batch) > 1:
                 self._write_apart(batch)
@@ -389,7 +389,7 @@ class Writer:
                 try:
                     batch.outcomes.append((future, store.attempt(change)))
                 except Exception as error:
-                    if _is_the_files(error):
+                    if is_the_files(error):
                         raise
                     batch.failed.append((future, error))  # it costs the others nothing
             if batch.enqueued:
@@ -449,13 +449,12 @@ class Writer:
 
     def _stuck(self, batch: Batch, error: Exception) -> None:
         """The file can't be written: refuse what can be refused, and keep the rest."""
-        if "locked" in str(error):  # by one who doesn't wait in line, and so is no server
-            error = QueueError(f"the queue's file is locked {who_holds(self._beside.queue)}")
+        self._why_stuck = explained(error, self._beside.queue)
         if not self._is_stuck:
-            logger.error("the queue's file can't be written, and is tried again: %s", error)
+            why = self._why_stuck if "locked" in str(error) else error
+            logger.error("the queue's file can't be written, and is tried again: %s", why)
         self._is_stuck = True
         self._kept.settled += batch.settled
-        self._why_stuck = _explained(error)
         self._refuse(batch)
 
     def _refuse(self, batch: Batch) -> None:
@@ -498,19 +497,3 @@ class Writer:
 
 def _size(deliveries: Sequence[Delivery]) -> int:
     return sum([len(delivery.payload) for delivery in deliveries])  # no generator: there are thousands a second
-
-
-def _is_the_files(error: Exception) -> bool:
-    """Whether it is the file that can't be written, and not one operation that can't be done."""
-    return isinstance(error, (OSError, sqlite3.OperationalError)) or type(error) is sqlite3.DatabaseError
-
-
-def _explained(error: Exception) -> Exception:
-    said = str(error)
-    if "full" in said or "disk I/O" in said:
-        return QueueFull(f"the queue can't take it ({said}): make room on its disk, and it goes on by itself")
-    if "malformed" in said or "not a database" in said:
-        return QueueError(f"the queue's file is damaged ({said}): stop its servers, and see greentask queue recover")
-    return (
-        QueueError(f"the queue's file can't be used: {said}") if isinstance(error, (sqlite3.Error, OSError)) else error
-    )

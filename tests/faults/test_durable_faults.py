@@ -160,14 +160,21 @@ def test_d2_nobody_loses_what_it_runs_while_the_disk_is_full(tmp_path: Path) -> 
 # ---- D5
 
 
+def stop(process: psutil.Process) -> None:
+    """Stop it, and wait until it is: each of its threads goes on for a moment."""
+    process.suspend()
+    states = Path(f"/proc/{process.pid}/task")
+    wait_until(lambda: {one.read_text().rpartition(")")[2].split()[0] for one in states.glob("*/stat")} == {"T"})
+
+
 def stop_between_writes(server: RunningServer, queue: str) -> None:
     """Stop its front while it doesn't hold the file's lock, for which the others would wait."""
-    beside = Beside(queue)
-    os.kill(server.pid, signal.SIGSTOP)
+    beside, front = Beside(queue), psutil.Process(server.pid)
+    stop(front)
     while beside.is_held(0):
-        os.kill(server.pid, signal.SIGCONT)
+        front.resume()
         time.sleep(0.01)
-        os.kill(server.pid, signal.SIGSTOP)
+        stop(front)
     beside.close()
 
 
@@ -196,12 +203,12 @@ def test_d5_a_front_that_was_stopped_comes_too_late(tmp_path: Path) -> None:
 def stop_in_the_midst_of_writing(front: psutil.Process, queue: str) -> None:
     """Stop a front that writes while it holds the file's lock."""
     stalls, give_up = Stalls(queue, time.monotonic), time.monotonic() + 60
-    front.suspend()
+    stop(front)
     while stalls.holders([front.pid]) != [front.pid]:
         assert time.monotonic() < give_up, "it was never seen to hold the lock"
         front.resume()
         time.sleep(random.uniform(0.001, 0.01))
-        front.suspend()
+        stop(front)
 
 
 @pytest.mark.slow
