@@ -10,15 +10,15 @@ to write the row.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 __all__ = ["end_tasks", "insert_tasks", "runs"]
 
 #: A task to be inserted: id, lane, rank, expires, retries, key, singleton, payload.
 Row = tuple[int, int, int, float | None, int | None, str | None, str | None, bytes]
 
-#: One that has ended: its result if it has one, the attempts, and its id.
-Ended = tuple[bytes | None, int, int]
+#: One that has ended: its id, the attempts, and its result if it has one.
+Ended = tuple[int, int, bytes | None]
 
 _SIZES = (128, 64, 32, 16, 8, 4, 2, 1)  # rows of one statement
 _PART = 8  # of those that end: results among which SQLite looks for each one's
@@ -71,48 +71,26 @@ def runs(ids: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-def insert_tasks(db: sqlite3.Connection, rows: Sequence[Row], wall: float) -> None:
-    """Tasks that are enqueued at this time."""
-    plain: list[int | bytearray] = []
-    others = []
-    for id, lane, rank, expires, retries, key, single, body in rows:
-        if expires is None and retries is None and key is None and single is None:
-            plain += (id, lane, rank, bytearray(body))
-        else:
-            others.append((id, lane, rank, wall, expires, retries, key, single, body))
+def insert_tasks(db: sqlite3.Connection, plain: Sequence[int | bytearray], others: Sequence[Row], wall: float) -> None:
+    """Tasks that are enqueued at this time. Of ``plain`` ones, one behind the other: id, lane, rank, payload."""
     at = 0
     for size in _SIZES:
         while len(plain) - at >= 4 * size:
             db.execute(_INSERT_PLAIN[size], (wall, *plain[at : at + 4 * size]))
             at += 4 * size
     if others:
-        db.executemany(_INSERT, others)
+        db.executemany(_INSERT, [(*row[:3], wall, *row[3:]) for row in others])
 
 
 def end_tasks(db: sqlite3.Connection, state: int, wall: float, ended: Sequence[Ended]) -> None:
     """Tasks that have ended at this time, in the order of their ids."""
-    others = []
-    at = 0
-    for end in _ends_of_alike(ended):
-        body, attempts, id = ended[at]
-        if body is None:
-            others.append((state, wall, attempts, id))
-            at = end
-        for size in _SIZES:
-            while end - at >= size:
-                bodies = [bytearray(body) for body, *_ in ended[at : at + size] if body is not None]
-                db.execute(_END_RUN[size], (state, wall, attempts, ended[at][2], *bodies))
-                at += size
-    if others:
-        db.executemany("UPDATE task SET state = ?, ended = ?, body = NULL, attempts = ? WHERE id = ?", others)
-
-
-def _ends_of_alike(ended: Sequence[Ended]) -> Iterator[int]:
-    """Where those end whose ids follow one another, and that have a result after as many attempts."""
-    expected = tried = -1
-    for at, (body, attempts, id) in enumerate(ended):
-        if at and (id != expected or attempts != tried or body is None):
-            yield at
-        expected, tried = (-1 if body is None else id + 1), attempts
-    if ended:
-        yield len(ended)
+    for attempts in {attempts for _, attempts, _ in ended}:
+        ids = [id for id, tried, _ in ended if tried == attempts]
+        bodies = [None if body is None else bytearray(body) for _, tried, body in ended if tried == attempts]
+        at = 0
+        for first, last in runs(ids):
+            end = at + last - first + 1
+            for size in _SIZES:
+                while end - at >= size:
+                    db.execute(_END_RUN[size], (state, wall, attempts, ids[at], *bodies[at : at + size]))
+                    at += size

@@ -287,7 +287,7 @@ class Composer:
             return []
         if is_group:
             counts = {"total": total, "done": total - all_failed, "failed": all_failed}
-            self._store.write_end(_DONE, [(dumps(counts), 0, waiter)])
+            self._store.write_end(_DONE, [(waiter, 0, dumps(counts))])
             if keeps:
                 self._store.forget_members(waiter)
             return [(waiter, not all_failed)]

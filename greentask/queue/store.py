@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
 from typing import Any
 
 from ..wire.json import dumps, loads
@@ -42,7 +41,7 @@ OPEN, DONE, FAILED, REVOKED, EXPIRED = range(5)
 _MOST_MESSAGE = 100  # characters that are kept of the error of an attempt of long ago
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
 
-_by_id = itemgetter(2)
+_NO_OPTIONS = Message("", b"")[3:]  # behind name, payload and priority
 
 
 class Store:
@@ -202,12 +201,20 @@ class Store:
         wall, now = self.clock.wall(), self.time.now()
         id = first = next_id(last or 0, wall)
         ids: list[int] = []
-        tasks: list[Row] = []
+        plain: list[int | bytearray] = []
+        others: list[Row] = []
         ready: list[int] = []
         later: list[tuple[int, float, int]] = []
         expiry: list[tuple[float, int]] = []
         for message in messages:
-            lane, rank = self.lane(message.task), -message.priority
+            lane, rank = self._lanes.get(message.task) or self.lane(message.task), -message.priority
+            if message[3:] == _NO_OPTIONS:  # as most are: the rest of this is not asked one by one
+                plain += (id, lane, rank, bytearray(message.payload))
+                if not blocked:
+                    ready.append(id)
+                ids.append(id)
+                id += 1
+                continue
             if message.key is not None or message.singleton is not None:
                 known = self.keys.claim(message, lane, id, first)
                 if known is not None:
@@ -217,7 +224,7 @@ class Store:
             if message.ttl is not None:
                 expires = now + message.ttl
                 expiry.append((expires, id))
-            tasks.append((id, lane, rank, expires, message.retries, message.key, message.singleton, message.payload))
+            others.append((id, lane, rank, expires, message.retries, message.key, message.singleton, message.payload))
             if message.at is not None and message.at > wall:
                 later.append((1, message.at, id))
             elif message.delay > 0:
@@ -226,7 +233,7 @@ class Store:
                 ready.append(id)
             ids.append(id)
             id += 1
-        insert_tasks(self.db, tasks, wall)
+        insert_tasks(self.db, plain, others, wall)
         if before_take and len(ready) == len(messages) and not expiry:
             self.line_up()
             self._fresh = ready, messages
@@ -324,9 +331,8 @@ class Store:
         """Write down how these attempts ended; whether each was still its holder's to end."""
         if not settled:
             return []
-        handles = sorted([delivery.handle[:2] for delivery, _ in settled])
+        ids, holder = sorted([delivery.handle[0] for delivery, _ in settled]), settled[0][0].handle[1]
         delete = "DELETE FROM running WHERE id BETWEEN ? AND ? AND holder = ?"
-        holder, ids = handles[0][1], [id for id, _ in handles]
         self.db.execute("SAVEPOINT settling")
         gone = self.db.executemany(delete, [(*both, holder) for both in runs(ids)]).rowcount
         counts = [True] * len(settled)
@@ -340,7 +346,7 @@ class Store:
             if not counted:
                 continue
             if ending.how == "done":
-                done.append((ending.body, delivery.attempt, delivery.handle[0]))
+                done.append((delivery.handle[0], delivery.attempt, ending.body))
             elif delivery.handle[0] in marked:
                 self._settle_revoked(delivery, ending)
             else:
@@ -409,13 +415,13 @@ class Store:
         alone = self.composer.is_empty()  # as for most of them, and asked once
         self.write_end(state, bodies, alone=alone)
         if not alone:
-            self.composer.ended([id for *_, id in bodies], well=state == DONE)
+            self.composer.ended([id for id, *_ in bodies], well=state == DONE)
 
     def write_end(self, state: int, bodies: Sequence[Ended], *, alone: bool = False) -> None:
         """As above, and nobody who waits for them hears of it. ``alone``: nobody waits for any task."""
-        bodies = sorted(bodies, key=_by_id)
+        bodies = sorted(bodies)
         end_tasks(self.db, state, self.clock.wall(), bodies)
-        ids = [id for *_, id in bodies]
+        ids = [id for id, *_ in bodies]
         kept = set() if alone else self.composer.kept(ids)
         forget = self.time.now() + self._result_ttl
         self.db.executemany(
@@ -434,12 +440,12 @@ class Store:
     def end_without(self, state: int, id: int, attempts: int = 0) -> None:
         """End one that has no result, after so many attempts."""
         self.has_ended_some = True
-        self._end(state, [(None, attempts, id)])
+        self._end(state, [(id, attempts, None)])
 
     def end_expired(self, ids: Iterable[int]) -> None:
         """End those that have not begun within their ttl."""
         self.has_ended_some = True
-        self._end(EXPIRED, [(None, 0, id) for id in ids])
+        self._end(EXPIRED, [(id, 0, None) for id in ids])
 
     # ---- Forgetting
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, repeat
 
 from .ids import id_text
 from .interface import Delivery, Message, Want
@@ -13,6 +14,8 @@ from .sharing import Group
 __all__ = ["deliveries_of", "find_first", "fit", "is_any_ready", "lost_processes", "waiting_groups"]
 
 _OPEN = 0  # as the store has it
+
+_make: Callable[[tuple[object, ...]], Delivery] = partial(tuple.__new__, Delivery)  # of all its fields
 
 _GROUPS = """
 WITH RECURSIVE found (lane, rank) AS (
@@ -68,13 +71,19 @@ def fit(tasks: Mapping[str, int], wants: Sequence[Want]) -> bool:
 
 def deliveries_of(ids: Sequence[int], messages: Sequence[Message], holder: int) -> list[Delivery]:
     """Of tasks that were enqueued just now, in their order."""
-    pairs = list(zip(ids, messages))
     if len({message.priority for message in messages}) > 1:
-        pairs.sort(key=lambda pair: -pair[1].priority)
-    return [
-        Delivery(id_text(id), message.task, message.payload, 0, 0, message.retries, (id, holder))
-        for id, message in pairs
-    ]
+        pairs = sorted(zip(ids, messages), key=lambda pair: (-pair[1].priority, pair[0]))
+        ids, messages = [id for id, _ in pairs], [message for _, message in pairs]
+    names, payloads, retries = zip(*[(one.task, one.payload, one.retries) for one in messages])
+    return _deliveries(ids, names, payloads, retries, holder)
+
+
+def _deliveries(
+    ids: Sequence[int], names: Iterable[str], payloads: Iterable[bytes], retries: Iterable[int | None], holder: int
+) -> list[Delivery]:
+    """First attempts. There are thousands a second, so it is left to C to make them."""
+    handles, zeros = zip(ids, repeat(holder)), repeat(0)
+    return list(map(_make, zip(map(id_text, ids), names, payloads, zeros, zeros, retries, handles, zeros)))
 
 
 def find_first(
@@ -91,11 +100,8 @@ def find_first(
     if plain != count or len(bodies) > room:
         return _find_one_by_one(db, name, where, now, room, holder)
     ends = list(accumulate(map(int, sizes.split(","))))
-    deliveries = [
-        Delivery(id_text(id), name, bodies[start:end], 0, 0, None, (id, holder))
-        for id, start, end in zip(map(int, ids.split(",")), [0, *ends], ends)
-    ]
-    return last, count, deliveries, []
+    payloads = [bodies[start:end] for start, end in zip([0, *ends], ends)]
+    return last, count, _deliveries(list(map(int, ids.split(","))), repeat(name), payloads, repeat(None), holder), []
 
 
 def _find_one_by_one(

@@ -396,7 +396,8 @@ class Writer:
                 arrived = [message for messages, _ in batch.enqueued for message in messages]
                 ids = map(id_text, store.enqueue(arrived, before_take=True))
                 for messages, told in batch.enqueued:
-                    batch.outcomes.append((told, list(islice(ids, len(messages)))))
+                    mine = [next(ids)] if len(messages) == 1 else list(islice(ids, len(messages)))
+                    batch.outcomes.append((told, mine))
             if holders.has_news:
                 holders.tell()
             if store.ticks.is_due():

@@ -39,15 +39,17 @@ def test_rows_are_written_as_they_were_given(path: Path, count: int) -> None:
     for id in range(1, count + 1):
         options = (9.5, 3, f"key {id}", "one") if chance.random() < 0.2 else (None, None, None, None)
         rows.append((id, chance.randint(1, 3), chance.randint(-3, 3), *options, b"body %d" % id))
-    insert_tasks(db, rows, 1.5)
+    others = [row for row in rows if row[3] is not None]
+    plain = [value for id, lane, rank, *_, body in rows if _[0] is None for value in (id, lane, rank, bytearray(body))]
+    insert_tasks(db, plain, others, 1.5)
     columns = "id, lane, rank, expires, retries, key, single, body"
     assert db.execute(f"SELECT {columns} FROM task ORDER BY id").fetchall() == rows
     assert db.execute("SELECT DISTINCT enqueued, state FROM task").fetchall() in ([(1.5, 0)], [])
     assert {type(body) for (body,) in db.execute("SELECT body FROM task")} <= {bytes}
     ids = [id for id in range(1, count + 1) if chance.random() < 0.98]
-    ended = [(b"result %d" % id if chance.random() < 0.98 else None, 1 + (chance.random() < 0.02), id) for id in ids]
+    ended = [(id, 1 + (chance.random() < 0.02), b"result %d" % id if chance.random() < 0.98 else None) for id in ids]
     end_tasks(db, 1, 2.5, ended)
-    kept = db.execute("SELECT body, attempts, id FROM task WHERE state = 1 AND ended = 2.5 ORDER BY id").fetchall()
+    kept = db.execute("SELECT id, attempts, body FROM task WHERE state = 1 AND ended = 2.5 ORDER BY id").fetchall()
     assert kept == ended
     rest = db.execute("SELECT count(*), count(ended) FROM task WHERE state = 0").fetchone()
     assert rest == (count - len(ids), 0)
