@@ -32,7 +32,7 @@ from .packing import pack
 from .pickling import dump
 from .processes import DEFAULT_GRACE, PoolStats, Processes
 from .receiver import Receiver
-from .setup import Setup, is_loading
+from .setup import DEFAULT_START, Setup, is_loading
 
 __all__ = ["Pool", "PoolFuture"]
 
@@ -62,6 +62,8 @@ class Pool(Executor):
         The limit of each task, in seconds from its start.
     grace
         Seconds between raising ``TimeLimit`` (or ``CancelRequest``) in a task and killing its process.
+    start_timeout
+        Seconds for importing what the processes run, each time that this is begun; 0: any time.
 
     The processes start at the first task; until then, a forked child may use the pool as well as its parent. A process
     that dies costs only the task that it ran, which gets ``WorkerLost``.
@@ -82,6 +84,7 @@ class Pool(Executor):
         max_memory: int | None = None,
         timeout: float | None = None,
         grace: float = DEFAULT_GRACE,
+        start_timeout: float = DEFAULT_START,
     ) -> None:
         size = processors() if processes is None else processes
         if size < 1:
@@ -91,6 +94,8 @@ class Pool(Executor):
         for name, value in (("max_tasks", max_tasks), ("max_memory", max_memory), ("timeout", timeout)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value!r}")
+        if not 0 <= start_timeout < math.inf:
+            raise ValueError(f"start_timeout is in seconds, or 0, not {start_timeout!r}")
         self._size = size
         self._preload = tuple(preload)
         self._initializer = None if initializer is None else dump((initializer, initargs))
@@ -98,6 +103,7 @@ class Pool(Executor):
         self._max_memory = max_memory
         self._timeout = timeout
         self._grace = grace
+        self._start_timeout = start_timeout
         self._pid: int | None = None  # of the process that used it first
         self._lock = allocate_rlock()  # guards the start, and that other threads submit nothing after a shutdown
         self._home: Home | None = None
@@ -267,7 +273,8 @@ class Pool(Executor):
             data = spawn.get_preparation_data("greentask")
             program = {key: data[key] for key in _PROGRAM if key in data}
             program["authkey"] = bytes(program["authkey"])  # else it refuses to be pickled
-            setup = Setup(_HANDLER, (program, self._preload, self._initializer))
+            made_of = (program, self._preload, self._initializer)
+            setup = Setup(_HANDLER, made_of, start=self._start_timeout)
             self._engine = Processes(
                 setup, self._size, grace=self._grace, max_tasks=self._max_tasks, max_memory=self._max_memory
             )

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 # A process that dies before it is ready, or a template that dies, is started again after a pause that doubles.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _FAILURES_ARE_A_DEFECT = 8  # in a row: then callers are told, and no longer wait
+_STACK_IS_TOLD_WITHIN = 0.5  # seconds after a template's time, for its own word of where it is
 _EXIT_IS_TOLD_WITHIN = 0.5  # seconds between a socket's end and the template's word that the process is gone
 _HEALTHY_AFTER = 1.0  # seconds that a process must live, or one call that it must answer
 _SUCCESSORS_OF = 8  # processes that are replaced: one of so many at a time
@@ -68,6 +69,7 @@ class Population:
         self._max_memory = max_memory
         self._link: TemplateLink | None = None
         self._template_ready = False
+        self._late: Any = None  # the timer of a template that is importing
         self._slots = itertools.count()
         self._asked_for: set[int] = set()  # slots whose processes the template is forking
         self._memory: Any = None  # the timer that looks at their memory
@@ -82,6 +84,9 @@ class Population:
         """Start the template, which starts the processes."""
         if self._link is None and not self._closed:
             self._link = TemplateLink(self._loop, self._setup, self)
+            if self._setup.start:
+                self._late = self._loop.timer(self._setup.start + _STACK_IS_TOLD_WITHIN, ref=False)
+                self._late.start(self._give_template_up, update=True)
             if self._max_memory is not None and self._memory is None:
                 self._memory = self._loop.timer(_MEMORY_EVERY, _MEMORY_EVERY, ref=False)
                 self._memory.start(self._check_memory)
@@ -91,6 +96,7 @@ class Population:
         self._closed = True
         if not self.whole.ready():
             self.whole.set_exception(PoolBroken("the pool was closed while it started"))
+        self._stop_waiting()
         if self._memory is not None:
             self._memory.stop()
             self._memory.close()
@@ -110,8 +116,9 @@ class Population:
         """In a forked child: drop the inherited sockets, so that the processes see the end of their real owner."""
         if self._link is not None:
             self._link.abandon()
-        if self._memory is not None:
-            self._memory.stop()
+        for timer in (self._memory, self._late):
+            if timer is not None:
+                timer.stop()
         for process in self.members.values():
             process.abandon()
 
@@ -274,14 +281,17 @@ class Population:
     # ---- What the template says
 
     def template_ready(self) -> None:
+        self._stop_waiting()
         self._template_ready = True
         self.fill_up()
 
     def template_failed(self, trace: str) -> None:
+        self._stop_waiting()
         self._break(f"the task processes can't be started, for what they import fails:\n{trace.rstrip()}")
 
     def template_gone(self) -> None:
         """Every process is gone with it. Start again, from the beginning."""
+        self._stop_waiting()
         self._has_left(*self._leaving)
         if self._link is not None:
             self._link.close()
@@ -301,6 +311,23 @@ class Population:
             self._break("the template of the task processes died while it started")
         if not self._closed:
             self._again(self._restart)
+
+    def _give_template_up(self) -> None:
+        """It imports for too long: nobody waits for that any more. It is started anew when it is gone."""
+        self._stop_waiting()
+        self._break(
+            f"the task processes can't be started, for what they import did not load within {self._setup.start:g} s "
+            "(start_timeout=, --start-timeout): its stack is on stderr"
+        )
+        if self._link is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._link.pid, signal.SIGKILL)
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.stop()
+            self._late.close()
+            self._late = None
 
     def process_started(self, slot: int, pid: int, fd: int) -> None:
         if self._closed or slot not in self._asked_for:

@@ -15,8 +15,10 @@ from typing import Any
 
 from .pickling import dump
 
-__all__ = ["Setup", "is_loading", "loading", "receive_setup", "setup_message", "start_template"]
+__all__ = ["DEFAULT_START", "Setup", "is_loading", "loading", "receive_setup", "setup_message", "start_template"]
 
+#: Seconds that a template, and then each process, has for loading what the tasks need.
+DEFAULT_START = 300.0
 _LENGTH = struct.Struct("<Q")
 
 
@@ -26,13 +28,15 @@ class Setup:
 
     ``factory`` is ``module:function``, called once in the template with ``args``; what it returns is the ``Handler``
     of every process. ``path`` becomes the processes' ``sys.path``. ``farewell``: seconds that the processes without a
-    call have for their end in good order when the pool is closed.
+    call have for their end in good order when the pool is closed. ``start``: seconds that the template has for
+    importing what they run; 0: any time.
     """
 
     factory: str
     args: tuple[Any, ...] = ()
     path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
     farewell: float = 0.0
+    start: float = DEFAULT_START
 
 
 _loading = False

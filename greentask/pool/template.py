@@ -8,6 +8,7 @@ kills every process that it made, and what those left behind, and ends.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import importlib.util
@@ -18,7 +19,7 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
 from typing import NoReturn
@@ -71,7 +72,7 @@ def main(fd: int) -> None:
             die_with_parent()
             if _has_ended(control):
                 return
-            with loading():
+            with loading(), _telling_after(setup.start):
                 handler = _load(setup)
             outlive_parent()  # there is more to do then than to die
         except BaseException:
@@ -109,6 +110,16 @@ class _StayPlain:
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+@contextlib.contextmanager
+def _telling_after(seconds: float) -> Iterator[None]:
+    """Where what is inside takes longer, tell stderr where it is: the pool kills us then. 0: never."""
+    if seconds:
+        with contextlib.suppress(Exception):  # there is no stderr
+            faulthandler.dump_traceback_later(seconds)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _load(setup: Setup) -> Handler:

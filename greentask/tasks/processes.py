@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ConfigurationError, Interrupt, InvalidArguments, ended_by, refusal
 from ..pool.child import Handler, Job
 from ..pool.frames import whole
-from ..pool.setup import Setup
+from ..pool.setup import DEFAULT_START, Setup
 from ..wire.json import dumps, loads_checked
 from .context import RunningTask
 from .execution import execute
@@ -27,8 +27,6 @@ from .task import DEFAULT_GROUP, Task
 __all__ = ["DEFAULT_START", "DEFAULT_TEARDOWN", "make_handler", "setup_for"]
 
 
-#: Seconds that a task process has for loading what its tasks need.
-DEFAULT_START = 300.0
 #: Seconds that a task process has for its end in good order.
 DEFAULT_TEARDOWN = 5.0
 
@@ -44,7 +42,8 @@ def setup_for(
 ) -> Setup:
     """How to set up processes that run these tasks. Raises ``ConfigurationError`` where one can't be imported there.
 
-    ``start``: seconds that a process has for getting ready, once it is forked; 0: any time. ``teardown``: seconds that
+    ``start``: seconds that the template has for importing them, and a process for getting ready, once it is forked;
+    0: any time. ``teardown``: seconds that
     it has for its end in good order.
     """
     targets = []
@@ -57,7 +56,8 @@ def setup_for(
             )
         targets.append((task.name, task.target, _names_of_needs(task)))
     packed = tuple(one for given in middleware if (one := pack(given)) is not None)
-    return Setup(f"{__name__}:make_handler", (tuple(targets), debug, group, packed, start, teardown), farewell=teardown)
+    made_of = (tuple(targets), debug, group, packed, start, teardown)
+    return Setup(f"{__name__}:make_handler", made_of, farewell=teardown, start=start)
 
 
 def make_handler(

@@ -770,6 +770,39 @@ def test_a_module_that_is_not_there_breaks_the_start() -> None:
         Processes(Setup("support.nowhere:make"), 1).start()
 
 
+def test_a_template_that_hangs_as_it_is_started_anew_is_given_up_and_another_one_tried(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hangs, before = tmp_path / "hangs", children()
+    setup = Setup("support.raw_handlers:wait_at_import_while", (str(hangs),), start=1.0)
+    with processes(setup=setup) as pool:
+        [template] = children() - before - set(pool.pids())
+        hangs.touch()
+        os.kill(template, signal.SIGKILL)
+        wait_until(lambda: not pool.pids(), SOON, "it is gone")
+        waiting = Asked()
+        pool.submit("task", b"waits", waiting)
+        error = waiting.error()
+        assert isinstance(error, WorkerLost)
+        assert "did not load within 1 s (start_timeout=, --start-timeout)" in str(error)
+        assert "wait_at_import_while" in capfd.readouterr().err
+        hangs.unlink()
+        wait_until_whole(pool)
+        after = Asked()
+        pool.submit("task", b"after", after)
+        assert after.wait() == ("result", b"after")
+    assert children() == before
+
+
+def test_a_start_that_hangs_is_given_up(tmp_path: Path) -> None:
+    (tmp_path / "hangs").touch()
+    before = children()
+    setup = Setup("support.raw_handlers:wait_at_import_while", (str(tmp_path / "hangs"),), start=0.5)
+    with pytest.raises(PoolBroken, match=r"did not load within 0\.5 s"):
+        Processes(setup, 1).start()
+    assert children() == before
+
+
 def test_a_start_that_is_given_up_leaves_nothing_behind() -> None:
     before = children()
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):

@@ -46,6 +46,13 @@ def wait_at_import(path: str) -> Handler:
         time.sleep(60)
 
 
+def wait_at_import_while(path: str) -> Handler:
+    """Importing takes as long as that file is there."""
+    while os.path.exists(path):
+        time.sleep(0.01)
+    return give_back()
+
+
 def fail_in_handler() -> Handler:
     def handle(job: Job) -> tuple[bool, bytes]:
         raise RuntimeError("a handler may not raise")
