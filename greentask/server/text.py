@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import gevent
 from gevent.event import Event
 
+from ..hub.files import TLSFiles
 from ..hub.signals import stop_at_signals
 from ..wire.address import Address
 from .acceptor import Acceptor
@@ -277,8 +278,12 @@ class TextServer:
         ``f(server)`` when it listens and hasn't accepted anybody yet, and when it has stopped.
     limits
         See ``Limits``.
+    tls
+        Certificate, key and (for mutual TLS) authority of ``tls://`` addresses.
+    allow
+        Take connections from these networks only.
     insecure
-        Listen on addresses that other machines can reach.
+        Listen on addresses that other machines can reach, though anybody there can connect.
     socket_mode, socket_owner
         Permissions of a unix socket's file (``0o660``), and whose it is: ``user``, ``user:group`` or ``:group``.
 
@@ -305,6 +310,7 @@ class TextServer:
         on_start: Callable[[TextServer], object] | None = None,
         on_stop: Callable[[TextServer], object] | None = None,
         limits: Limits | None = None,
+        tls: TLSFiles | None = None,
         allow: Iterable[str] = (),
         insecure: bool = False,
         socket_mode: int | None = None,
@@ -327,6 +333,7 @@ class TextServer:
             address,
             self._serve,
             limits or Limits(),
+            tls=tls,
             insecure=insecure,
             socket_mode=socket_mode,
             socket_owner=socket_owner,

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import stat
 import threading
 import time
@@ -14,12 +15,14 @@ from typing import Any
 
 import gevent
 import gevent.socket
+import gevent.ssl
 import pytest
 from gevent.event import Event
 
-from greentask import Limits, TextConnection, TextServer
+from greentask import Limits, TextConnection, TextServer, TLSFiles
 from greentask.errors import ConfigurationError, DeadlineExceeded, LineTooLong, Overloaded
 from greentask.server import connection as connection_module
+from support.certificates import Authority
 from support.programs import ROOT, program
 from support.servers import PATIENCE, LineClient
 from support.text_servers import connect, echo, listening, wait_until
@@ -923,6 +926,28 @@ def test_it_listens_where_it_is_told(tmp_path: Any) -> None:
             peer.send_bytes(b"hello\n")
             assert peer.line() == b"hello"
     assert list(tmp_path.iterdir()) == [], "a clean stop leaves no file of a socket behind"
+
+
+def test_it_speaks_tls(tmp_path: Path) -> None:
+    ours = Authority(tmp_path)
+    with pytest.raises(ConfigurationError, match="tls="):
+        TextServer("tls://127.0.0.1:0", echo).start()
+    with listening(echo, "tls://127.0.0.1:0", tls=TLSFiles(*ours.server)) as server:
+        assert server.addresses[0].scheme == "tls"
+        context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(ours.ca)
+        sock = gevent.socket.create_connection(("127.0.0.1", server.addresses[0].port))
+        with LineClient(context.wrap_socket(sock, server_hostname="localhost")) as peer:
+            peer.send_bytes(b"hello\n")
+            assert peer.line() == b"hello"
+
+
+def test_only_allowed_networks_can_connect() -> None:
+    with listening(echo, allow=["10.0.0.0/8"]) as server, connect(server) as peer:
+        assert peer.line() is None
+    with listening(echo, allow=["127.0.0.0/8"]) as server, connect(server) as peer:
+        peer.send_bytes(b"hello\n")
+        assert peer.line() == b"hello"
 
 
 def test_the_file_of_its_socket_has_the_mode_that_is_asked_for(tmp_path: Path) -> None:
