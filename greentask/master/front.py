@@ -22,7 +22,7 @@ from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import die_with_parent, outlive_parent, raise_descriptors, set_title
-from ..server.dumping import dump
+from ..server.dumping import dump, remember_greenlets
 from ..server.server import Server
 from ..server.shares import Shares
 from ..tasks.loading import load_apps
@@ -106,6 +106,7 @@ class _Front:
         gevent.signal_handler(signal.SIGTERM, self._drain, config.drain_timeout)
         gevent.signal_handler(signal.SIGUSR1, reopen_logs)
         gc.collect()
+        remember_greenlets()
         gc.freeze()  # what is imported stays: no collection needs to look at it again
         # One of everything takes 100 ms where there are 10,000 connections or a large value, and holds up all calls.
         gc.set_threshold(*_GC_THRESHOLD)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import traceback
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from greenlet import greenlet
 
@@ -13,17 +15,31 @@ from .watchdog import task_of
 if TYPE_CHECKING:
     from .server import Server
 
-__all__ = ["dump"]
+__all__ = ["dump", "remember_greenlets"]
+
+_remembered: list[ref[greenlet]] = []
+
+
+def remember_greenlets() -> None:
+    """Keep in mind which greenlets there are, before ``gc.freeze``: after it nothing else knows of them."""
+    _remembered[:] = map(ref, _known())
+
+
+def _known() -> Iterator[greenlet]:
+    for found in gc.get_objects():
+        try:
+            if isinstance(found, greenlet):
+                yield found
+        except ReferenceError:  # a proxy, of something that is gone
+            continue
 
 
 def dump(server: Server) -> str:
     """The stacks of this process's greenlets, those that run a task first, and of the server's task processes."""
     stacks: dict[str, list[str]] = {}
-    for found in gc.get_objects():
-        try:
-            frame = found.gr_frame if isinstance(found, greenlet) and not found.dead else None
-        except ReferenceError:
-            continue
+    remembered = (one for known in _remembered if (one := known()) is not None)
+    for found in {id(one): one for one in (*_known(), *remembered)}.values():
+        frame = None if found.dead else found.gr_frame
         if frame is None:
             continue
         task = task_of(frame)
