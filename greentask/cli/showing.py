@@ -26,6 +26,8 @@ def show(status: dict[str, Any], before: dict[str, Any] | None = None, seconds: 
     parts: list[Any] = [_head(status, before, seconds), _tasks(status, before, seconds)]
     if status.get("running"):
         parts.append(_running(status["running"]))
+    if status.get("fronts"):
+        parts.append(_fronts(status["fronts"]))
     if status.get("task_processes"):
         parts.append(_processes(status["task_processes"]))
     if status.get("busiest"):
@@ -104,12 +106,23 @@ def _running(running: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _fronts(fronts: list[dict[str, Any]]) -> Table:
+    table = Table("pid", "front", "state", "for", "connections", "in flight", "memory", title="Fronts")
+    table.title_justify = "left"
+    for one in fronts[: 2 * _MOST_ROWS]:
+        state = "draining" if one["draining"] else "serves"
+        counts = (f"{one[name]:,}" for name in ("connections", "in_flight"))
+        row = [str(one["pid"]), str(one["front"]), state, _time(one["uptime"]), *counts, _memory(one.get("memory"))]
+        table.add_row(*map(clean, row))
+    return table
+
+
 def _processes(processes: list[dict[str, Any]]) -> Table:
     table = Table(
         "pid", "group", "state", "runs", "for", "done", "memory", title="Task processes", title_justify="left"
     )
     for one in processes[: 2 * _MOST_ROWS]:
-        memory = "" if one["memory"] is None else f"{one['memory'] / 1e6:,.1f} MB"
+        memory = _memory(one["memory"])
         since = _time(one["seconds"]) if "seconds" in one else ""
         row = [str(one["pid"]), one["group"], one["state"], one.get("task", ""), since, f"{one['done']:,}", memory]
         table.add_row(*map(clean, row))
@@ -122,6 +135,10 @@ def _connections(connections: list[dict[str, Any]]) -> Table:
         numbers = (f"{one[name]:,}" for name in ("in_flight", "unsent", "read", "written"))
         table.add_row(clean(one["peer"]), *numbers)
     return table
+
+
+def _memory(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:,.1f} MB"
 
 
 def _time(seconds: float) -> str:

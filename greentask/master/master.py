@@ -25,6 +25,7 @@ from gevent.socket import socket as GreenSocket
 from .._version import __version__
 from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import set_title
+from ..pool.memory import resident
 from ..server.listening import SECRET_REMEDY, SocketFile, bound_address, check_address, listen_on, socket_files
 from ..server.shares import make_shares
 from ..wire.address import parse_addresses
@@ -305,6 +306,7 @@ class Master:
         status["silent"] = [pid for pid, one in asked.items() if one.value is None]
         status["master"] = {
             "pid": os.getpid(),
+            "memory": resident(os.getpid()),
             "uptime": round(time.monotonic() - self._started_at, 3),
             "reloads": self._reloads,
             "deaths": self._deaths,

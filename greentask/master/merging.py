@@ -9,7 +9,7 @@ from ..server.groups import in_all
 
 __all__ = ["merge", "merge_counts"]
 
-_SUMS = ("connections", "in_flight")
+_SUMS = ("connections", "in_flight", "memory")
 
 
 def merge(fronts: list[dict[str, Any]], past: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def merge(fronts: list[dict[str, Any]], past: dict[str, Any] | None = None) -> d
     if not fronts:
         return {"fronts": []}
     past = past or {}
-    status = {**fronts[0], **{name: sum(front[name] for front in fronts) for name in _SUMS}}
+    status = {**fronts[0], **{name: sum(front.get(name) or 0 for front in fronts) for name in _SUMS}}
     detail = any("tasks_called" in front for front in fronts)
     status.update(merge_counts([past, *fronts]))
     if not detail:

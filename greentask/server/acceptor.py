@@ -45,6 +45,11 @@ _PAUSE = 0.5  # seconds until the next try
 _LEFT_TO_OTHERS = 0.002  # seconds for which a connection is left to a front that has fewer
 _TOLD_EVERY = 60.0  # seconds
 _SPARED = 10.0  # seconds: who has been idle for less keeps its place
+_CLOSED_FOR = {  # limits past which a connection is closed, and that is told
+    "max_line": "a line of it was too long",
+    "max_unsent": "it did not read what it was sent",
+    "dead_after": "its machine or network gave no sign of life",
+}
 _TURN = 2.0  # seconds between looks at the age of connections
 _SLICE = 100  # connections that grow older before other greenlets have a turn
 
@@ -54,7 +59,7 @@ class Acceptor:
 
     ``open`` holds the connections that are being served, ``refused`` counts those past the limit of their address,
     ``late`` those that were closed for a line that took too long, ``crowd.closed`` those that held too much,
-    ``failed_handshakes`` those that could not agree on TLS.
+    ``failed_handshakes`` those that could not agree on TLS, ``past`` those that were closed for other limits, by name.
 
     While there are any, one greenlet lets all of them grow older, every two seconds, or every tenth of the shortest
     time limit: by so much later a limit may be noticed.
@@ -82,6 +87,7 @@ class Acceptor:
         self.refused = 0
         self.late = 0
         self.failed_handshakes = 0
+        self.past = dict.fromkeys((*_CLOSED_FOR, "idle_timeout", "max_connections"), 0)
         self._listen = parse_addresses(listen)
         self._insecure = insecure
         self._remedy = remedy
@@ -103,6 +109,7 @@ class Acceptor:
         times = (limits.line_timeout, limits.idle_timeout, limits.dead_after)
         self._turn = max(0.05, min(_TURN, *(0.1 * time or _TURN for time in times)))
         self._ageing: gevent.Greenlet[[], None] | None = None
+        self._went_past = self._count_past  # one for all of them
         self._told: dict[str, float] = {}  # when a warning was last given
 
     @property
@@ -235,7 +242,7 @@ class Acceptor:
         if secured is None:
             sock.close()
             return
-        connection = LineConnection(secured, peer, self.limits, self.crowd.grew)
+        connection = LineConnection(secured, peer, self.limits, self.crowd.grew, self._went_past)
         self.open.add(connection)
         self._tell(len(self._greenlets))
         if self._ageing is None:
@@ -246,6 +253,16 @@ class Acceptor:
             self.open.discard(connection)
             connection.close()
             self._tell(len(self._greenlets) - 1)
+
+    def _count_past(self, limit: str, peer: str) -> None:
+        if limit not in self.past:
+            return
+        self.past[limit] += 1
+        if limit in _CLOSED_FOR:
+            told = (
+                f"the connection from %s is closed, for {_CLOSED_FOR[limit]} ({limit}; %d so far, told once a minute)"
+            )
+            self._warn(told, peer, self.past[limit])
 
     def _let_age(self) -> None:
         most, crowded = 0, self.crowd.closed
@@ -286,7 +303,7 @@ class Acceptor:
             return
         idle = sorted((one for one in self.open if one.idle >= _SPARED), key=lambda one: one.idle, reverse=True)
         for connection in idle[: len(self.open) // 10 + 1]:
-            connection.end_idle()
+            connection.end_idle("max_connections")
         if idle:
             self._warn("others wait for a place (%d connections are open): idle ones are closed", len(self.open))
 

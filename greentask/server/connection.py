@@ -49,7 +49,7 @@ class Owner(Protocol):
         """Close it, and let the peer know."""
 
 
-def _ignore(_size: int) -> None:
+def _ignore(*_told: object) -> None:
     pass
 
 
@@ -74,6 +74,7 @@ class LineConnection:
         "_reads",
         "_socket",
         "_splitter",
+        "_went_past",
         "bytes_read",
         "error",
         "fault",
@@ -85,7 +86,12 @@ class LineConnection:
     )
 
     def __init__(
-        self, sock: GreenSocket | TLSSocket, peer: Any, limits: Limits, grew: Callable[[int], object] = _ignore
+        self,
+        sock: GreenSocket | TLSSocket,
+        peer: Any,
+        limits: Limits,
+        grew: Callable[[int], object] = _ignore,
+        went_past: Callable[[str, str], object] = _ignore,
     ) -> None:
         self.peer = _name(peer)
         self._peer = peer
@@ -99,6 +105,7 @@ class LineConnection:
         self._socket = sock
         self._limits = limits
         self._grew = grew  # told when it holds more
+        self._went_past = went_past  # told of the limit for which it is closed or cut off, and of the peer's name
         self._splitter = LineSplitter(limits.max_line)
         self._ended = False  # nothing more can arrive
         self._has_much = False  # more has come than is read at once
@@ -182,6 +189,8 @@ class LineConnection:
         except OSError as error:
             if error.errno == errno.EBADF and not self.gone:
                 return []  # end_reading has woken us, and what has arrived before comes with the next call
+            if error.errno == errno.ETIMEDOUT:
+                self._tell_limit("dead_after")  # the kernel has asked for a sign of life
             self.abort(error)
             return None
         finally:
@@ -196,6 +205,8 @@ class LineConnection:
         try:
             lines = self._splitter.feed(data)
         except LineTooLong as error:
+            if self.max_line == self._limits.max_line:  # else who asks for a proof counts it
+                self._tell_limit("max_line")
             self.fault = error.with_traceback(None)  # whose frames would keep us
             return list(error.lines)
         if lines:
@@ -234,7 +245,20 @@ class LineConnection:
     def _check_unsent(self, added: int) -> None:
         self.grew(added)
         if self._outlet.unsent > self._limits.max_unsent:
-            self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read what it was sent (max_unsent)"))
+            self.leave_unread()
+
+    def leave_unread(self) -> None:
+        """Cut the peer off, for it has more to read than it may."""
+        self._cut_off("max_unsent", errno.ECONNABORTED, "it has not read what it was sent")
+
+    def _cut_off(self, limit: str, number: int, why: str) -> None:
+        self._tell_limit(limit)
+        self.abort(ConnectionAbortedError(number, f"{why} ({limit})"))
+
+    def _tell_limit(self, limit: str) -> None:
+        if not self.gone:
+            told, self._went_past = self._went_past, _ignore  # the first one it is
+            told(limit, self.peer)
 
     def grew(self, size: int) -> None:
         """It holds so many bytes more, and is one that holds many."""
@@ -253,7 +277,7 @@ class LineConnection:
     def give_way(self) -> None:
         """Hold nothing any more, for all connections together hold too much: a line is refused, answers are lost."""
         if self._splitter.pending < self.held - self._splitter.pending:
-            self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read what it was sent (max_held)"))
+            self._cut_off("max_held", errno.ECONNABORTED, "it has not read what it was sent")
         else:
             # Not end_reading: whoever is just sending is to read what it is told, and not to get a reset.
             self._refuse_line(Overloaded("too much has come at once, from all connections (max_held): try again later"))
@@ -278,7 +302,7 @@ class LineConnection:
         else:
             self.idle += seconds
             if 0 < limits.idle_timeout < self.idle:
-                self.end_idle()
+                self.end_idle("idle_timeout")
         if self.fault is not None:
             if self._reads:
                 self.end_reading()  # it had to give way, and has sent nothing since
@@ -310,17 +334,18 @@ class LineConnection:
         if silent is None:
             self._heard = written
         elif silent >= self._limits.dead_after:
-            self.abort(ConnectionAbortedError(errno.ETIMEDOUT, f"no sign of life for {silent:.0f} s (dead_after)"))
+            self._cut_off("dead_after", errno.ETIMEDOUT, f"no sign of life for {silent:.0f} s")
 
     def _refuse_line(self, fault: CallError) -> None:
         self.fault = fault
         self._splitter = LineSplitter(self._limits.max_line)  # what has come of it is nobody's any more
 
-    def end_idle(self) -> None:
-        """Close a connection on which nothing happens. What has arrived meanwhile is still read."""
+    def end_idle(self, limit: str) -> None:
+        """Close a connection on which nothing happens, for a limit. What has arrived meanwhile is still read."""
         self.idle = 0.0
+        self._tell_limit(limit)
         if self._outlet.unsent:
-            self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it reads nothing (idle_timeout)"))
+            self._cut_off(limit, errno.ECONNABORTED, "it reads nothing")
         elif self.owner is not None:
             self.owner.went_idle()
         else:

@@ -19,6 +19,7 @@ from .._version import __version__
 from ..errors import ConfigurationError, UnknownTask
 from ..hub.files import Renewed, TLSFiles, read_secrets
 from ..hub.signals import stop_at_signals
+from ..pool.memory import resident
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
 from ..runner.statistics import Statistics
@@ -315,6 +316,7 @@ class Server:
             "python": sys.version.partition(" ")[0],
             "pid": os.getpid(),
             "uptime": round(time.monotonic() - self._started_at, 3),
+            "memory": resident(os.getpid()),
             "listen": [str(address) for address in self.addresses],
             "connections": len(self._sessions),
             "in_flight": self.in_flight,
@@ -343,6 +345,7 @@ class Server:
                 "max_held": self._acceptor.crowd.closed,
                 "not_allowed": self._acceptor.not_allowed,
                 "tls_handshake": self._acceptor.failed_handshakes,
+                **self._acceptor.past,
             },
             "calls": self._statistics.totals(),
         }

@@ -211,7 +211,7 @@ class Session:
                 self._held -= sum(map(len, ready))
                 self._send(None, ready)
             if self._held > self.server.limits.max_unsent:
-                self.connection.abort()
+                self.connection.leave_unread()
         self._changed.set()
         if self._draining:
             self._say_goodbye()

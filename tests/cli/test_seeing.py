@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -116,8 +117,12 @@ def test_status_as_a_table_and_as_json(server: RunningServer) -> None:
     shown = run(server, "status")
     assert server.address in shown
     assert "Task processes" in shown
+    [front] = server.fronts()
+    assert re.search(rf"Fronts.*\b{front.pid} +│ 0 +│ serves .* [\d.]+ MB ", shown, re.DOTALL)
     status = json.loads(run(server, "status", "--json"))
     assert status["listen"] == [server.address]
+    assert status["fronts"][0]["memory"] == status["memory"] > 10_000_000
+    assert status["master"]["memory"] > 10_000_000
     assert {"tasks_called", "task_processes", "busiest", "calls", "loop", "master"} <= set(status)
 
 
@@ -193,6 +198,9 @@ def test_a_dump_has_greenlets_and_processes(server: RunningServer) -> None:
     assert "in nap\n    time.sleep(seconds)" in text
     assert text.count("task process ") == 2
     assert "waits for a call" in text
+    # Those that have been there since its start, of which the garbage collector knows nothing any more.
+    assert "in wait_stopped" in text
+    assert "master/channel.py" in text
 
 
 def test_a_group_is_restarted_while_it_serves(server: RunningServer) -> None:

@@ -194,6 +194,8 @@ def send_without_end(server: RunningServer, size: int, most: int) -> None:
         (reply,) = peer.hear_rest()
         assert reply["error"]["type"] == "LineTooLong"
         assert memory < most
+        assert server.status()["refused"]["max_line"] >= 1
+        assert "is closed, for a line of it was too long (max_line; 1 so far" in server.output()
         assert other.call("add", 1, 2) == 3
 
 
@@ -308,6 +310,8 @@ def test_n6_a_peer_that_never_reads_is_cut_off(server: RunningServer) -> None:
                 wait_until(lambda peer=peer: peer.send({"function": "greentask.ping"}), "it is cut off")  # type: ignore[misc]
             peer.close()
         assert server.memory() - before < 60 * MB, "200 answers of 100 KB for each of five would be 100 MB"
+        assert server.status()["refused"]["max_unsent"] == 5
+        assert "is closed, for it did not read what it was sent (max_unsent; 1 so far" in server.output()
         assert other.call("add", 1, 2) == 3
     wait_until(lambda: is_idle(server), "nothing is left of them")
 
