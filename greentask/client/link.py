@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from fcntl import ioctl
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
@@ -96,6 +99,7 @@ class Link:
         self._large = LargeAnswers(options.max_line, self._hear, self._cannot_read)
         self._watch: Any = None  # the timer that looks for signs of life
         self._heard_at = self._busy_at = self._look_at = 0.0
+        self._taken: int | None = None  # bytes that the server's side had at the last look, if more were on their way
         #: That reads it. None when it can't be, or no longer be, opened and used.
         self.greenlet: gevent.Greenlet[..., Any] | None = gevent.spawn(self._live)
         self.greenlet.rawlink(self._died)
@@ -296,6 +300,8 @@ class Link:
         elif self.is_leaving or now - self._busy_at >= options.idle_after:
             self._end("")
             return
+        if self._takes_much():
+            self._heard_at = now
         silent = now - self._heard_at
         if silent >= options.dead_after:
             self._end(f"{self.target} gave no sign of life for {silent:.1f} s")
@@ -303,6 +309,20 @@ class Link:
         if silent >= options.dead_after / _LOOKS / 2:
             self.write(_PING)
         self._look_after(min(options.dead_after / _LOOKS, options.dead_after - silent))
+
+    def _takes_much(self) -> bool:
+        """Whether something of a large line has arrived since the last look: our pings are behind it.
+
+        That a ping has arrived says nothing: the kernel takes it for a program that was stopped.
+        """
+        before, self._taken = self._taken, None
+        if self._outlet is None or self._socket is None:
+            return False
+        (on_its_way,) = struct.unpack("i", ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))
+        taken = self._outlet.written - on_its_way
+        if self._outlet.unsent + on_its_way > _CHUNK:
+            self._taken = taken
+        return before is not None and taken > before
 
     def _look_after(self, seconds: float) -> None:
         if self._watch is not None:

@@ -32,6 +32,7 @@ _CHUNK = 64 * 1024
 _A_TURN = 1e-9  # seconds; any time at all lets the loop turn
 _FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
 _LINGERS = 2.0  # seconds that a peer has for finishing what nobody reads
+_SIGN_OF_LIFE = b"\n"  # an empty line, which says nothing else
 _LINE_RATE = 64 * 1024  # bytes a second: for each of them a line has a second more, so that a long one may be slow
 
 
@@ -41,6 +42,10 @@ class Owner(Protocol):
     @property
     def held(self) -> int:
         """Bytes of answers that are not sent yet."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it reads no further for now, so that a peer's question for a sign of life isn't heard either."""
 
     def is_busy(self) -> bool:
         """Whether it has something to wait for, and isn't idle."""
@@ -296,6 +301,8 @@ class LineConnection:
         self._look_for_life()
         limits, moved = self._limits, self.bytes_read + self._outlet.written
         waits = self._reads or self.is_behind
+        if moved == self._moved and self.owner is not None and self.owner.is_full:
+            self.send(_SIGN_OF_LIFE)
         if moved != self._moved or not waits or (self.owner is not None and self.owner.is_busy()):
             self._moved = moved
             self.idle = 0.0

@@ -72,6 +72,7 @@ class Session:
         "_held",
         "_in_flight",
         "_in_order",
+        "_is_full",
         "_size",
         "_speaks_rpc",
         "_streams",
@@ -91,6 +92,7 @@ class Session:
         self._held = 0  # bytes of answers that wait for their turn
         self._size = 0  # bytes that lines take up whose calls are in flight
         self._unclaimed = 0  # of them, those of a line that is being read
+        self._is_full = False  # waiting until another call may be in flight
         self._changed = Event()  # set when a call ends, and when the connection breaks
         self._draining = False
         self._asked = False  # a line has come
@@ -163,6 +165,11 @@ class Session:
             "read": connection.bytes_read,
             "written": connection.bytes_written,
         }
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing is read until a call has ended; of a peer that tells lines apart by their ids."""
+        return self._is_full and len(self._by_id) > 0 and not self._speaks_rpc
 
     def is_busy(self) -> bool:
         """Whether a call is in flight."""
@@ -391,7 +398,9 @@ class Session:
         ):
             if self._streams:  # the lines that let them go on may be behind this one
                 return False
+            self._is_full = True
             self._wait()
+            self._is_full = False
         return True
 
     def _begin(self, id: Id | None) -> Answer:

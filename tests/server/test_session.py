@@ -695,6 +695,24 @@ def test_a_connection_has_at_most_max_in_flight_calls_running(narrow: RunningSer
         assert time.monotonic() - began > 0.5, "three rounds of naps"
 
 
+def test_a_peer_that_a_full_connection_keeps_waiting_gets_signs_of_life() -> None:
+    """Empty lines, where it tells lines apart by ids; others may show them to somebody."""
+    with (
+        serving("--max-in-flight", "2", "--dead-after", "0.5") as full,
+        full.connect() as peer,
+        full.connect() as simple,
+    ):
+        for number in range(3):
+            peer.send({"id": number, "function": "nap", "args": [0.6]})
+            simple.send({"function": "nap", "args": [0.6]})
+        lines = [peer.line() for _ in range(3)]
+        assert lines[0] == b""
+        while len(answers := [json.loads(line) for line in lines if line]) < 3:
+            lines.append(peer.line())
+        assert {answer["result"] for answer in answers} == {0.6}
+        assert simple.hear_all(3) == [{"result": 0.6}] * 3
+
+
 def test_a_call_s_timeout_counts_while_it_waits_for_max_in_flight(narrow: RunningServer, tmp_path: Path) -> None:
     file = tmp_path / "marks"
     with narrow.connect() as peer:
