@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from ..wire.address import Address
 from .names import Where, where_of
 
-__all__ = ["Balance", "Name", "RetryBudget", "Target"]
+__all__ = ["Balance", "Missing", "Name", "RetryBudget", "Target"]
 
 # Until a server that failed is tried again: up to so many seconds, more with each failure in a row ("full jitter":
 # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
@@ -155,6 +155,37 @@ class Balance:
     def may_come_back(self, now: float, gone_after: float) -> bool:
         """Whether one was lost so short a time ago that it may be about to start again."""
         return now - self._lost_at < gone_after
+
+
+class Missing:
+    """Tasks that servers have not, as they said: for a while these are asked for them only where no other one is left.
+
+    Servers differ while new code is brought to one after another. Without this, half of the calls would go twice.
+    """
+
+    KNOWN_FOR, MOST = 10.0, 1000  # seconds, and tasks
+
+    def __init__(self) -> None:
+        self._until: dict[bytes, dict[Target, float]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._until)
+
+    def add(self, task: bytes, target: Target, now: float) -> None:
+        """That server has no such task."""
+        if len(self._until) >= self.MOST:
+            self._until.clear()
+        self._until.setdefault(task, {})[target] = now + self.KNOWN_FOR
+
+    def of(self, task: bytes, now: float) -> frozenset[Target]:
+        """Which servers have no such task."""
+        known = self._until.get(task)
+        if known is None:
+            return frozenset()
+        fresh = frozenset(target for target, until in known.items() if now < until)
+        if not fresh:
+            del self._until[task]
+        return fresh
 
 
 class RetryBudget:

@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from ..errors import ConnectionLost, Draining, GreentaskError, InvalidMessage, Overloaded, WorkerLost
+from ..errors import (
+    ConnectionLost,
+    Draining,
+    GreentaskError,
+    InvalidArguments,
+    InvalidMessage,
+    Overloaded,
+    WorkerLost,
+)
 from ..wire.message import Args, Call, encode_call, has_large
 from .carrier import Receiver, carrier_of
 from .core import Core
@@ -164,7 +172,7 @@ class Batching:
             return True
         if isinstance(error, Draining):
             return not is_whole  # or the router has tried it
-        return isinstance(error, (ConnectionLost, Overloaded, WorkerLost))
+        return isinstance(error, (ConnectionLost, InvalidArguments, Overloaded, WorkerLost))
 
 
 def one_by_one(submit: Callable[[Args], Future[Any]]) -> Callable[[Sequence[Args], bool], Sequence[Future[Any]]]:

@@ -1,9 +1,10 @@
 """The calls of a client: over which connection each goes, and what becomes of it when that is lost or refuses it.
 
 A call that certainly did not run goes to another server by itself, within its deadline: one that could not be sent, or
-was refused because the server is going away (``Draining``) or has too much to do (``Overloaded``). One that may have
-run is given to another server only where its caller says that it is idempotent. Where no server can be reached, and one
-could be a moment ago, calls wait for it to be back.
+was refused because the server is going away (``Draining``), has too much to do (``Overloaded``), or other code than its
+caller (``UnknownTask``, ``InvalidArguments``, ``InvalidMessage``). One that may have run is given to another server
+only where its caller says that it is idempotent. Where no server can be reached, and one could be a moment ago, calls
+wait for it to be back.
 """
 
 from __future__ import annotations
@@ -20,22 +21,24 @@ from ..errors import (
     CallError,
     ConnectionLost,
     Draining,
+    InvalidArguments,
     InvalidMessage,
     Overloaded,
     Unauthenticated,
+    UnknownTask,
     WorkerLost,
     from_wire,
 )
 from ..hub.bell import Bell
 from ..hub.home import Home
 from ..wire.message import Call, Reply, encode_call
-from .balance import Balance, Name, RetryBudget, Target
+from .balance import Balance, Missing, Name, RetryBudget, Target
 from .carrier import Receiver
 from .link import Link, LinkOptions
 from .mending import MENDED_EVERY, Mending
 from .names import Where
 from .parking import Parking
-from .sent import Sent, could_not_be_sent, error_of
+from .sent import NOT_HERE, Sent, could_not_be_sent, error_of
 from .upkeep import Upkeep
 
 __all__ = ["Router"]
@@ -68,6 +71,7 @@ class Router:
         self.dropped = 0  # lines that nobody waited for
         self._balance = balance
         self._budget = RetryBudget()
+        self._missing = Missing()
         self._options = options
         self._calls: dict[int, Sent] = {}
         self._links: list[Link] = []
@@ -124,7 +128,7 @@ class Router:
         if before is None:
             return False
         sent = Sent(data, receiver, 1, before.idempotent)
-        if isinstance(error, Overloaded):
+        if isinstance(error, (Overloaded, InvalidArguments)):
             sent.avoid = before.avoid if before.link is None else before.avoid | {before.link.target}
             sent.refusal = error
             may_go = self._has_another(sent) and self._budget.spend()
@@ -146,6 +150,8 @@ class Router:
             self._end_after(timeout, id, sent, timeout)
         if self._upkeep.is_needed:
             self._upkeep.called()
+            if self._missing:
+                self._avoid_missing(sent)
         self._send(id, sent)
 
     def _end_after(self, seconds: float, id: int, sent: Sent, timeout: float) -> None:
@@ -336,6 +342,23 @@ class Router:
         current = None if sent.link is None else sent.link.target
         return any(target is not current and target not in sent.avoid for target in self._balance.targets)
 
+    def _avoid_missing(self, sent: Sent) -> None:
+        """Ask no server that has no such task, if there is another that is well."""
+        without = sent.avoid | self._missing.of(sent.task, time.monotonic())
+        if any(not target.failures and target not in without for target in self._balance.targets):
+            sent.avoid = without
+
+    def _may_do_elsewhere(self, sent: Sent, target: Target, error: Exception) -> bool:
+        """Whether another server is asked, after what this one said. (One that has the task is asked for free.)"""
+        if not self._has_another(sent):
+            return False
+        if not isinstance(error, UnknownTask):
+            return self._budget.spend(sent.size)
+        now, task = time.monotonic(), sent.task
+        self._missing.add(task, target, now)
+        sent.avoid |= self._missing.of(task, now)
+        return self._has_another(sent)
+
     def _try_again(self, id: int, sent: Sent, refusal: CallError) -> None:
         """Its server goes away, and has not run it: another one may, or that server's next front."""
         if sent.tries == len(_PAUSES):
@@ -441,10 +464,12 @@ class Router:
             self._end(id, sent, error)
         elif isinstance(error, Draining):
             self._try_again(id, sent, error)
-        elif isinstance(error, Overloaded) and self._has_another(sent) and self._budget.spend(sent.size):
+        elif isinstance(error, NOT_HERE) and self._may_do_elsewhere(sent, link.target, error):
             self._try_elsewhere(id, sent, error)
         elif isinstance(error, WorkerLost) and sent.may_repeat(self._budget):
             self._try_once_more(id, sent, error)
+        elif isinstance(error, UnknownTask) and isinstance(sent.refusal, Overloaded):
+            self._end(id, sent, sent.refusal)  # by one that may have the task
         else:
             self._end(id, sent, error)
 
@@ -460,12 +485,12 @@ class Router:
                 continue
             if not was_opened:
                 self._try_elsewhere(id, sent, could_not_be_sent(sent.refusal, why, sent.repeats > 0))
-            elif isinstance(why, Unauthenticated):
-                self._end(id, sent, Unauthenticated(str(why)))
+            elif isinstance(why, Unauthenticated) and not sent.has_begun:  # it runs nothing for us
+                self._try_elsewhere(id, sent, Unauthenticated(str(why)))
             elif sent.may_repeat(self._budget):
-                self._try_once_more(id, sent, ConnectionLost(why, sent=True))
+                self._try_once_more(id, sent, ConnectionLost(str(why), sent=True))
             else:
-                self._end(id, sent, ConnectionLost(why, sent=sent.was_sent))
+                self._end(id, sent, ConnectionLost(str(why), sent=sent.was_sent))
         # Last: where a Ctrl-C comes in between, we are told once more.
         self._links = [one for one in self._links if one is not link]
         self._changed.set()

@@ -10,8 +10,11 @@ from ..errors import (
     ConnectionLost,
     DeadlineExceeded,
     Draining,
+    InvalidArguments,
+    InvalidMessage,
     Overloaded,
     Unauthenticated,
+    UnknownTask,
     from_wire,
     out_of_time,
 )
@@ -19,11 +22,15 @@ from .balance import RetryBudget, Target
 from .carrier import Receiver
 from .link import UNTRUSTED, Link
 
-__all__ = ["Sent", "could_not_be_sent", "error_of"]
+__all__ = ["NOT_HERE", "Sent", "could_not_be_sent", "error_of"]
+
+#: Refusals with which another server may do: one that has less to do, or other code.
+NOT_HERE = (Overloaded, UnknownTask, InvalidArguments, InvalidMessage)
 
 #: How often a call that may have run is sent again, though it does no harm: it may be what ends its servers.
 #: A batch is once as a whole, and its items then are each alone: one of them may be, and not the others.
 _MOST_REPEATS, _MOST_REPEATS_OF_BATCH = 3, 1
+_NAME_BEGINS = b'{"function":"'
 _NONE: frozenset[Target] = frozenset()
 _REMEDY = "; is a server running there?"
 
@@ -64,6 +71,11 @@ class Sent:
         self.avoid: frozenset[Target] = _NONE  # servers that were tried
         self.refusal: Exception | None = None  # the last one
 
+    @property
+    def task(self) -> bytes:
+        """Which task it calls: its line to the end of the name, which tells it from the others."""
+        return self.data[: self.data.find(b'"', len(_NAME_BEGINS))]
+
     def stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.stop()
@@ -94,7 +106,7 @@ class Sent:
 
 def could_not_be_sent(before: Exception | None, why: str | Unauthenticated, may_have_run: bool) -> Exception:
     """The error of a call that could not be sent, after what was tried ``before`` that."""
-    if isinstance(before, (Draining, Overloaded)):
+    if isinstance(before, (Draining, *NOT_HERE)):
         return before
     told = str(why)
     if before is not None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentask.client.balance import Balance, RetryBudget, Target
+from greentask.client.balance import Balance, Missing, RetryBudget, Target
 from greentask.wire.address import parse_addresses
 
 THREE = parse_addresses("a:1,b:1,c:1")
@@ -196,3 +196,28 @@ def test_retries_are_a_tenth_of_the_calls_with_some_in_reserve() -> None:
     for _ in range(1000):
         budget.made += 1
     assert 90 <= sum(budget.spend() for _ in range(1000)) <= 100
+
+
+# ---- Tasks that a server has not
+
+
+def test_who_has_no_such_task_is_known_for_a_while() -> None:
+    one, other, _ = Balance(THREE).targets
+    missing = Missing()
+    assert not missing
+    missing.add(b"add", one, 100.0)
+    missing.add(b"add", other, 105.0)
+    assert missing
+    assert missing.of(b"nap", 105.0) == set()
+    assert missing.of(b"add", 105.0) == {one, other}
+    assert missing.of(b"add", 111.0) == {other}
+    assert missing.of(b"add", 116.0) == set()
+    assert not missing
+
+
+def test_it_does_not_know_any_number_of_tasks() -> None:
+    (one, *_), missing = Balance(THREE).targets, Missing()
+    for number in range(3 * Missing.MOST):
+        missing.add(b"%d" % number, one, 100.0)
+    assert len(missing._until) <= Missing.MOST
+    assert missing.of(b"%d" % (3 * Missing.MOST - 1), 100.0) == {one}

@@ -276,6 +276,18 @@ def test_of_a_batch_that_has_too_much_so_many_go_elsewhere_as_the_budget_has() -
     assert all(at != batch_at for at, _ in alone), "not to the one that has too much already"
 
 
+def test_an_item_whose_arguments_one_server_does_not_take_goes_to_another() -> None:
+    def refuse_first(connection: LineClient, call: Message) -> None:
+        error = {"type": "InvalidArguments", "message": "no such parameter"}
+        connection.send({"id": call["id"], "index": 0, "error": error}, *items_of(call)[1:])
+        connection.send({"id": call["id"], "result": {"done": len(call["batch"]) - 1, "failed": 1}})
+
+    servers = [Answering(refuse_first), Answering(refuse_first)]
+    with peer(servers[0]) as one, peer(servers[1]) as other, Client([one.address, other.address]) as client:
+        assert [future.result(20) for future in batch_of(client, 8)] == [*range(8)]
+    assert sorted([["batch" in call for call in server.calls] for server in servers]) == [[False], [True]]
+
+
 def test_closing_cancels_the_batch() -> None:
     silent: list[Message] = []
     server = Answering(lambda connection, call: silent.append(call))

@@ -1,17 +1,30 @@
 """Several servers behind one client: real ones, which die, drain, stall, refuse and come back."""
 
+import json
 import signal
+import socket
 import threading
 import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gevent import monkey
 
-from greentask import Client, ConnectionLost, DeadlineExceeded, Overloaded, WorkerLost
+from greentask import (
+    Client,
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidArguments,
+    Overloaded,
+    Unauthenticated,
+    UnknownTask,
+    WorkerLost,
+)
 from support.peers import echoing, peer
+from support.proofs import secret_file
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 served = partial(serving, apps=["support.server_tasks", "support.client_tasks"])
@@ -84,6 +97,48 @@ def test_one_that_has_too_much_to_do_hands_its_calls_to_the_other(server: Runnin
         assert held.cancel()
 
 
+def test_one_that_does_not_have_the_task_yet_hands_its_calls_to_the_other(server: RunningServer) -> None:
+    """Of servers to which new code is brought one after another; however many calls there are, few go twice."""
+    with serving(apps=["support.server_tasks"]) as old, Client([old.address, server.address]) as client:
+        assert [client.call("subtract", number, 1) for number in range(40)] == [*range(-1, 39)]
+        assert list(client.map("total", range(400))) == [*range(400)]
+        for _ in range(2):
+            assert list(client.stream("count_and_report", 3)) == [0, 1, 2]
+        with pytest.raises(UnknownTask, match="nothing_like_it"):
+            client.call("nothing_like_it")
+
+
+def test_one_with_other_arguments_hands_its_calls_to_the_other() -> None:
+    heard: list[dict[str, Any]] = []
+
+    def old(connection: LineClient) -> None:
+        while (line := connection.line()) is not None:
+            heard.append(json.loads(line))
+            connection.send({"id": heard[-1]["id"], "error": {"type": "InvalidArguments", "message": "no b"}})
+
+    with peer(old) as one, peer(echoing) as other:
+        with Client([one.address, other.address]) as client:
+            assert [client.call("f", number) for number in range(8)] == [*range(8)]
+        assert len(heard) >= 4
+        with Client(one.address) as client, pytest.raises(InvalidArguments, match="no b"):
+            client.call("f", 1)
+
+
+def test_a_refusal_is_told_where_the_other_server_cannot_be_reached(server: RunningServer, unused_port: int) -> None:
+    with Client([server.address, f"127.0.0.1:{unused_port}"]) as client:
+        for _ in range(4):
+            with pytest.raises(UnknownTask):
+                client.call("nothing_like_it")
+
+
+def test_one_that_asks_for_a_secret_hands_its_calls_to_the_other(server: RunningServer, tmp_path: Path) -> None:
+    with served("--secret-file", str(secret_file(tmp_path))) as closed:
+        with Client([closed.address, server.address]) as client:
+            assert who(client, 10) == {server.pid: 10}
+        with Client(closed.address) as client, pytest.raises(Unauthenticated):
+            client.call("add", 1, 2)
+
+
 @pytest.mark.slow
 def test_a_server_that_gives_no_sign_of_life_is_given_up() -> None:
     with served() as server, Client(server.address, dead_after=0.6) as client:
@@ -105,6 +160,42 @@ def test_a_server_that_gives_no_sign_of_life_is_given_up() -> None:
 def test_one_that_is_slow_but_alive_is_not_given_up(server: RunningServer) -> None:
     with Client(server.address, dead_after=0.5) as client:
         assert client.call("nap", 1.2) == 1.2
+
+
+def test_one_that_reads_no_further_for_now_is_not_given_up() -> None:
+    """A connection is full, and what asks for a sign of life is behind calls that wait for their turn."""
+    with served("--max-in-flight", "2", "--dead-after", "1") as full, Client(full.address, dead_after=0.6) as client:
+        futures = [client.submit("nap", 1.0) for _ in range(4)]
+        assert [future.result(20) for future in futures] == [1.0] * 4
+
+
+def test_one_that_takes_its_time_for_a_large_call_is_not_given_up() -> None:
+    def slowly(connection: LineClient) -> None:
+        sock = connection.socket
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        while data := sock.recv(256 * 1024):
+            time.sleep(0.03)
+            if data.endswith(b"\n"):
+                connection.send({"id": 1, "result": "taken"})
+
+    with peer(slowly) as server, Client(server.address, dead_after=0.4) as client:
+        began = time.monotonic()
+        assert client.call("f", "x" * 8_000_000) == "taken"
+        assert time.monotonic() - began > 0.6, "longer than it may be silent"
+
+
+def test_one_that_stops_taking_a_large_call_is_given_up() -> None:
+    over = threading.Event()
+
+    def stops(connection: LineClient) -> None:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        connection.socket.recv(256 * 1024)
+        over.wait(20)
+
+    with peer(stops) as server, Client(server.address, dead_after=0.4) as client:
+        with pytest.raises(ConnectionLost, match="gave no sign of life"):
+            client.using(timeout=10).call("f", "x" * 12_000_000)
+        over.set()
 
 
 @pytest.mark.slow
