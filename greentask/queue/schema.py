@@ -65,6 +65,7 @@ _CLOSES_WITHIN = 2.0  # seconds
 _PAGE = 4096
 _CACHE = 16 * 1024  # KiB
 _BUSY = 10.0  # seconds, for those who hold the file and don't take turns: a backup, somebody's shell
+_STATEMENTS = 300  # that are kept prepared: as many as a server uses, and some more
 _CHECKPOINT = 4000  # pages of the log (16 MB) that are written back at once
 
 #: The same, in bytes.
@@ -173,7 +174,9 @@ def open_file(path: str) -> sqlite3.Connection:
     _look_at(path)
     try:
         # No transactions but our own; its one thread is whoever calls from now on.
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY)
+        db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=_BUSY, cached_statements=_STATEMENTS
+        )
     except sqlite3.Error as error:
         raise ConfigurationError(f"queue {path!r} can't be opened: {error}") from None
     try:

@@ -271,12 +271,13 @@ class Writer:
     def _collect(self) -> tuple[Batch, list[tuple[Callable[[Store], Any], Future[Any]]]]:
         batch, looks, room = self._kept, [], _MOST_BYTES
         self._kept = Batch()
+        take, settled, enqueued = self._arrived.popleft, batch.settled, batch.enqueued
         for _ in range(min(len(self._arrived), _MOST)):
-            kind, what, more = self._arrived.popleft()
+            kind, what, more = take()
             if kind == "settle":
-                batch.settled.append((what, more))
+                settled.append((what, more))
             elif kind == "enqueue":
-                batch.enqueued.append((what, more))
+                enqueued.append((what, more))
                 for message in what:
                     room -= len(message.payload)
                 if room <= 0:
