@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,7 @@ from ..hub.outlet import outlet_of
 from ..wire.text import LineSplitter
 from .limits import Limits
 from .origin import origin_of
-from .silence import ask_after, silent_for
+from .silence import Silence, ask_after
 
 if TYPE_CHECKING:
     from ..hub.tls import TLSSocket
@@ -77,6 +78,7 @@ class LineConnection:
         "_outlet",
         "_peer",
         "_reads",
+        "_silence",
         "_socket",
         "_splitter",
         "_went_past",
@@ -117,6 +119,7 @@ class LineConnection:
         self._reads = False  # waiting for what the peer sends
         self._line_age = 0.0  # seconds that a line has not ended in, while it could have been read
         self._moved = 0  # bytes that had moved when it last grew older
+        self._silence: Silence | None = None
         self._heard = 0  # bytes that were written, of which the peer has all for sure
         self._is_over = False  # the last was said: what arrives now is forgotten
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -335,11 +338,13 @@ class LineConnection:
         if written == self._heard or self._socket.family == socket.AF_UNIX:
             return
         try:
-            silent = silent_for(self._socket)
+            if self._silence is None:
+                self._silence = Silence()
+            silent = self._silence.of(self._socket, time.monotonic())
         except OSError:
             return  # it is closed
         if silent is None:
-            self._heard = written
+            self._heard, self._silence = written, None
         elif silent >= self._limits.dead_after:
             self._cut_off("dead_after", errno.ETIMEDOUT, f"no sign of life for {silent:.0f} s")
 

@@ -1,5 +1,6 @@
 """N10: a cable is pulled. Packets vanish, both ways and in silence, between us and a server in a network of its own."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ import pytest
 from greentask import Client, ConnectionLost
 from support.namespaces import Cable, cable, can_have_a_cable
 from support.parts import require
-from support.servers import RunningServer, serving, wait_until
+from support.servers import RunningServer, connect, serving, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +31,11 @@ class Far:
 
     def connections(self) -> int:
         return int(self.server.status()["connections"])
+
+    def is_stuck(self) -> bool:
+        """Whether a peer of its has no room for what it is sent, and is asked for that by the kernel."""
+        table = subprocess.run([*self.cable.inside, "cat", "/proc/net/tcp"], capture_output=True, text=True, check=True)
+        return any(line.split()[5].startswith("04:") for line in table.stdout.splitlines()[1:])  # its timer: of probes
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,23 @@ def test_n10_the_server_frees_a_connection_on_which_nothing_is_on_its_way(pulled
         wait_until(lambda: pulled.connections() == 1, "it is connected")
         pulled.cable.pull()
         wait_until(lambda: pulled.connections() == 0, "the server has given us up", patience=5 + DEAD)
+
+
+def test_n10_the_server_frees_a_connection_whose_peer_had_no_room_for_more(pulled: Far) -> None:
+    with connect(pulled.address, receive_buffer=4096) as peer:
+        peer.send({"function": "large", "args": [16_000_000], "id": 1})
+        wait_until(lambda: pulled.is_stuck(), "it has no room for what it is sent")
+        pulled.cable.pull()
+        wait_until(lambda: pulled.connections() == 0, "the server has given us up", patience=5 + 2 * DEAD)
+
+
+def test_n10_a_peer_that_is_well_and_has_no_room_for_more_is_not_given_up(pulled: Far) -> None:
+    with connect(pulled.address, receive_buffer=4096) as peer:
+        peer.send({"function": "large", "args": [16_000_000], "id": 1})
+        wait_until(lambda: pulled.is_stuck(), "it has no room for what it is sent")
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 4 * DEAD, "it goes on not reading")
+        assert pulled.connections() == 1
 
 
 def test_n10_a_peer_that_is_well_and_says_nothing_is_not_given_up(pulled: Far) -> None:
