@@ -15,6 +15,7 @@ __all__ = ["Balance", "Missing", "Name", "RetryBudget", "Target"]
 # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 _chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_WHILE_OTHERS_ARE = 1e12  # calls: more than anybody has outstanding
 _KNOWN_FOR = 1.0  # seconds for which nobody asks again for a name's addresses, whatever became of them
 
 
@@ -42,6 +43,7 @@ class Target:
         "address",
         "doubts",
         "failures",
+        "is_full",
         "is_known",
         "is_slow",
         "name",
@@ -62,6 +64,7 @@ class Target:
         self.retry_at = 0.0  # then it may be tried again
         self.is_known = False  # it was there when it was last used
         self.is_slow = False  # to take a connection, which is under way: likewise
+        self.is_full = False  # it has refused calls for having too many: others are preferred for a moment
 
     def __str__(self) -> str:
         if self.where is None or self.name is None or len(self.name.targets) == 1:
@@ -120,6 +123,8 @@ class Balance:
             if target in avoid or target.failures or target.is_slow:
                 continue
             load = (target.outstanding + 1) / target.weight
+            if target.is_full:
+                load += _WHILE_OTHERS_ARE
             if best is None or load < least:
                 best, least = target, load
         if best is None:

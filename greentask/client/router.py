@@ -129,7 +129,11 @@ class Router:
             return False
         sent = Sent(data, receiver, 1, before.idempotent)
         if isinstance(error, (Overloaded, InvalidArguments)):
-            sent.avoid = before.avoid if before.link is None else before.avoid | {before.link.target}
+            sent.avoid = before.avoid
+            if before.link is not None:
+                sent.avoid |= {before.link.target}
+                if isinstance(error, Overloaded):
+                    self._upkeep.is_full(before.link.target)
             sent.refusal = error
             may_go = self._has_another(sent) and self._budget.spend()
         elif isinstance(error, WorkerLost) or (isinstance(error, ConnectionLost) and error.sent):
@@ -460,6 +464,8 @@ class Router:
     def _refused(self, id: int, sent: Sent, link: Link, error: Exception) -> None:
         if isinstance(error, Draining):
             link.is_leaving = True
+        elif isinstance(error, Overloaded):
+            self._upkeep.is_full(link.target)
         if sent.has_begun:
             self._end(id, sent, error)
         elif isinstance(error, Draining):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,11 @@ from .balance import Balance, Name, Target
 from .names import Where, look_up
 
 __all__ = ["Upkeep"]
+
+_chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
+#: Seconds, about, for which a server that has too much to do gets no calls that others may have. It refuses at once,
+#: and so has the fewest outstanding: without this, nearly all calls would go there first.
+_FULL_FOR = 0.2
 
 
 class Upkeep:
@@ -35,12 +41,27 @@ class Upkeep:
         self._connect = connect
         self._renew_at = 0.0 if balance.names else math.inf
         self._used_at = -math.inf
+        self._full: dict[Target, float] = {}  # servers that have too much to do, and until when that is believed
 
     def called(self) -> None:
         """There is one more call."""
         self._used_at = time.monotonic()
         if self._used_at >= self._renew_at:
             self._renew_names()
+        if self._full:
+            self._look_at_full()
+
+    def is_full(self, target: Target) -> None:
+        """It has refused a call for having too many."""
+        if self.is_needed:
+            target.is_full = True
+            self._full[target] = time.monotonic() + _chance.uniform(0.5, 1.5) * _FULL_FOR
+
+    def _look_at_full(self) -> None:
+        for target, until in list(self._full.items()):
+            if until <= self._used_at:
+                target.is_full = False
+                del self._full[target]
 
     def rest(self) -> None:
         """Try no server before there is one more call."""

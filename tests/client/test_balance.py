@@ -74,6 +74,15 @@ def test_one_that_takes_its_time_gets_calls_only_where_the_others_fail() -> None
     assert not slow.is_slow
 
 
+def test_one_that_is_full_gets_calls_only_where_no_other_is_well() -> None:
+    balance = Balance(THREE)
+    balance.targets[0].is_full = True
+    assert spread(balance, 20) == {"b": 10, "c": 10}
+    balance.failed(balance.targets[1], 0.0)
+    balance.targets[2].is_full = True
+    assert spread(balance, 10) == {"a": 10}, "of those that are full, the one with the fewest"
+
+
 def test_where_all_fail_the_one_that_may_be_tried_first_is_picked() -> None:
     balance = Balance(THREE)
     for target in balance.targets:

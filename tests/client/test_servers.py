@@ -91,10 +91,11 @@ def test_one_that_has_too_much_to_do_hands_its_calls_to_the_other(server: Runnin
     ):
         held = holder.submit("mark", str(tmp_path / "runs"), 60)
         wait_until((tmp_path / "runs").exists, "it is full")
-        assert who(client, 10) == {server.pid: 10}
+        assert who(client, 300) == {server.pid: 300}, "far more than the budget has for being refused"
         with Client(full.address) as refused, pytest.raises(Overloaded):
             refused.call("add", 1, 2)
         assert held.cancel()
+        wait_until(lambda: full.pid in who(client, 2), "it gets calls again")
 
 
 def test_one_that_does_not_have_the_task_yet_hands_its_calls_to_the_other(server: RunningServer) -> None:
