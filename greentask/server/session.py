@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from ..errors import CallError, Draining, Overloaded
+from ..errors import CallError, Draining, InvalidMessage, Overloaded
 from ..hub.steps import run_in_turns
 from ..wire.json import dumps
 from ..wire.jsonrpc import PARSE_ERROR, refused
@@ -31,6 +31,7 @@ from ..wire.message import (
     line_around,
 )
 from ..wire.steps import LARGE, take_apart
+from ..wire.text import is_http
 from .answer import Answer
 from .batch import Batch
 from .connection import LineConnection
@@ -53,9 +54,17 @@ _FEW_BYTES = 4 * 1024 * 1024  # and where the longest line is short, four times 
 # For all connections that have nothing in order: an empty deque takes 760 bytes.
 _NOBODY: deque[Answer] = deque(maxlen=0)
 
+_NO_HTTP = InvalidMessage(
+    "this is HTTP, and the server takes lines of JSON: nothing of it is run, for a web page may have sent it; "
+    "browsers call through a Gateway"
+)
 _GOING_AWAY = "this server is going away and starts nothing new: call another, or again in a moment"
 _GOODBYE = Draining(_GOING_AWAY)
 _IDLE_GOODBYE = Draining("this connection was idle and is closed: open another for a call")
+
+
+class _Foreign(Exception):
+    """The peer speaks another protocol: nothing that it has sent, or will send, is taken."""
 
 
 class Session:
@@ -108,11 +117,14 @@ class Session:
 
         ``first`` are lines that were read before.
         """
-        if first:
-            self._take_all(first)
-        while (lines := self.connection.read()) is not None:
-            if lines:
-                self._take_all(lines)
+        try:
+            if first:
+                self._take_all(first)
+            while (lines := self.connection.read()) is not None:
+                if lines:
+                    self._take_all(lines)
+        except _Foreign:
+            self.connection.fault, self._taking = _NO_HTTP, False
         if self.connection.fault is not None and self._speaks_rpc:
             self.connection.send(refused(None, self.connection.fault), b"\n")
         elif self.connection.fault is not None:
@@ -351,6 +363,9 @@ class Session:
     def _refuse_line(self, text: bytes, error: CallError) -> None:
         """Answer what is no message. Who has spoken JSON-RPC, or tried to, is told in its form."""
         could_be_read = isinstance(error, BadRequest)
+        if not could_be_read and is_http(text):
+            # Any page that a browser shows may have it send a request here, with calls in its body.
+            raise _Foreign from None
         if self._speaks_rpc or (not could_be_read and b'"jsonrpc"' in text):
             id, code = getattr(error, "id", None), None if could_be_read else PARSE_ERROR
             self.connection.send(refused(id, error, code), b"\n")

@@ -5,12 +5,27 @@ A ``\\r`` before the newline is dropped. An empty line is ignored, unless it is 
 
 from __future__ import annotations
 
+import re
+
 from ..errors import LineTooLong
 
-__all__ = ["DEFAULT_MAX_LINE", "LineSplitter"]
+__all__ = ["DEFAULT_MAX_LINE", "LineSplitter", "is_http"]
 
 _RETURN = ord(b"\r")
 DEFAULT_MAX_LINE = 16 * 1024 * 1024
+
+
+_METHOD = re.compile(rb"[A-Z]{1,20} ")
+_VERSION = re.compile(rb" HTTP/[0-9.]{1,5}$")
+
+
+def is_http(line: bytes) -> bool:
+    """Whether it is the first line of an HTTP request, however long.
+
+    >>> is_http(b"POST /tasks HTTP/1.1"), is_http(b'{"function": "f"}')
+    (True, False)
+    """
+    return _METHOD.match(line[:24]) is not None and _VERSION.search(line[-12:]) is not None
 
 
 class LineSplitter:
