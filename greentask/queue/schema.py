@@ -236,7 +236,7 @@ def _look_at(path: str) -> None:
         raise ConfigurationError(f"queue {path!r} is no file: name a file of its own")
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
         raise ConfigurationError(f"queue {path!r} is not ours to write (user {os.geteuid()}): mind its owner and mode")
-    has_log = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0  # first: it comes after the mark
+    has_log = _size(f"{path}-wal") > 0  # first: the log of a file that is a queue again comes after that is written
     with open(path, "rb") as file:
         head = file.read(_HEAD)
     if head and not head.startswith(_HEADER):
@@ -260,6 +260,13 @@ def is_copy(head: bytes) -> bool:
 def be_copy(db: sqlite3.Connection) -> None:
     """Make a new file such a copy; nobody else has it open."""
     db.execute("PRAGMA journal_mode = DELETE")
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # who has it open last removes it
+        return 0
 
 
 def _wait_for_logs(path: str) -> None:

@@ -1,6 +1,7 @@
 """A queue's file that is full or can't be used (D2 and D3), as who runs a server sees it."""
 
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -227,3 +228,28 @@ def test_nothing_is_lost_where_the_log_was_removed(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
     with serving("--queue", queue, apps=APPS) as server, server.connect() as peer:
         assert {outcome(peer, task)["state"] for task in tasks} == {"done"}
+
+
+# ---- It is put back from a backup
+
+
+@pytest.mark.slow
+def test_a_backup_is_put_back_after_a_server_was_killed(tmp_path: Path) -> None:
+    file, queue, copy = tmp_path / "marks", tmp_path / "tasks.db", tmp_path / "copy.db"
+    with serving("--queue", str(queue), apps=APPS) as server, server.connect() as peer:
+        kept = enqueue(peer, "note", str(file), "kept", delay=1)
+        assert greentask("queue", "backup", str(copy), "--queue", str(queue)).returncode == 0
+        newer = [enqueue(peer, "note", str(file), "newer", delay=3600) for _ in range(50)]
+        server.signal_all(signal.SIGKILL)
+        server.wait()
+    assert Path(f"{queue}-wal").stat().st_size > 0
+    shutil.copy(copy, queue)
+    done = greentask("serve", *APPS, "--listen", "127.0.0.1:0", "--queue", str(queue))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    subprocess.run(done.stderr.rpartition("(")[2].rpartition(")")[0], shell=True, check=True)
+    with serving("--queue", str(queue), apps=APPS) as server, server.connect() as peer:
+        assert outcome(peer, kept)["result"] == "kept"
+        reply = peer.ask({"function": "greentask.result", "args": {"task": newer[0]}})
+        assert "knows no task" in reply["error"]["message"]
+    assert marks(file)[-1] == "kept"

@@ -75,8 +75,9 @@ def test_it_begins_anew_though_somebody_reads_at_any_time(
 
 
 def test_who_reads_for_long_costs_the_others_little(
-    store: Store, path: Path, readers: list[sqlite3.Connection]
+    store: Store, path: Path, readers: list[sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("greentask.queue.longlog._WAIT", 0.01)
     log, now, tried = LongLog(store.db, str(path)), 0.0, 0
     begin(readers[0])
     write(store)

@@ -286,8 +286,9 @@ def test_nothing_is_kept_in_a_file_that_was_removed(queue: SQLiteQueue, path: Pa
 
 @pytest.mark.parametrize("end", ["-wal", "-shm"])
 def test_nothing_is_written_where_only_those_see_it_who_have_it_open(
-    queue: SQLiteQueue, path: Path, clock: FakeClock, end: str
+    queue: SQLiteQueue, path: Path, clock: FakeClock, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("greentask.queue.schema._CLOSES_WITHIN", 0.2)
     taker = Taker(queue)
     ids = queue.enqueue([message(), message("other")]).result(WITHIN)
     taker.want(1)
