@@ -116,14 +116,18 @@ class _TaskHandler:
         except ValueError as error:  # a task has lowered Python's limit for integers
             return False, dumps(refusal(InvalidArguments(f"this process can't read the arguments: {error}")))
 
-        def report(progress: dict[str, Any]) -> None:
-            job.progress(dumps(progress))
-
         id, attempt = message.get("id"), None
         if "call" in message:  # no line has that: the queue has put it around one
             attempt, message = message["attempt"], message["call"]
-        running = RunningTask(id, job.call.name, job.call.deadline, report if job.wants_progress else None, attempt)
-        name, emit = job.call.name, job.item if job.call.window else None
+        call = job.call
+        name, emit = call.name, job.item if call.window else None
+
+        def running() -> RunningTask:  # for who looks: most tasks don't
+            def report(progress: dict[str, Any]) -> None:
+                job.progress(dumps(progress))
+
+            return RunningTask(id, name, call.deadline, report if job.wants_progress else None, attempt)
+
         hooks = info = None
         if self._hooks.watch_tasks:
             hooks = self._hooks
