@@ -286,7 +286,11 @@ def test_n5_idle_connections_are_closed_where_that_is_wanted_and_busy_ones_are_n
 
 
 def test_n5_connections_of_one_address_are_limited_where_that_is_wanted() -> None:
-    with serving("--max-connections-per-address", "2") as server, server.connect() as one, server.connect() as two:
+    with (
+        serving("--max-connections-per-address", "2", apps=["support.server_tasks:add"]) as server,
+        server.connect() as one,
+        server.connect() as two,
+    ):
         assert (one.call("add", 1, 2), two.call("add", 3, 4)) == (3, 7)
         with server.connect() as three, suppress(ConnectionError):
             assert three.line() is None

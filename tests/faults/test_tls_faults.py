@@ -74,7 +74,9 @@ def test_s3_a_client_refuses_a_server_that_is_not_the_one(
     late = authority.issue("late", "localhost", "127.0.0.1", not_after=datetime.datetime(2020, 1, 1))
     for (cert, key), told in ((names, "Hostname mismatch|IP address mismatch"), (late, "expired")):
         with (
-            serving("--tls-cert", cert, "--tls-key", key, listen=["tls://127.0.0.1:0"]) as server,
+            serving(
+                "--tls-cert", cert, "--tls-key", key, apps=["support.server_tasks:add"], listen=["tls://127.0.0.1:0"]
+            ) as server,
             Client(server.address, tls_ca=authority.ca) as client,
             pytest.raises(ConnectionLost, match=told),
         ):

@@ -40,7 +40,7 @@ def reload(server: RunningServer) -> "subprocess.CompletedProcess[str]":
 
 
 def test_connections_are_spread_over_the_fronts_however_idle_they_are() -> None:
-    with serving("--fronts", "2", processes=2) as server, ExitStack() as stack:
+    with serving("--fronts", "2", apps=["support.server_tasks:add"]) as server, ExitStack() as stack:
         for _ in range(30):
             peer = stack.enter_context(server.connect())
             assert peer.call("greentask.ping") == "pong"
@@ -322,7 +322,7 @@ def test_sigusr1_opens_the_log_file_anew(tmp_path: Path) -> None:
 
 def test_the_pid_file_and_the_ready_file_are_there_while_it_serves(tmp_path: Path) -> None:
     pid, ready = tmp_path / "pid", tmp_path / "ready"
-    with serving("--pid-file", str(pid), "--ready-file", str(ready)) as server:
+    with serving("--pid-file", str(pid), "--ready-file", str(ready), apps=["support.server_tasks:add"]) as server:
         assert pid.read_text() == f"{server.process.pid}\n"
         assert ready.read_text() == f"{server.address}\n"
         done = greentask("stop", "--pid-file", str(pid))
@@ -342,7 +342,7 @@ def test_a_file_that_can_not_be_written_is_an_error_at_start(tmp_path: Path) -> 
 
 def test_a_unix_socket_has_its_mode_and_goes_with_the_server(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    with serving("--socket-mode", "600", listen=[f"unix://{path}"]) as server:
+    with serving("--socket-mode", "600", apps=["support.server_tasks:add"], listen=[f"unix://{path}"]) as server:
         assert path.stat().st_mode & 0o777 == 0o600
         assert reload(server).returncode == 0
         assert path.exists()

@@ -1,40 +1,41 @@
 """What the server's log says of tasks that fail."""
 
-import json
 import logging
-import os
-import signal
-import subprocess
 
 import pytest
 
 from greentask.server.failures import FailureLog
 from greentask.tasks.middleware import CallInfo
-from support.programs import greentask, program
+from support.servers import RunningServer, module_server, serving, wait_until
 
 pytestmark = pytest.mark.once
 
-SERVE = ("-m", "greentask", "serve", "support.shop", "--listen", "127.0.0.1:0", "--processes", "1")
+server = module_server(apps=["support.shop"], processes=1)
+
+LAST = "the last of them"
 
 
-def log_of(*calls: tuple[str, ...], options: tuple[str, ...] = ()) -> str:
-    with program(*SERVE, *options) as (line, server):
-        address = next(word for word in line.split() if word.startswith("tcp://"))
-        for call in calls:
-            greentask("call", *call, "--server", address)
-        server.send_signal(signal.SIGTERM)
-        _, err = server.communicate(timeout=20)
-    return err
+def log_of(server: RunningServer, *messages: dict[str, object]) -> str:
+    """What the server logs of these calls."""
+    before = len(server.output())
+    with server.connect() as peer:
+        for message in messages:
+            peer.ask(message)
+        peer.ask({"function": "fail", "args": [LAST]})
+    wait_until(lambda: LAST in server.output()[before:], "the last one is logged")
+    log = server.output()[before:]
+    return log[: log.rindex("\n", 0, log.index(LAST)) + 1] if "\n" in log[: log.index(LAST)] else ""
 
 
-def test_a_task_that_fails_is_logged_on_one_line() -> None:
-    log = log_of(("fail", "text=no\nstock \x1b[31m"))
+def test_a_task_that_fails_is_logged_on_one_line(server: RunningServer) -> None:
+    log = log_of(server, {"function": "fail", "args": {"text": "no\nstock \x1b[31m"}})
     assert log.count("\n") == 1
     assert 'task fail failed: {"type":"ValueError","message":"no\\nstock \\u001b[31m"}' in log
 
 
 def test_a_traceback_follows_with_debug_and_forges_no_line() -> None:
-    log = log_of(("fail", "text=no\n2026-01-01 stock \x1b[31m"), options=("--debug",))
+    with serving("--debug", apps=["support.shop:fail"]) as server:
+        log = log_of(server, {"function": "fail", "args": {"text": "no\n2026-01-01 stock \x1b[31m"}})
     begun = log.index("task fail failed: ")
     first, *stack = log[begun:].splitlines()
     assert first == 'task fail failed: {"type":"ValueError","message":"no\\n2026-01-01 stock \\u001b[31m"}'
@@ -44,9 +45,11 @@ def test_a_traceback_follows_with_debug_and_forges_no_line() -> None:
     assert stack[end - 2 : end] == ["    ValueError: no", "    2026-01-01 stock \\x1b[31m"]
 
 
-def test_a_process_that_dies_is_logged() -> None:
-    log = log_of(("die",))
-    assert "was killed by signal 9 (SIGKILL)" in log
+def test_a_process_that_dies_is_logged(server: RunningServer) -> None:
+    before = len(server.output())
+    with server.connect() as peer:
+        assert peer.ask({"function": "die"})["error"]["type"] == "WorkerLost"
+    wait_until(lambda: "was killed by signal 9 (SIGKILL)" in server.output()[before:], "it is logged")
 
 
 def test_a_durable_task_is_logged_by_its_id(caplog: pytest.LogCaptureFixture) -> None:
@@ -62,16 +65,14 @@ def test_a_durable_task_is_logged_by_its_id(caplog: pytest.LogCaptureFixture) ->
     ]
 
 
-def test_what_did_not_run_or_ended_well_is_not() -> None:
-    assert log_of(("add", "a=1"), ("add", "x=1"), ("nothing",)) == ""
+def test_what_did_not_run_or_ended_well_is_not(server: RunningServer) -> None:
+    calls = {"function": "add", "args": [1]}, {"function": "add", "args": {"x": 1}}, {"function": "nothing"}
+    assert log_of(server, *calls) == ""
 
 
-def test_batches_are_logged_too() -> None:
-    with program(*SERVE) as (line, server):
-        port = int(line.split("tcp://127.0.0.1:")[1].split()[0])
-        call = json.dumps({"id": 1, "function": "fail", "batch": [["one"], ["two"]]})
-        script = f"exec 3<>/dev/tcp/127.0.0.1/{port}; echo '{call}' >&3; head -n 3 <&3"
-        subprocess.run(["bash", "-c", script], check=True, capture_output=True, timeout=20, env=os.environ)
-        server.send_signal(signal.SIGTERM)
-        _, err = server.communicate(timeout=20)
-    assert err.count("task fail failed: ") == 2
+def test_batches_are_logged_too(server: RunningServer) -> None:
+    before = len(server.output())
+    with server.connect() as peer:
+        peer.send({"id": 1, "function": "fail", "batch": [["one"], ["two"]]})
+        assert peer.hear_all(3)[-1] == {"id": 1, "result": {"done": 0, "failed": 2}}
+    wait_until(lambda: server.output()[before:].count("task fail failed: ") == 2, "both are logged")

@@ -117,7 +117,8 @@ def test_functions_that_are_not_decorated_are_served_by_name() -> None:
 
 def test_it_serves_several_addresses(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    with serving("--insecure", listen=["127.0.0.1:0", f"unix://{path}", "[::1]:0", "0.0.0.0:0"]) as server:
+    listen = ["127.0.0.1:0", f"unix://{path}", "[::1]:0", "0.0.0.0:0"]
+    with serving("--insecure", apps=["support.server_tasks:add"], listen=listen) as server:
         assert len(server.addresses) == 4
         assert server.addresses[1] == f"unix://{path}"
         for address in server.addresses:
@@ -156,7 +157,7 @@ def test_a_peer_that_never_pauses_does_not_hold_up_the_others(server: RunningSer
 
 
 def test_connections_past_the_limit_wait_until_another_is_closed() -> None:
-    with serving("--max-connections", "2") as server:
+    with serving("--max-connections", "2", apps=["support.server_tasks:add"]) as server:
         with server.connect() as one, server.connect() as two, server.connect(0.3) as three:
             assert one.call("greentask.ping") == two.call("greentask.ping") == "pong"
             with pytest.raises(TimeoutError):
@@ -261,7 +262,7 @@ def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_exits_with_0(
 
 
 def test_a_stream_goes_on_while_the_server_drains() -> None:
-    with serving() as server, server.connect() as peer:
+    with serving(apps=["support.server_tasks:count", "support.server_tasks:add"]) as server, server.connect() as peer:
         peer.send({"id": 1, "function": "count", "args": [4], "stream": 2})
         assert peer.hear_all(2) == [{"id": 1, "item": 0}, {"id": 1, "item": 1}]
         server.signal(signal.SIGTERM)
@@ -292,7 +293,10 @@ def test_a_second_signal_stops_at_once() -> None:
 
 
 def test_the_drain_has_a_limit() -> None:
-    with serving("--drain-timeout", "0.3") as server, server.connect() as peer:
+    with (
+        serving("--drain-timeout", "0.3", apps=["support.server_tasks:nap", "support.server_tasks:add"]) as server,
+        server.connect() as peer,
+    ):
         peer.send({"id": 1, "function": "nap", "args": [60]}, {"id": 2, "function": "add", "args": [1]})
         assert peer.hear() == {"id": 2, "result": 1}
         began = time.monotonic()

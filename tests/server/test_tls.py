@@ -84,7 +84,7 @@ def test_a_secret_goes_with_it(ours: Authority, tmp_path: Path) -> None:
     secret.chmod(0o600)
     options = flags(ours, "--secret-file", str(secret))
     with (
-        serving(*options, listen=["tls://127.0.0.1:0"]) as server,
+        serving(*options, apps=["support.server_tasks:add"], listen=["tls://127.0.0.1:0"]) as server,
         Client(server.address, tls_ca=ours.ca, secret_file=secret) as client,
     ):
         assert client.call("add", 1, 2) == 3
@@ -128,7 +128,7 @@ def test_renewed_certificates_are_picked_up_without_a_restart(tmp_path: Path) ->
             return number
 
     with (
-        serving(*flags(authority), listen=["tls://127.0.0.1:0"]) as server,
+        serving(*flags(authority), apps=["support.server_tasks:add"], listen=["tls://127.0.0.1:0"]) as server,
         connect(server, context_for(authority)) as peer,
     ):
         before = serial(server)
