@@ -24,7 +24,7 @@ def log_of(server: RunningServer, *messages: dict[str, object]) -> str:
         peer.ask({"function": "fail", "args": [LAST]})
     wait_until(lambda: LAST in server.output()[before:], "the last one is logged")
     log = server.output()[before:]
-    return log[: log.rindex("\n", 0, log.index(LAST)) + 1] if "\n" in log[: log.index(LAST)] else ""
+    return log[: log.rfind("\n", 0, log.index(LAST)) + 1]
 
 
 def test_a_task_that_fails_is_logged_on_one_line(server: RunningServer) -> None:
