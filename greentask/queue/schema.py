@@ -301,7 +301,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
             f"queue {path!r} was written by a newer greentask (its version is {version}, the newest known here is "
             f"{VERSION}): update greentask, or name another file"
         )
-    if _value(db, "journal_mode = WAL") != "wal":
+    if _have_log(db) != "wal":
         raise ConfigurationError(f"queue {path!r}: its file system can't share memory between processes (no WAL)")
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA cache_size = -{_CACHE}")
@@ -320,6 +320,18 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     except BaseException:
         db.execute("ROLLBACK")
         raise
+
+
+def _have_log(db: sqlite3.Connection) -> Any:
+    """Have the file have a log; its mode then. Where others do the same, SQLite says so at once, and doesn't wait."""
+    give_up = time.monotonic() + _BUSY
+    while True:
+        try:
+            return _value(db, "journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+        time.sleep(0.01)
 
 
 def explain(path: str, said: str) -> str:

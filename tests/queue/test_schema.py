@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from greentask.errors import ConfigurationError
+from greentask.queue.backup import back_up
 from greentask.queue.schema import _STEPS, APPLICATION_ID, VERSION, _prepare, check_file, open_file
 from greentask.queue.sqlite import SQLiteQueue
 from support.programs import environment
@@ -57,6 +59,17 @@ def test_somebody_else_may_make_the_tables_while_it_looks(path: Path, moment: in
     with closing(sqlite3.connect(path, isolation_level=None, factory=Connection)) as db:
         _prepare(db, str(path))
         assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+
+
+def test_somebody_else_may_be_at_it_that_a_backup_is_a_queue_again(path: Path, tmp_path: Path) -> None:
+    open_file(str(path)).close()
+    back_up(str(path), str(tmp_path / "copy.db"))
+    with closing(sqlite3.connect(tmp_path / "copy.db", isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ends = threading.Timer(0.3, other.execute, ("COMMIT",))
+        ends.start()
+        open_file(str(tmp_path / "copy.db")).close()
+        ends.join()
 
 
 def test_another_kind_of_file_is_left_as_it_is(path: Path) -> None:
