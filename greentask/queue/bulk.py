@@ -24,12 +24,10 @@ _SIZES = (128, 64, 32, 16, 8, 4, 2, 1)  # rows of one statement
 _PART = 8  # of those that end: results among which SQLite looks for each one's
 
 
-def _insert_plain(size: int) -> str:
-    rows = ", ".join(f"(?{at}, ?{at + 1}, ?{at + 2}, 0, ?1, ?{at + 3})" for at in range(2, 2 + 4 * size, 4))
-    return f"INSERT INTO task (id, lane, rank, state, enqueued, body) VALUES {rows}"
-
-
-_INSERT_PLAIN = {size: _insert_plain(size) for size in _SIZES}
+_INSERT_PLAIN = {
+    size: f"INSERT INTO task (id, lane, rank, state, enqueued, body) VALUES {', '.join(['(?, ?, ?, 0, ?, ?)'] * size)}"
+    for size in _SIZES
+}
 _INSERT = (
     "INSERT INTO task (id, lane, rank, state, enqueued, expires, retries, key, single, body) "
     "VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?)"
@@ -37,14 +35,24 @@ _INSERT = (
 
 
 def _end_run(size: int) -> str:
-    """Of tasks whose ids follow one another. SQLite looks for the body of each, so in two steps where they are many."""
-    cases = [f"WHEN {number} THEN ?{number + 5}" for number in range(size)]
-    parts = [f"CASE id - ?4 {' '.join(cases[at : at + _PART])} END" for at in range(0, size, _PART)]
+    """Of tasks whose ids follow one another. SQLite looks for the body of each, so in two steps where they are many.
+
+    Without numbers at its placeholders, of which Python 3.12 warns.
+    """
+    cases = [f"WHEN {number} THEN ?" for number in range(size)]
+    parts = [f"CASE id - ? {' '.join(cases[at : at + _PART])} END" for at in range(0, size, _PART)]
     whens = " ".join(f"WHEN {number} THEN {part}" for number, part in enumerate(parts))
-    body = parts[0] if len(parts) == 1 else f"CASE (id - ?4) / {_PART} {whens} END"
-    return (
-        f"UPDATE task SET state = ?1, ended = ?2, attempts = ?3, body = {body} WHERE id BETWEEN ?4 AND ?4 + {size - 1}"
-    )
+    body = parts[0] if len(parts) == 1 else f"CASE (id - ?) / {_PART} {whens} END"
+    return f"UPDATE task SET state = ?, ended = ?, attempts = ?, body = {body} WHERE id BETWEEN ? AND ?"
+
+
+def _end_run_with(first: int, bodies: Sequence[bytearray | None]) -> list[int | bytearray | None]:
+    """What is bound in it, behind the attempts."""
+    bound: list[int | bytearray | None] = [first] if len(bodies) > _PART else []
+    for at in range(0, len(bodies), _PART):
+        bound.append(first)
+        bound += bodies[at : at + _PART]
+    return [*bound, first, first + len(bodies) - 1]
 
 
 _END_RUN = {size: _end_run(size) for size in _SIZES}
@@ -71,13 +79,15 @@ def runs(ids: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-def insert_tasks(db: sqlite3.Connection, plain: Sequence[int | bytearray], others: Sequence[Row], wall: float) -> None:
-    """Tasks that are enqueued at this time. Of ``plain`` ones, one behind the other: id, lane, rank, payload."""
+def insert_tasks(
+    db: sqlite3.Connection, plain: Sequence[float | bytearray], others: Sequence[Row], wall: float
+) -> None:
+    """Tasks that are enqueued at this time. Of ``plain`` ones, one behind the other: id, lane, rank, time, payload."""
     at = 0
     for size in _SIZES:
-        while len(plain) - at >= 4 * size:
-            db.execute(_INSERT_PLAIN[size], (wall, *plain[at : at + 4 * size]))
-            at += 4 * size
+        while len(plain) - at >= 5 * size:
+            db.execute(_INSERT_PLAIN[size], plain[at : at + 5 * size])
+            at += 5 * size
     if others:
         db.executemany(_INSERT, [(*row[:3], wall, *row[3:]) for row in others])
 
@@ -92,5 +102,5 @@ def end_tasks(db: sqlite3.Connection, state: int, wall: float, ended: Sequence[E
             end = at + last - first + 1
             for size in _SIZES:
                 while end - at >= size:
-                    db.execute(_END_RUN[size], (state, wall, attempts, ids[at], *bodies[at : at + size]))
+                    db.execute(_END_RUN[size], (state, wall, attempts, *_end_run_with(ids[at], bodies[at : at + size])))
                     at += size

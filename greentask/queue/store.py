@@ -201,7 +201,7 @@ class Store:
         wall, now = self.clock.wall(), self.time.now()
         id = first = next_id(last or 0, wall)
         ids: list[int] = []
-        plain: list[int | bytearray] = []
+        plain: list[float | bytearray] = []
         others: list[Row] = []
         ready: list[int] = []
         later: list[tuple[int, float, int]] = []
@@ -209,7 +209,7 @@ class Store:
         for message in messages:
             lane, rank = self._lanes.get(message.task) or self.lane(message.task), -message.priority
             if message[3:] == _NO_OPTIONS:  # as most are: the rest of this is not asked one by one
-                plain += (id, lane, rank, bytearray(message.payload))
+                plain += (id, lane, rank, wall, bytearray(message.payload))
                 if not blocked:
                     ready.append(id)
                 ids.append(id)

@@ -38,8 +38,8 @@ SELECT count(*), max(id), total(is_plain), group_concat(id), group_concat(size),
 FROM (
     SELECT r.id, length(t.body) AS size, CASE WHEN length(t.body) <= {_SMALL} THEN t.body END AS body,
            t.state = {_OPEN} AND r.failures + r.losses = 0 AND t.retries IS NULL
-           AND (t.expires IS NULL OR t.expires > ?4) AND length(t.body) <= {_SMALL} AS is_plain
-    FROM ready r LEFT JOIN task t ON t.id = r.id WHERE r.lane = ?1 AND r.rank = ?2 ORDER BY r.id LIMIT ?3
+           AND (t.expires IS NULL OR t.expires > ?) AND length(t.body) <= {_SMALL} AS is_plain
+    FROM ready r LEFT JOIN task t ON t.id = r.id WHERE r.lane = ? AND r.rank = ? ORDER BY r.id LIMIT ?
 )
 """
 _ONE_BY_ONE = """
@@ -94,7 +94,7 @@ def find_first(
     The last one's id, how many they are, those that are to be run (of payloads that are in all a little more than
     ``room``, at most), and those whose ttl is over.
     """
-    count, last, plain, ids, sizes, bodies = db.execute(_AS_ONE, (*where, now)).fetchone()
+    count, last, plain, ids, sizes, bodies = db.execute(_AS_ONE, (now, *where)).fetchone()
     if not count:
         return 0, 0, [], []
     if plain != count or len(bodies) > room:
