@@ -1,6 +1,7 @@
 """The Flask example under a real gunicorn, with each kind of worker."""
 
 import http.client
+import json
 import os
 import re
 import shutil
@@ -49,9 +50,12 @@ class Gunicorn:
 
 
 @contextmanager
-def gunicorn(tmp_path: Path, *flags: str) -> Iterator[Gunicorn]:
+def gunicorn(tmp_path: Path, *flags: str, **files: str) -> Iterator[Gunicorn]:
+    """Run it in a copy of the example, in which modules may have other text."""
     folder = tmp_path / "example"
     shutil.copytree(FOLDER, folder)
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -174,4 +178,49 @@ def test_workers_that_are_restarted_lose_no_request(tmp_path: Path, flags: tuple
     with gunicorn(tmp_path, *flags, *limit, "--graceful-timeout", "5") as running:
         with load(running):
             wait_until(lambda: running.log().count("Booting worker") >= 6, within=60)
+        assert "Traceback" not in running.log()
+
+
+POOLED = """
+import os
+from flask import Flask
+from greentask import Pool
+
+app, pool = Flask(__name__), Pool(1)
+
+@app.get("/")
+def index():
+    return "quick"
+
+@app.get("/process")
+def process():
+    return {"worker": os.getpid(), "process": pool.submit(os.getpid).result()}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [("-k", "gevent"), ("-k", "gevent", "--preload"), ("-k", "gthread", "--threads", "2", "--preload")],
+    ids=" ".join,
+)
+def test_a_pool_in_each_worker_needs_no_hook(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """It follows a reload with its worker, and ends with it."""
+
+    def ask() -> None:
+        found = json.loads(running.get("/process"))
+        assert processes.setdefault(found["worker"], found["process"]) == found["process"], "its own"
+
+    processes: dict[int, int] = {}
+    (tmp_path / "none.py").write_text("")
+    with gunicorn(tmp_path, "-w", "2", "-c", str(tmp_path / "none.py"), *flags, app=POOLED) as running:
+        wait_until(lambda: ask() or len(processes) == 2, within=20)
+        assert len(set(processes.values())) == 2
+        before = dict(processes)
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: all(map(is_gone, [*before, *before.values()])), within=20)
+        wait_until(lambda: ask() or len(processes) > 2, within=20)
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+        wait_until(lambda: all(map(is_gone, processes.values())), within=5)
         assert "Traceback" not in running.log()
