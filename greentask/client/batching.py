@@ -72,8 +72,13 @@ class BatchReceiver(Receiver):
         self.router = router
         self.id = id
         self._failed = failed
-        self.futures = [ItemFuture(self, index) for index in range(count)]
-        self._pending: dict[int, ItemFuture] = dict(enumerate(self.futures))
+        # Not one longer than it is awaited: it refers to us, and what it has would be left to the garbage collection.
+        self._pending: dict[int, ItemFuture] = {index: ItemFuture(self, index) for index in range(count)}
+
+    @property
+    def pending(self) -> list[ItemFuture]:
+        """The futures of the items that are awaited."""
+        return [*self._pending.values()]
 
     def forget(self, index: int) -> None:
         """Nobody waits for that item."""
@@ -163,8 +168,9 @@ class Batching:
             future.ended(None, error)
 
         receiver = BatchReceiver(router, call.id, len(items), failed)
+        futures = receiver.pending
         router.home.run(router.start, call.id, data, receiver, timeout, self._idempotent, len(items))
-        return receiver.futures
+        return futures
 
     def _may_go_alone(self, error: BaseException, is_whole: bool) -> bool:
         if is_whole and isinstance(error, InvalidMessage):  # a server that knows no batches

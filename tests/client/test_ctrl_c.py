@@ -203,6 +203,7 @@ def test_the_items_of_a_batch_are_all_told_by_its_second_end(client: Client, fai
     for run in at_each_moment(batching, future, hub_future):
         told: Any = _Told(home)
         batch = BatchReceiver(told, 1, 3, lambda future, error, _: future.ended(None, error))
+        items = batch.pending
 
         def end(batch: BatchReceiver = batch) -> None:
             for index in range(3):
@@ -210,10 +211,10 @@ def test_the_items_of_a_batch_are_all_told_by_its_second_end(client: Client, fai
 
         run(end)
         batch.ended(None, ConnectionError("lost"))
-        for item in batch.futures:
+        for item in items:
             assert item.done()
             assert item.exception() is None or fails or isinstance(item.exception(), ConnectionError)
-        assert not batch._pending
+        assert not batch.pending
 
 
 POSTED = """

@@ -16,6 +16,7 @@ WAYS: dict[str, Callable[[Client], Any]] = {
     "submit": lambda client: client.submit("fail").result(),
     "map": lambda client: list(client.map("fail", [1])),
     "map, unordered": lambda client: list(client.map("fail", [1], unordered=True)),
+    "a map that shares lines": lambda client: list(client.map("add", range(300))),
     "map, errors as results": lambda client: list(client.map("fail", [1], return_exceptions=True)),
     "stream": lambda client: list(client.stream("count_badly", 1)),
     "gather": lambda client: gather(client.submit("fail"), client.submit("add", 1)),
@@ -23,6 +24,7 @@ WAYS: dict[str, Callable[[Client], Any]] = {
     "then": lambda client: client.submit("fail").then("echo").result(),
     "executor": lambda client: client.executor().submit("fail").result(),
     "an executor's map": lambda client: list(client.executor().map("fail", [1])),
+    "an executor's map that shares lines": lambda client: list(client.executor().map("add", range(40), chunksize=8)),
     "an executor's result": lambda client: client.executor().submit("add", 1).result(),
 }
 
