@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group
@@ -13,6 +15,7 @@ from ..runner.statistics import percentile
 __all__ = ["show", "show_unanswered"]
 
 _MOST_ROWS = 15
+_BOXED, _BARE = 5, 2  # lines of a table beside its rows, with a box around it and without
 
 
 def clean(value: object) -> Text:
@@ -21,18 +24,76 @@ def clean(value: object) -> Text:
     return Text("".join(char if char.isprintable() else ascii(char)[1:-1] for char in text))
 
 
-def show(status: dict[str, Any], before: dict[str, Any] | None = None, seconds: float = 0.0) -> Group:
-    """Everything that there is in a detailed status; with rates and latencies since the one ``before`` it, if any."""
-    parts: list[Any] = [_head(status, before, seconds), _tasks(status, before, seconds)]
-    if status.get("running"):
-        parts.append(_running(status["running"]))
-    if status.get("fronts"):
-        parts.append(_fronts(status["fronts"]))
-    if status.get("task_processes"):
-        parts.append(_processes(status["task_processes"]))
-    if status.get("busiest"):
-        parts.append(_connections(status["busiest"]))
-    return Group(*parts)
+@dataclass(frozen=True)
+class _Part:
+    """One of the tables: its rows, and how many of them are shown where there is room."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[list[Any]]
+    most: int
+    right: bool = False  # all but the first column
+
+
+def show(
+    status: dict[str, Any], before: dict[str, Any] | None = None, seconds: float = 0.0, height: int | None = None
+) -> Group:
+    """Everything that there is in a detailed status; with rates and latencies since the one ``before`` it, if any.
+
+    In so many lines (``height``), where that is given: of each table some rows, rather than all of the first ones.
+    """
+    head = _head(status, before, seconds)
+    parts = [
+        _tasks(status, before, seconds),
+        _running(status.get("running") or []),
+        _fronts(status.get("fronts") or []),
+        _processes(status.get("task_processes") or []),
+        _connections(status.get("busiest") or []),
+    ]
+    parts = [part for part in parts if part.rows] or parts[:1]
+    wanted = [min(len(part.rows), part.most) for part in parts]
+    folds = height is None  # or a row would take more lines than one
+    left = sys.maxsize if height is None else height - head.row_count - 1  # one of its lines may be folded
+    if sum(wanted) + _BOXED * len(parts) <= left:
+        return Group(head, *(_table(part, rows, bare=False, folds=folds) for part, rows in zip(parts, wanted)))
+    shares = share_out(left - _BARE * len(parts), wanted)
+    return Group(head, *(_table(part, rows, bare=True, folds=folds) for part, rows in zip(parts, shares)))
+
+
+def share_out(lines: int, wanted: list[int]) -> list[int]:
+    """How many lines each gets of so many: as many as it wants, or as many as the others, and at least one.
+
+    >>> share_out(10, [2, 50, 1, 9])
+    [2, 4, 1, 3]
+    """
+    shares = [min(1, one) for one in wanted]
+    left = lines - sum(shares)
+    while left > 0 and shares != wanted:
+        for number, one in enumerate(wanted):
+            if left > 0 and shares[number] < one:
+                shares[number] += 1
+                left -= 1
+    return shares
+
+
+def _table(part: _Part, rows: int, *, bare: bool, folds: bool) -> Table:
+    title = part.title if rows >= len(part.rows) else f"{part.title} ({rows} of {len(part.rows):,})"
+    if bare:
+        table = Table(box=None, title=title, title_justify="left", pad_edge=False)
+    else:
+        table = Table(title=title, title_justify="left")
+    for number, column in enumerate(part.columns):
+        table.add_column(
+            column,
+            justify="right" if part.right and number else "left",
+            no_wrap=not folds and column != "arguments",  # which make room for all others
+        )
+    for row in part.rows[:rows]:
+        cells = [clean(value) for value in row]
+        for cell in cells:
+            cell.no_wrap, cell.overflow = (None, None) if folds else (True, "ellipsis")
+        table.add_row(*cells)
+    return table
 
 
 def show_unanswered(shown: Group, seconds: float, error: Exception) -> Group:
@@ -73,68 +134,77 @@ def _head(status: dict[str, Any], before: dict[str, Any] | None, seconds: float)
     return table
 
 
-def _tasks(status: dict[str, Any], before: dict[str, Any] | None, seconds: float) -> Table:
-    table = Table("task", "done", "else", "a second", "p50", "p90", "p99", title="Tasks", title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
+def _tasks(status: dict[str, Any], before: dict[str, Any] | None, seconds: float) -> _Part:
     earlier = (before or {}).get("tasks_called", {})
+    rows: list[tuple[int, list[Any]]] = []
     for name, task in status.get("tasks_called", {}).items():
         counts, outcomes = task["histogram"], task["outcomes"]
-        rate = ""
+        rate, called = "", 0
         if name in earlier and seconds > 0:
             recent = [max(0, now - then) for now, then in zip(counts, earlier[name]["histogram"])]
-            rate = f"{sum(recent) / seconds:,.1f}"
-            counts = recent if any(recent) else counts
+            called = sum(recent)
+            rate = f"{called / seconds:,.1f}"
+            counts = recent if called else counts
         others = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()) if outcome != "done")
         latencies = [_seconds(percentile(counts, part)) for part in (0.5, 0.9, 0.99)]
-        table.add_row(clean(name), f"{outcomes.get('done', 0):,}", others, rate, *latencies)
-    return table
+        rows.append((called, [name, f"{outcomes.get('done', 0):,}", others, rate, *latencies]))
+    rows.sort(key=lambda row: -row[0])  # what was called most since the last look, if there was one
+    columns = ("task", "done", "else", "a second", "p50", "p90", "p99")
+    return _Part("Tasks", columns, [row for _, row in rows], len(rows), right=True)
 
 
-def _running(running: list[dict[str, Any]]) -> Table:
-    table = Table("task", "for", "id", "of", "runs in", "arguments", title="Running, the oldest", title_justify="left")
-    for call in sorted(running, key=lambda call: call["seconds"], reverse=True)[:_MOST_ROWS]:
-        where = "a greenlet" if call["group"] is None else call["group"]
-        table.add_row(
-            clean(call["task"]),
+def _running(running: list[dict[str, Any]]) -> _Part:
+    rows = [
+        [
+            call["task"],
             _time(call["seconds"]),
-            clean(call["id"]),
-            clean(call["peer"]),
-            clean(where),
-            clean(call.get("args", "")),
-        )
-    return table
+            call["id"],
+            call["peer"],
+            "a greenlet" if call["group"] is None else call["group"],
+            call.get("args", ""),
+        ]
+        for call in sorted(running, key=lambda call: call["seconds"], reverse=True)
+    ]
+    return _Part("Running, the oldest", ("task", "for", "id", "of", "runs in", "arguments"), rows, _MOST_ROWS)
 
 
-def _fronts(fronts: list[dict[str, Any]]) -> Table:
-    table = Table("pid", "front", "state", "for", "connections", "in flight", "memory", title="Fronts")
-    table.title_justify = "left"
-    for one in fronts[: 2 * _MOST_ROWS]:
-        state = "draining" if one["draining"] else "serves"
-        counts = (f"{one[name]:,}" for name in ("connections", "in_flight"))
-        row = [str(one["pid"]), str(one["front"]), state, _time(one["uptime"]), *counts, _memory(one.get("memory"))]
-        table.add_row(*map(clean, row))
-    return table
+def _fronts(fronts: list[dict[str, Any]]) -> _Part:
+    rows = [
+        [
+            one["pid"],
+            one["front"],
+            "draining" if one["draining"] else "serves",
+            _time(one["uptime"]),
+            f"{one['connections']:,}",
+            f"{one['in_flight']:,}",
+            _memory(one.get("memory")),
+        ]
+        for one in fronts
+    ]
+    return _Part("Fronts", ("pid", "front", "state", "for", "connections", "in flight", "memory"), rows, 2 * _MOST_ROWS)
 
 
-def _processes(processes: list[dict[str, Any]]) -> Table:
-    table = Table(
-        "pid", "group", "state", "runs", "for", "done", "memory", title="Task processes", title_justify="left"
-    )
-    for one in processes[: 2 * _MOST_ROWS]:
-        memory = _memory(one["memory"])
-        since = _time(one["seconds"]) if "seconds" in one else ""
-        row = [str(one["pid"]), one["group"], one["state"], one.get("task", ""), since, f"{one['done']:,}", memory]
-        table.add_row(*map(clean, row))
-    return table
+def _processes(processes: list[dict[str, Any]]) -> _Part:
+    rows = [
+        [
+            one["pid"],
+            one["group"],
+            one["state"],
+            one.get("task", ""),
+            _time(one["seconds"]) if "seconds" in one else "",
+            f"{one['done']:,}",
+            _memory(one["memory"]),
+        ]
+        for one in processes
+    ]
+    columns = ("pid", "group", "state", "runs", "for", "done", "memory")
+    return _Part("Task processes", columns, rows, 2 * _MOST_ROWS)
 
 
-def _connections(connections: list[dict[str, Any]]) -> Table:
-    table = Table("of", "in flight", "unsent", "read", "written", title="Busiest connections", title_justify="left")
-    for one in connections[:_MOST_ROWS]:
-        numbers = (f"{one[name]:,}" for name in ("in_flight", "unsent", "read", "written"))
-        table.add_row(clean(one["peer"]), *numbers)
-    return table
+def _connections(connections: list[dict[str, Any]]) -> _Part:
+    names = ("in_flight", "unsent", "read", "written")
+    rows = [[one["peer"], *(f"{one[name]:,}" for name in names)] for one in connections]
+    return _Part("Busiest connections", ("of", "in flight", "unsent", "read", "written"), rows, _MOST_ROWS)
 
 
 def _memory(size: int | None) -> str:

@@ -48,13 +48,14 @@ def _printed(client: Client, every: float, times: int) -> None:
 
 
 def _live(client: Client, every: float, times: int | None) -> None:
+    from rich import get_console
     from rich.live import Live
 
     from .showing import show, show_unanswered
 
     ask: Any = client.using(timeout=max(every, _LEAST_PATIENCE)).call
     before, looked_at = ask("greentask.status", detail=True), time.monotonic()
-    shown = show(before)
+    shown = show(before, height=get_console().height)
     with Live(shown, screen=True, auto_refresh=False) as live:
         while times is None or times > 0:
             live.refresh()
@@ -65,7 +66,7 @@ def _live(client: Client, every: float, times: int | None) -> None:
                 live.update(show_unanswered(shown, time.monotonic() - looked_at, error), refresh=True)
             else:
                 now = time.monotonic()
-                shown = show(status, before, now - looked_at)
+                shown = show(status, before, now - looked_at, height=live.console.height)
                 live.update(shown, refresh=True)
                 before, looked_at = status, now
             times = None if times is None else times - 1
