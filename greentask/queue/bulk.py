@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-__all__ = ["end_tasks", "insert_tasks", "runs"]
+__all__ = ["SMALL", "end_tasks", "insert_tasks", "runs"]
 
 #: A task to be inserted: id, lane, rank, expires, retries, key, singleton, payload.
 Row = tuple[int, int, int, float | None, int | None, str | None, str | None, bytes]
@@ -20,6 +20,8 @@ Row = tuple[int, int, int, float | None, int | None, str | None, str | None, byt
 #: One that has ended: its id, the attempts, and its result if it has one.
 Ended = tuple[int, int, bytes | None]
 
+#: Bytes of a payload or a result up to which it is written with others: what is bound together is copied together.
+SMALL = 4096
 _SIZES = (128, 64, 32, 16, 8, 4, 2, 1)  # rows of one statement
 _PART = 8  # of those that end: results among which SQLite looks for each one's
 
@@ -32,6 +34,7 @@ _INSERT = (
     "INSERT INTO task (id, lane, rank, state, enqueued, expires, retries, key, single, body) "
     "VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?)"
 )
+_END = "UPDATE task SET state = ?, ended = ?, body = ?, attempts = ? WHERE id = ?"
 
 
 def _end_run(size: int) -> str:
@@ -82,7 +85,9 @@ def runs(ids: Sequence[int]) -> list[tuple[int, int]]:
 def insert_tasks(
     db: sqlite3.Connection, plain: Sequence[float | bytearray], others: Sequence[Row], wall: float
 ) -> None:
-    """Tasks that are enqueued at this time. Of ``plain`` ones, one behind the other: id, lane, rank, time, payload."""
+    """Tasks that are enqueued at this time. Of ``plain`` ones, which are small, one behind the other: id, lane, rank,
+    that time, and the payload.
+    """
     at = 0
     for size in _SIZES:
         while len(plain) - at >= 5 * size:
@@ -94,6 +99,9 @@ def insert_tasks(
 
 def end_tasks(db: sqlite3.Connection, state: int, wall: float, ended: Sequence[Ended]) -> None:
     """Tasks that have ended at this time, in the order of their ids."""
+    if large := [row for row in ended if row[2] is not None and len(row[2]) > SMALL]:
+        db.executemany(_END, ((state, wall, body, attempts, id) for id, attempts, body in large))
+        ended = [row for row in ended if row[2] is None or len(row[2]) <= SMALL]
     for attempts in {attempts for _, attempts, _ in ended}:
         ids = [id for id, tried, _ in ended if tried == attempts]
         bodies = [None if body is None else bytearray(body) for _, tried, body in ended if tried == attempts]

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..wire.json import dumps, loads
 from .allowances import Allowances
-from .bulk import Ended, Row, end_tasks, insert_tasks, runs
+from .bulk import SMALL, Ended, Row, end_tasks, insert_tasks, runs
 from .cleaning import Cleaner
 from .clock import Clock, QueueTime
 from .composing import Composer
@@ -208,7 +208,8 @@ class Store:
         expiry: list[tuple[float, int]] = []
         for message in messages:
             lane, rank = self._lanes.get(message.task) or self.lane(message.task), -message.priority
-            if message[3:] == _NO_OPTIONS:  # as most are: the rest of this is not asked one by one
+            # As most are: they are not asked for each option.
+            if message[3:] == _NO_OPTIONS and len(message.payload) <= SMALL:
                 plain += (id, lane, rank, wall, bytearray(message.payload))
                 if not blocked:
                     ready.append(id)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, repeat
 
+from .bulk import SMALL
 from .ids import id_text
 from .interface import Delivery, Message, Want
 from .sharing import Group
@@ -31,14 +32,13 @@ SELECT lane, rank, (SELECT min(id) FROM ready r WHERE r.lane = found.lane AND r.
 FROM found WHERE lane IS NOT NULL
 """
 
-_SMALL = 4096  # bytes of a payload
 # As one row: each step of a statement costs more than the row (see ``bulk``).
 _AS_ONE = f"""
 SELECT count(*), max(id), total(is_plain), group_concat(id), group_concat(size), CAST(group_concat(body, '') AS BLOB)
 FROM (
-    SELECT r.id, length(t.body) AS size, CASE WHEN length(t.body) <= {_SMALL} THEN t.body END AS body,
+    SELECT r.id, length(t.body) AS size, CASE WHEN length(t.body) <= {SMALL} THEN t.body END AS body,
            t.state = {_OPEN} AND r.failures + r.losses = 0 AND t.retries IS NULL
-           AND (t.expires IS NULL OR t.expires > ?) AND length(t.body) <= {_SMALL} AS is_plain
+           AND (t.expires IS NULL OR t.expires > ?) AND length(t.body) <= {SMALL} AS is_plain
     FROM ready r LEFT JOIN task t ON t.id = r.id WHERE r.lane = ? AND r.rank = ? ORDER BY r.id LIMIT ?
 )
 """

@@ -49,7 +49,14 @@ def test_rows_are_written_as_they_were_given(path: Path, count: int) -> None:
     assert db.execute("SELECT DISTINCT enqueued, state FROM task").fetchall() in ([(1.5, 0)], [])
     assert {type(body) for (body,) in db.execute("SELECT body FROM task")} <= {bytes}
     ids = [id for id in range(1, count + 1) if chance.random() < 0.98]
-    ended = [(id, 1 + (chance.random() < 0.02), b"result %d" % id if chance.random() < 0.98 else None) for id in ids]
+    ended = [
+        (
+            id,
+            1 + (chance.random() < 0.02),
+            b"result %d" % id if chance.random() < 0.98 else chance.choice((None, b"r" * 5000)),
+        )
+        for id in ids
+    ]
     end_tasks(db, 1, 2.5, ended)
     kept = db.execute("SELECT id, attempts, body FROM task WHERE state = 1 AND ended = 2.5 ORDER BY id").fetchall()
     assert kept == ended
@@ -131,6 +138,10 @@ def test_payloads_are_handed_out_as_they_were_enqueued(path: Path, clock: FakeCl
         assert [one.handle for one in taken] == [(id, 77) for id in ids]
         assert {(one.retries, one.attempt, one.task) for one in taken} == {(3 if odd else None, 1, "add")}
     assert store.db.execute("SELECT count(*) FROM ready").fetchone() == (0,)
+    large = [Message("add", b'{"args":["' + b"x" * size + b'"]}') for size in (10, 10, 5000, 10, 10**6)]
+    transact(store, partial(store.enqueue, large))
+    taken = transact(store, partial(store.take, [Want(ADD, 9)], 77))
+    assert [one.payload for one in taken] == [one.payload for one in large]
 
 
 def _turn(store: Store, messages: list[Message], wants: list[Want], at_once: bool) -> list[Delivery]:
