@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["expire", "has_expired"]
 
-_MOST = 500  # tasks that are looked at in one transaction
+_MOST = 200  # tasks that are looked at in one transaction
 
 
 def has_expired(store: Store) -> bool:

@@ -80,10 +80,10 @@ def test_who_waits_for_one_that_is_over_fails_with_it(store: Store, clock: FakeC
 
 
 def test_many_are_ended_in_steps(store: Store, clock: FakeClock) -> None:
-    put(store, *(message(ttl=10.0) for _ in range(1200)), message())
+    put(store, *(message(ttl=10.0) for _ in range(500)), message())
     clock.pass_by(11)
     steps = list(itertools.takewhile(bool, (transact(store, lambda: expire(store)) for _ in range(9))))
-    assert len(steps) == 2, "of 500 each, and then the rest"
+    assert len(steps) == 2, "of 200 each, and then the rest"
     assert not has_expired(store)
     assert len(take(store, 10)) == 1
 

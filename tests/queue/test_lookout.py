@@ -1,6 +1,8 @@
 """Who has a queue's lock, as a server says that has no master: one in a program of one's own."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from greentask.errors import QueueError
 from greentask.queue.byhand import QueueFile
 from greentask.queue.sqlite import SQLiteQueue
-from support.programs import program
+from support.programs import environment, program
 from support.queue_calls import outcome
 from support.queues import holding_lock, message
 from support.servers import connect
@@ -75,3 +77,16 @@ def test_nothing_is_said_while_it_goes_on(path: Path) -> None:
     finally:
         queue.close()
     assert queue.waited() == 0
+
+
+@pytest.mark.slow
+def test_a_command_says_who_it_waits_for(path: Path) -> None:
+    with QueueFile(path, make=True) as file, holding_lock(path) as process:
+        command = [sys.executable, "-m", "greentask", "queue", "pause", "add", "--queue", file.path]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as waiting:
+            assert waiting.stderr is not None
+            said = waiting.stderr.readline()
+            assert f"locked by process {process.pid} (python" in said
+            assert waiting.poll() is None
+            process.kill()
+            assert waiting.wait(20) == 0
