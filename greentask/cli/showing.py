@@ -195,7 +195,7 @@ def _processes(processes: list[dict[str, Any]]) -> _Part:
             f"{one['done']:,}",
             _memory(one["memory"]),
         ]
-        for one in processes
+        for one in sorted(processes, key=lambda one: str(one["state"]) == "idle")  # which is the least of news
     ]
     columns = ("pid", "group", "state", "runs", "for", "done", "memory")
     return _Part("Task processes", columns, rows, 2 * _MOST_ROWS)

@@ -28,7 +28,7 @@ from ..pool.linux import set_title
 from ..pool.memory import resident
 from ..server.listening import SECRET_REMEDY, SocketFile, bound_address, check_address, listen_on, socket_files
 from ..server.shares import make_shares
-from ..wire.address import parse_addresses
+from ..wire.address import Address, parse_addresses
 from .admin import AdminServer, answers
 from .channel import ChannelError
 from .config import ServeConfig
@@ -56,7 +56,7 @@ class Master:
     config
         What the fronts are told.
     inherited
-        Listening sockets that were passed on by systemd.
+        Listening sockets that were passed on by systemd, with their addresses.
     socket_mode, socket_owner
         Permissions of a unix socket's file, and whose it is.
     pid_file, ready_file
@@ -70,7 +70,7 @@ class Master:
     def __init__(
         self,
         config: ServeConfig,
-        inherited: list[GreenSocket],
+        inherited: list[tuple[GreenSocket, Address]],
         *,
         socket_mode: int | None = None,
         socket_owner: str | None = None,
@@ -80,8 +80,9 @@ class Master:
         say: Callable[[str], object],
     ) -> None:
         self._config = config
-        self._sockets = inherited
-        self.addresses = [str(bound_address(sock)) for sock in inherited]  # with the ports that the kernel chose
+        self._sockets = [sock for sock, _ in inherited]
+        self._inherited = [address for _, address in inherited]
+        self.addresses = list(map(str, self._inherited))  # with the ports that the kernel chose
         self._socket_mode = socket_mode
         self._socket_owner = socket_owner
         self._socket_files: list[SocketFile] = []
@@ -148,8 +149,8 @@ class Master:
 
     def _listen(self) -> None:
         insecure = self._config.insecure or self._config.secret_file is not None
-        for sock in self._sockets:
-            check_address(bound_address(sock), insecure=insecure, remedy=SECRET_REMEDY)
+        for inherited in self._inherited:
+            check_address(inherited, self._config.tls, insecure=insecure, remedy=SECRET_REMEDY)
         if self._config.listen:
             addresses = parse_addresses(self._config.listen)
             bound = listen_on(

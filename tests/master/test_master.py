@@ -16,6 +16,7 @@ import pytest
 from greentask import Client, ConnectionLost
 from greentask.master.admin import AdminServer, socket_name
 from greentask.master.fronts import PATCH
+from support.certificates import Authority, flags
 from support.parts import require
 from support.programs import environment, greentask, run_source
 from support.reloaded import write_module
@@ -376,25 +377,31 @@ def test_systemd_is_told_when_it_serves_reloads_and_stops(tmp_path: Path) -> Non
 
 
 def test_sockets_that_systemd_passes_on_are_served(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as passed:
-        port = passed.getsockname()[1]
+    ours = Authority(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as passed, socket.create_server(("127.0.0.1", 0)) as secured:
+        port, other = (one.getsockname()[1] for one in (passed, secured))
+        serve = [sys.executable, "-m", "greentask", "serve", "support.server_tasks:add", *flags(ours)]
         program = (
-            f"import os, sys; os.dup2({passed.fileno()}, 3)\n"
-            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n"
-            "os.execv(sys.executable, [sys.executable, '-m', 'greentask', 'serve', 'support.server_tasks:add'])"
+            "import fcntl, os, sys\n"
+            f"high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 50) for fd in ({passed.fileno()}, {secured.fileno()})]\n"
+            "os.dup2(high[0], 3); os.dup2(high[1], 4)\n"
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2', LISTEN_FDNAMES='greentask.socket:tls')\n"
+            f"os.execv(sys.executable, {serve!r})"
         )
         with subprocess.Popen(
             [sys.executable, "-c", program],
-            pass_fds=[passed.fileno()],
+            pass_fds=[passed.fileno(), secured.fileno()],
             stdout=subprocess.PIPE,
             text=True,
             env=environment(),
         ) as started:
             try:
                 assert started.stdout is not None
-                assert f"on tcp://127.0.0.1:{port} " in started.stdout.readline()
+                assert f"on tcp://127.0.0.1:{port}, tls://127.0.0.1:{other} " in started.stdout.readline()
                 with connect(f"tcp://127.0.0.1:{port}") as peer:
                     assert peer.call("add", 1, 2) == 3
+                with Client(f"tls://127.0.0.1:{other}", tls_ca=ours.ca) as client:
+                    assert client.call("add", 1, 2) == 3
             finally:
                 started.send_signal(signal.SIGTERM)
                 started.wait(10)

@@ -278,21 +278,22 @@ def test_it_serves_where_nobody_reads_its_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "why"),
+    ("address", "name", "why"),
     [
-        (("0.0.0.0", 0), "can be reached from other machines"),
-        ("\0greentask-test-abstract", "descriptor 3 has no path: write ListenStream=/absolute/path"),
+        (("0.0.0.0", 0), "", "can be reached from other machines"),
+        (("127.0.0.1", 0), "tls", "needs a certificate"),
+        ("\0greentask-test-abstract", "", "descriptor 3 has no path: write ListenStream=/absolute/path"),
     ],
-    ids=["beyond loopback", "abstract"],
+    ids=["beyond loopback", "tls", "abstract"],
 )
-def test_sockets_of_systemds_that_it_must_not_or_can_not_serve(address: object, why: str) -> None:
+def test_sockets_of_systemds_that_it_must_not_or_can_not_serve(address: object, name: str, why: str) -> None:
     family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
     with socket.socket(family) as passed:
         passed.bind(address)  # type: ignore[arg-type]
         passed.listen()
         serve = shlex.join([sys.executable, "-m", "greentask", "serve", "support.server_tasks:add"])
         done = subprocess.run(
-            ["sh", "-c", f"LISTEN_PID=$$ LISTEN_FDS=1 exec {serve} 3<&0"],
+            ["sh", "-c", f"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES={name} exec {serve} 3<&0"],
             stdin=passed,
             capture_output=True,
             text=True,
