@@ -47,6 +47,7 @@ def at_each_moment(*modules: ModuleType) -> Iterator[Callable[[Callable[[], obje
 
             def traced() -> None:
                 before = sys.gettrace()
+                sys._getframe().f_trace_opcodes = True  # Python 3.12 heeds its first at the next settrace
                 sys.settrace(trace)
                 try:
                     function()
