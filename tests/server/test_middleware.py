@@ -256,7 +256,12 @@ def test_every_call_begins_and_ends_once_whatever_becomes_of_it(tmp_path: Path) 
     )
     assert begun == ended
     lost = [one for one in told if one["hook"] == "after_call" and one["outcome"] == "lost"]
-    assert names(told).count("after_task") >= names(told).count("before_task") - len(lost)
+    # One that is stopped as it ends in its process may be so in this very hook, before that has written it down.
+    stopped = {
+        one["id"] for one in told if one["hook"] == "after_call" and one["outcome"] in ("cancelled", "out of time")
+    }
+    hit = [one for one in told if one["hook"] == "before_task" and one["where"] == "process" and one["id"] in stopped]
+    assert names(told).count("after_task") >= names(told).count("before_task") - len(lost) - len(hit)
 
 
 def any_call(chance: random.Random, id: int) -> Any:
