@@ -337,6 +337,7 @@ def test_a_server_without_a_queue_says_so() -> None:
 # ---- On a file alone
 
 
+@pytest.mark.slow
 def test_a_file_that_no_server_has_is_seen_and_changed(tmp_path: Path) -> None:
     file = str(tmp_path / "tasks.db")
     with serving("--queue", file, apps=APPS, processes=1) as server, server.connect() as peer:

@@ -60,7 +60,7 @@ def test_an_address_that_is_taken_is_named(option: str) -> None:
 
 
 def test_an_address_that_is_none_is_named() -> None:
-    for address in ("nonsense", "8080", "unix:///tmp/x", "0.0.0.0:8080"):
+    for address in ("8080", "0.0.0.0:8080"):
         done = greentask("demo", "--web", address)
         assert done.returncode == 2
         assert address in done.stderr

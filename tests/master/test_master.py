@@ -186,6 +186,7 @@ def test_code_that_does_not_import_leaves_the_old_one_serving(server: RunningSer
     Path(server._output).write_text("")
 
 
+@pytest.mark.slow
 def test_clients_notice_nothing_of_reloads(server: RunningServer, tmp_path: Path) -> None:
     reload_under_calls(server, tmp_path, reloads=2, threads=2)
 

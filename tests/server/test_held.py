@@ -97,7 +97,7 @@ def test_who_holds_little_is_left_alone(server: RunningServer, peers: Callable[[
 # ---- Answers that nobody reads
 
 
-@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("in_order", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_unread_answers_of_all_connections_are_bounded(
     server: RunningServer, peers: Callable[[], LineClient], in_order: bool
 ) -> None:
@@ -124,7 +124,7 @@ def heavy(**about: Any) -> bytes:
     return text.encode() + b"\n"
 
 
-@pytest.mark.parametrize("is_rpc", [False, True])
+@pytest.mark.parametrize("is_rpc", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_lines_of_calls_in_flight_are_bounded(
     server: RunningServer, peers: Callable[[], LineClient], is_rpc: bool
 ) -> None:

@@ -100,7 +100,7 @@ def test_a_server_without_process_tasks_starts_no_process_and_stops_at_once() ->
         began = time.monotonic()
         server.signal(signal.SIGINT)
         assert server.wait() == 0, "and an idle server stops at once"
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5, "and not after --drain-timeout"
         assert "Traceback" not in server.output()
 
 
