@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -81,12 +82,15 @@ def test_nothing_is_said_while_it_goes_on(path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_command_says_who_it_waits_for(path: Path) -> None:
-    with QueueFile(path, make=True) as file, holding_lock(path) as process:
-        command = [sys.executable, "-m", "greentask", "queue", "pause", "add", "--queue", file.path]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as waiting:
-            assert waiting.stderr is not None
-            said = waiting.stderr.readline()
-            assert f"locked by process {process.pid} (python" in said
-            assert waiting.poll() is None
-            process.kill()
-            assert waiting.wait(20) == 0
+    with QueueFile(path, make=True) as file, ExitStack() as stack:
+        command = [sys.executable, "-m", "greentask", "queue", "pause", "--queue", file.path]
+        process = stack.enter_context(holding_lock(path))
+        waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+        stack.enter_context(waiting)
+        stack.callback(waiting.kill)
+        assert waiting.stderr is not None
+        said = waiting.stderr.readline()
+        assert f"locked by process {process.pid} (python" in said
+        assert waiting.poll() is None
+        process.kill()
+        assert waiting.wait(20) == 0
