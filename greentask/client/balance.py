@@ -123,7 +123,7 @@ class Balance:
             if target in avoid or target.failures or target.is_slow:
                 continue
             load = (target.outstanding + 1) / target.weight
-            if target.is_full:
+            if target.is_full or target.doubts:
                 load += _WHILE_OTHERS_ARE
             if best is None or load < least:
                 best, least = target, load
@@ -145,7 +145,10 @@ class Balance:
             self._lost_at = now
 
     def works(self, target: Target) -> None:
-        """It could be reached. That may be a balancer before servers that are gone: an answer says more."""
+        """It could be reached. That may be a balancer before servers that are gone, or one that was stopped.
+
+        It is asked for an answer: until then, others are preferred.
+        """
         target.doubts = max(target.failures, target.doubts)
         target.failures = 0
         target.is_slow = False

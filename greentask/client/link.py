@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ..hub.tls import TLSSocket
 
-__all__ = ["INTERRUPTED", "UNTRUSTED", "Link", "LinkEvents", "LinkOptions"]
+__all__ = ["INTERRUPTED", "PING_ID", "UNTRUSTED", "Link", "LinkEvents", "LinkOptions"]
 
 #: Why a connection ends whose greenlet was hit by a Ctrl-C.
 INTERRUPTED = "the client's own greenlet was killed"
@@ -43,8 +43,9 @@ UNTRUSTED = "; tls_ca= (--tls-ca) names the authority whose certificates are tru
 
 _CHUNK = 64 * 1024  # more would be memory that is mapped anew for each read
 _LINES_AT_ONCE = 200  # then others get their turn
-_PING_ID = "ping"
-_PING = encode_call(Call("greentask.ping", None, _PING_ID))
+#: The id of what asks for a sign of life.
+PING_ID = "ping"
+_PING = encode_call(Call("greentask.ping", None, PING_ID))
 _MENDED_AFTER = 1.0  # seconds for which a look may be late
 _LOOKS = 3  # at a connection's signs of life, in the time after which it is taken for dead
 
@@ -124,6 +125,10 @@ class Link:
         else:
             outlet.write(data)
         return True
+
+    def ask(self) -> None:
+        """Ask for a sign of life."""
+        self.write(_PING)
 
     def wait_sent(self) -> None:
         """Let other greenlets run until everything has left."""
@@ -286,8 +291,7 @@ class Link:
             if reply.value.get("type") == Unauthenticated.__name__:
                 raise Unauthenticated(f"{self.target}: {reply.value.get('message')}")
             self.complaint = f"{reply.value.get('type')}: {reply.value.get('message')}"
-        if reply.id != _PING_ID:
-            self._events.link_heard(self, reply)
+        self._events.link_heard(self, reply)
 
     def _look_for_life(self) -> None:
         """Ask after a server that is silent; give up one that doesn't answer, and a connection that nobody uses."""
@@ -307,7 +311,7 @@ class Link:
             self._end(f"{self.target} gave no sign of life for {silent:.1f} s")
             return
         if silent >= options.dead_after / _LOOKS / 2:
-            self.write(_PING)
+            self.ask()
         self._look_after(min(options.dead_after / _LOOKS, options.dead_after - silent))
 
     def _takes_much(self) -> bool:

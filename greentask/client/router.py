@@ -34,7 +34,7 @@ from ..hub.home import Home
 from ..wire.message import Call, Reply, encode_call
 from .balance import Balance, Missing, Name, RetryBudget, Target
 from .carrier import Receiver
-from .link import Link, LinkOptions
+from .link import PING_ID, Link, LinkOptions
 from .mending import MENDED_EVERY, Mending
 from .names import Where
 from .parking import Parking
@@ -401,6 +401,8 @@ class Router:
             link.close()  # it was hardly made when a Ctrl-C came
             return
         self._balance.works(link.target)
+        if link.target.doubts and self._upkeep.is_needed:
+            link.ask()  # the kernel also takes connections for a server that was stopped
         for id in self._waiting.pop(link, ()):
             sent = self._calls.get(id)
             if sent is not None and sent.link is link:  # else it was cancelled before it could be sent
@@ -436,7 +438,7 @@ class Router:
         id = reply.id if type(reply.id) is int else None  # ours are
         sent = None if id is None else self._calls.get(id)
         if id is None or sent is None or sent.link is not link:
-            self.dropped += not str(reply.id).startswith("cancel-")
+            self.dropped += not (reply.id == PING_ID or str(reply.id).startswith("cancel-"))
         elif reply.kind == "result" and reply.index is None:
             self._end(id, sent, None, reply.value)
         elif reply.index is not None:  # about an item of a batch: it ends no call

@@ -58,6 +58,7 @@ def test_one_that_failed_gets_nothing_until_it_works_while_there_are_others() ->
     balance.failed(bad, now=100.0)
     assert set(spread(balance, 100)) == {"a", "c"}
     balance.works(bad)
+    balance.answered(bad)
     assert spread(balance, 100)["b"] > 0
 
 
@@ -81,6 +82,16 @@ def test_one_that_is_full_gets_calls_only_where_no_other_is_well() -> None:
     balance.failed(balance.targets[1], 0.0)
     balance.targets[2].is_full = True
     assert spread(balance, 10) == {"a": 10}, "of those that are full, the one with the fewest"
+
+
+def test_one_that_came_back_gets_calls_when_it_has_answered() -> None:
+    balance = Balance(THREE)
+    back = balance.targets[0]
+    balance.failed(back, 0.0)
+    balance.works(back)
+    assert spread(balance, 20) == {"b": 10, "c": 10}
+    balance.answered(back)
+    assert spread(balance, 10) == {"a": 10}
 
 
 def test_where_all_fail_the_one_that_may_be_tried_first_is_picked() -> None:

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from support.servers import LineClient
 
-__all__ = ["Peer", "deaf", "echoing", "peer", "silent"]
+__all__ = ["Peer", "deaf", "echoing", "next_call", "peer", "silent"]
 
 
 class Peer:
@@ -86,6 +86,13 @@ def echoing(connection: LineClient) -> None:
         call = json.loads(line)
         args = call.get("args") or [None]
         connection.send({"id": call["id"], "result": args[0] if isinstance(args, list) else True})
+
+
+def next_call(connection: LineClient) -> bytes | None:
+    """The next line that is no ping, which is answered; None when the other side has closed."""
+    while (line := connection.line()) is not None and b"greentask.ping" in line:
+        connection.send({"id": json.loads(line)["id"], "result": "pong"})
+    return line
 
 
 @contextmanager
