@@ -44,6 +44,7 @@ class GreenletCall:
         "_granted",
         "_greenlet",
         "_hooks",
+        "_interrupt",
         "_listener",
         "_timer",
         "deadline",
@@ -76,6 +77,7 @@ class GreenletCall:
             self._timer.start(self._out_of_time, update=True)
         self._began = False
         self._greenlet: Any = None  # while it runs
+        self._interrupt: Interrupt | None = None  # that is to be raised in it
         self._ended = ended
         spawner.spawn(self._run)
 
@@ -133,6 +135,7 @@ class GreenletCall:
     def _report(self, progress: dict[str, Any]) -> None:
         if self._listener is not None:
             self._listener.progress(dumps(progress))
+            self._heed()
 
     def _emit(self, item: bytes) -> None:
         if self._listener is None:
@@ -148,6 +151,13 @@ class GreenletCall:
             gevent.sleep(1e-9)  # whoever reads may have granted a million, and the generator never waits: a whole turn
         if self._listener is not None:
             self._listener.item(item)
+            self._heed()
+
+    def _heed(self) -> None:
+        """Raise what has stopped us while we told of something: that there is nobody to be told."""
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            raise interrupt
 
     def _out_of_time(self) -> None:
         self._stop(out_of_time(started=self._began), TimeLimit("out of time"))
@@ -155,7 +165,9 @@ class GreenletCall:
     def _stop(self, answer: CallError, interrupt: Interrupt) -> None:
         listener = self._take_listener()
         if listener is not None:
-            if self._greenlet is not None:
+            if self._greenlet is getcurrent():  # not kill, which might hit what this greenlet does next
+                self._interrupt = interrupt
+            elif self._greenlet is not None:
                 self._greenlet.kill(interrupt, block=False)
             listener.refuse(answer)
 

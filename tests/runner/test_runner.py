@@ -98,6 +98,12 @@ def wait(gate: str) -> str:
     return "went through"
 
 
+@tasks.task
+def nap_here(seconds: float) -> str:
+    gevent.sleep(seconds)
+    return "rested"
+
+
 @tasks.task(timeout=0.1, name="limited")
 def wait_with_limit(gate: str) -> str:
     return wait.function(gate)
@@ -341,6 +347,22 @@ def test_a_stream_that_waits_for_its_reader_can_be_cancelled() -> None:
     assert isinstance(started.error(), Cancelled)
     wait_until(lambda: there.log[-1] == "end")
     assert started.items == [0, 1, 2]
+
+
+def test_a_stream_whose_listener_cancels_it_ends_there_and_what_comes_next_is_not_hit() -> None:
+    class Gone(Started):
+        def item(self, item: bytes) -> None:
+            super().item(item)
+            self.running.cancel()
+
+    there, runner = gate("stream"), Runner(tasks)
+    gone = Gone()
+    gone.running = runner.start(Call("produce_here", ["stream", 20], 1, stream=5), b"", gone)
+    nexts = [start(runner, "nap_here", 0.01, id=number) for number in range(2, 5)]
+    assert isinstance(gone.error(), Cancelled)
+    assert [one.result() for one in nexts] == ["rested"] * 3
+    assert gone.items == [0]
+    assert there.log == ["0", "end"]
 
 
 def test_a_generator_without_stream_gives_an_array_and_a_function_is_no_stream() -> None:
