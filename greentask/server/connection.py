@@ -197,8 +197,6 @@ class LineConnection:
         except OSError as error:
             if error.errno == errno.EBADF and not self.gone:
                 return []  # end_reading has woken us, and what has arrived before comes with the next call
-            if error.errno == errno.ETIMEDOUT:
-                self._tell_limit("dead_after")  # the kernel has asked for a sign of life
             self.abort(error)
             return None
         finally:
@@ -406,6 +404,8 @@ class LineConnection:
     def abort(self, error: OSError | None = None) -> None:
         """Give the peer up at once, for this error where it has none yet."""
         if not self.gone and error is not None:
+            if error.errno == errno.ETIMEDOUT:
+                self._tell_limit("dead_after")  # ours, or the kernel has asked for a sign of life
             self.error = error.with_traceback(None)  # whose frames would keep us
         self.gone = True
         self._outlet.close()

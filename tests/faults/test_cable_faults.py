@@ -32,6 +32,10 @@ class Far:
     def connections(self) -> int:
         return int(self.server.status()["connections"])
 
+    def given_up(self) -> int:
+        """How many peers were given up, as the server has counted."""
+        return int(self.server.status()["refused"]["dead_after"])
+
     def is_stuck(self) -> bool:
         """Whether a peer of its has no room for what it is sent, and is asked for that by the kernel."""
         table = subprocess.run([*self.cable.inside, "cat", "/proc/net/tcp"], capture_output=True, text=True, check=True)
@@ -86,16 +90,20 @@ def test_n10_the_server_frees_a_connection_on_which_nothing_is_on_its_way(pulled
     with Client(pulled.address, dead_after=20.0) as client:  # which itself says nothing for a while
         assert client.call("add", 1, 2) == 3
         wait_until(lambda: pulled.connections() == 1, "it is connected")
+        before = pulled.given_up()
         pulled.cable.pull()
         wait_until(lambda: pulled.connections() == 0, "the server has given us up", patience=5 + DEAD)
+        assert pulled.given_up() == before + 1
 
 
 def test_n10_the_server_frees_a_connection_whose_peer_had_no_room_for_more(pulled: Far) -> None:
     with connect(pulled.address, receive_buffer=4096) as peer:
         peer.send({"function": "large", "args": [16_000_000], "id": 1})
         wait_until(lambda: pulled.is_stuck(), "it has no room for what it is sent")
+        before = pulled.given_up()
         pulled.cable.pull()
         wait_until(lambda: pulled.connections() == 0, "the server has given us up", patience=5 + 2 * DEAD)
+        assert pulled.given_up() == before + 1
 
 
 def test_n10_a_peer_that_is_well_and_has_no_room_for_more_is_not_given_up(pulled: Far) -> None:

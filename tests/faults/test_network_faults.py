@@ -278,6 +278,7 @@ def test_n5_idle_connections_are_closed_where_that_is_wanted_and_busy_ones_are_n
         with server.connect() as idle:
             assert idle.call("add", 1, 2) == 3
             assert has_gone(idle)
+        assert server.status()["refused"]["idle_timeout"] >= 1
         assert [reply["result"] for reply in busy.hear_all(2)] == [1, 1]
         assert has_gone(busy)
         reader.send({"more": 1, "items": 9})
