@@ -60,6 +60,7 @@ class ChainedFuture(ClientFuture, TaskFuture[Any]):
 
     def _go_on(self, first: Future[Any]) -> None:
         if self.done():
+            self.tell_again()  # a Ctrl-C may have come between its end and the word of it
             return
         if first.cancelled():
             self._cancel()

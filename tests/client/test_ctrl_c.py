@@ -242,3 +242,33 @@ print(len(futures) > 20, {type(error).__name__ for error in errors} <= {"NoneTyp
 
 def test_what_a_real_thread_of_a_patched_program_submits_ends(server: RunningServer) -> None:
     assert run_source(POSTED, server.address, patched=True) == ["True", "True"]
+
+
+CHAINED = """
+import sys
+from concurrent.futures import Future
+import gevent
+from greentask import Client
+from greentask.client import chain
+from greentask.client.carrier import carrier_of
+from greentask.hub import bell, future as hub_future
+from support.interrupting import at_each_moment
+client = Client(sys.argv[1])
+home, moments = client._core.router().home, 0
+for run in at_each_moment(chain, hub_future, bell):
+    for fails in (True, False):
+        first = Future()
+        chained = chain.ChainedFuture(carrier_of(client._core.router), client.submit, first, "echo", (), {})
+        waiting = gevent.spawn(chained.exception)
+        gevent.sleep(0)
+        first.set_exception(LookupError("no stock")) if fails else first.set_result(1)
+        run(home._run_soon)  # and again in the loop's next turn
+        error = waiting.get(timeout=20)
+        assert type(error) is LookupError if fails else error is None or "Ctrl-C" in str(error), error
+        moments += 1
+print(moments > 30)
+"""
+
+
+def test_who_waits_for_a_chain_hears_of_its_end(server: RunningServer) -> None:
+    assert run_source(CHAINED, server.address, patched=True) == ["True"]

@@ -36,7 +36,9 @@ def at_each_moment(*modules: ModuleType) -> Iterator[Callable[[Callable[[], obje
                 if frame.f_code.co_filename not in files:
                     return None
                 frame.f_trace_opcodes = True
-                if event == "opcode":
+                if event == "call":
+                    last[frame] = "RESUME"  # which has no event of its own
+                elif event == "opcode":
                     if last.get(frame, "").startswith(_LOOKS):
                         left -= 1
                         if not left:
