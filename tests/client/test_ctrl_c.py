@@ -115,7 +115,11 @@ while True:
         break
     except KeyboardInterrupt: pass
 calling = False
-gevent.joinall(callers, timeout=20)
+while True:
+    try:
+        gevent.joinall(callers, timeout=20)
+        break
+    except KeyboardInterrupt: pass  # the last one, which came in the hub
 left = [number for number, greenlet in enumerate(callers) if not greenlet.dead]
 for number in left:
     print("left:", where[number])
