@@ -29,6 +29,7 @@ __all__ = ["Addresses", "run"]
 _IDLE_FOR = 2.0  # seconds of pinging before the mails go out
 _PING_EVERY = 0.005
 _PATIENCE = 300.0  # seconds for one answer
+_AGAIN_AFTER = 1.0  # seconds after which a SIGTERM that has ended nothing is heeded again
 
 _OK, _MAILS_MISSING, _WRONG_USAGE, _ADDRESS_TAKEN = 0, 1, 2, 3
 
@@ -45,7 +46,7 @@ class Addresses:
 def run(mails: int, addresses: Addresses, *, keep: bool) -> int:
     """Tell the story; the exit code."""
     console = Console()
-    signal.signal(signal.SIGTERM, _terminated)
+    heed_sigterm()
     children = Children()
     try:
         for option, address in (("--listen", addresses.tasks), ("--web", addresses.web), ("--smtp", addresses.smtp)):
@@ -58,10 +59,20 @@ def run(mails: int, addresses: Addresses, *, keep: bool) -> int:
         console.print("\nstopped")
         return 130
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         children.stop()
 
 
+def heed_sigterm() -> None:
+    """Have SIGTERM end the program with ``SystemExit``."""
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _terminated)
+
+
 def _terminated(*_: object) -> NoReturn:
+    signal.setitimer(
+        signal.ITIMER_REAL, _AGAIN_AFTER
+    )  # what is raised in a destructor, or in a callback of C's, is lost
     raise SystemExit(143)
 
 

@@ -92,6 +92,30 @@ def test_whenever_it_is_interrupted_nothing_is_left(seconds: float, number: sign
     assert_gone(children)
 
 
+def test_a_sigterm_is_heeded_where_what_it_raises_is_lost() -> None:
+    program = """
+import time
+from greentask.demo.story import heed_sigterm
+class Slow:
+    def __del__(self):
+        print("in it", flush=True)
+        time.sleep(30)
+heed_sigterm()
+Slow()
+print("left", flush=True)
+time.sleep(30)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "in it\n"
+        one.terminate()
+        out, err = one.communicate(timeout=20)
+    assert (out, one.returncode) == ("left\n", 143)
+    assert "Exception ignored" in err
+
+
 @pytest.mark.slow
 def test_it_takes_what_it_started_along_when_it_is_killed() -> None:
     demo = start("--keep")
