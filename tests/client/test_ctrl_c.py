@@ -44,8 +44,8 @@ print(looks.active)
 # ---- At random moments
 
 INTERRUPTED = """
-import concurrent.futures, os, random, signal, sys, time, traceback
-import gevent
+import os, random, signal, sys, time, traceback
+import gevent, greentask
 from gevent import monkey
 from gevent.hub import Hub
 from greentask import Client
@@ -58,7 +58,7 @@ def through_executor(what):
     with client.executor(window=3) as executor: return list(executor.map("echo", [what] * 8, chunksize=4))
 
 def as_completed(what):
-    return [done.result() for done in concurrent.futures.as_completed([client.submit("echo", what) for _ in range(3)])]
+    return [done.result() for done in greentask.as_completed([client.submit("echo", what) for _ in range(3)])]
 
 ways = [
     (1, lambda what: client.call("echo", what)),

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_nothing_is_said_while_it_goes_on(path: Path) -> None:
         assert queue.waited() == 0
         with holding_lock(path, "line") as process:
             kept = queue.enqueue([message()])
-            with pytest.raises(TimeoutError):
+            with pytest.raises(futures.TimeoutError):  # the builtin one from Python 3.11 on
                 kept.result(0.3)
             assert queue.waited() > 0.2
             process.kill()
