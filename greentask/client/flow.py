@@ -127,11 +127,12 @@ class _Waiter(Mailbox[Future[T]]):
 
     def next(self, until: float | None) -> Future[T] | None:
         """The next one that has ended; None where none has until that time, of the monotonic clock."""
-        if not self.wait(None if until is None else max(0.0, until - time.monotonic())):
-            return None
-        future = self.take()
-        self.pending.discard(future)
-        return future
+        while self.wait(None if until is None else max(0.0, until - time.monotonic())):
+            future = self.take()
+            if future in self.pending:  # else it has told twice
+                self.pending.discard(future)
+                return future
+        return None
 
     def leave(self) -> None:
         """The others need not tell any more: who waits again and again leaves nothing behind."""

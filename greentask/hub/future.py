@@ -121,7 +121,11 @@ class HomeFuture(Future[Any]):
         with self._condition:
             if self._state == FINISHED:
                 for waiter in self._waiters:
-                    if self not in waiter.finished_futures:
+                    finished = getattr(waiter, "finished_futures", None)
+                    if finished is None:  # it is none of the standard library's, and may be told twice
+                        waiter.add_result(self)
+                        continue
+                    if self not in finished:
                         waiter.add_result(self)
                     waiter.event.set()
             elif not self._gate.home.is_interrupted():

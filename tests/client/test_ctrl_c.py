@@ -3,12 +3,13 @@
 import json
 import random
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from greentask import Client
-from greentask.client import batching, executor, future
+from greentask.client import batching, executor, flow, future, mailbox
 from greentask.client.batching import BatchReceiver
 from greentask.hub import future as hub_future
 from support.interrupting import at_each_moment
@@ -246,6 +247,26 @@ print(len(futures) > 20, {type(error).__name__ for error in errors} <= {"NoneTyp
 
 def test_what_a_real_thread_of_a_patched_program_submits_ends(server: RunningServer) -> None:
     assert run_source(POSTED, server.address, patched=True) == ["True", "True"]
+
+
+def test_who_waits_for_several_hears_of_each_by_the_second_end(client: Client) -> None:
+    home: Any = client._core.router().home
+    for run in at_each_moment(flow, hub_future, mailbox):
+        told: Any = _Told(home)
+        batch = BatchReceiver(told, 1, 2, lambda future, error, _: future.ended(None, error))
+        waiting = flow.as_completed(batch.pending, timeout=20)
+        items = set(batch.pending)
+
+        def end(batch: BatchReceiver = batch) -> None:
+            for index in range(2):
+                batch.part(index, index, None)
+
+        waiter = flow._Waiter(items)
+        run(end)
+        batch.ended(None, ConnectionError("lost"))
+        assert {waiter.next(time.monotonic() + 20) for _ in items} == items
+        assert not waiter.pending
+        assert set(waiting) == items
 
 
 CHAINED = """
