@@ -34,6 +34,7 @@ from ..wire.message import Args
 from .batching import Batching
 from .carrier import Carrier, carrier_of
 from .future import ClientFuture
+from .mending import MENDED_EVERY
 
 if TYPE_CHECKING:
     from .client import Client
@@ -155,7 +156,8 @@ class TaskExecutor(Executor):
         self._go_on()
         if wait and not self._has_ended():
             self.carrier().check_may_wait()
-            self._ended.wait()
+            while not self._ended.wait(MENDED_EVERY):
+                self._go_on()  # a Ctrl-C may have come as somebody else was about to
 
     # ---- How
 

@@ -189,6 +189,19 @@ def test_an_executor_starts_what_waits_or_says_that_it_did_not(client: Client) -
         assert not done.is_alive()
 
 
+def test_who_waits_for_an_executors_end_starts_what_nobody_does(client: Client) -> None:
+    tasks = client.executor(window=1)
+    tasks._window = 0
+    waiting = tasks.submit("echo", 1)
+    done = threading.Thread(target=tasks.shutdown)
+    done.start()
+    wait_until(lambda: tasks._ended.wakes, "it waits")
+    tasks._window = 1  # and nobody goes on
+    done.join(20)
+    assert not done.is_alive()
+    assert waiting.result(0) == 1
+
+
 class _Told:
     """A router as far as a batch needs one."""
 
