@@ -20,6 +20,7 @@ _SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,7 +29,8 @@ static void tell(const char *folder, const char *what) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     snprintf(path, sizeof path, "%s/syncs", folder);
-    int size = snprintf(line, sizeof line, "%s %lld.%09ld\n", what, (long long)now.tv_sec, now.tv_nsec);
+    int size = snprintf(line, sizeof line, "%s %ld %lld.%09ld\n", what, (long)syscall(SYS_gettid),
+                        (long long)now.tv_sec, now.tv_nsec);
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT, 0666);
     if (write(fd, line, size) != size) abort();
     close(fd);
@@ -77,12 +79,18 @@ class HeldSync:
         self.environment = {"LD_PRELOAD": str(library), "HELD_SYNC": str(folder)}
 
     def syncs(self) -> list[Sync]:
-        """Those so far, of one thread that writes."""
+        """Those so far, in the order in which they began."""
         path = self.folder / "syncs"
-        words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        began = [float(at) for what, at in words if what == "began"]
-        ended = [float(at) for what, at in words if what == "ended"]
-        return [Sync(*both) for both in zip(began, [*ended, float("inf")])]
+        syncs: list[Sync] = []
+        last: dict[str, int] = {}  # of each thread
+        for line in path.read_text().splitlines() if path.exists() else ():
+            what, thread, at = line.split()
+            if what == "began":
+                last[thread] = len(syncs)
+                syncs.append(Sync(float(at), float("inf")))
+            else:
+                syncs[last[thread]] = syncs[last[thread]]._replace(ended=float(at))
+        return syncs
 
     @contextmanager
     def closed(self) -> Iterator[None]:
