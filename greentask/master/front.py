@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 # Seconds that a thread waits at most for another one that computes. The queue's needs Python for a moment between two
 # steps of its file, and would wait 5 ms each time.
 _SWITCH_INTERVAL = 0.0002
-_GC_THRESHOLD = (10_000, 10, 20)  # a young collection for each 10,000 new containers, a full one for 2 million
+_GC_THRESHOLD = (2_000, 10, 100)  # a young collection for each 2,000 new containers, a full one for 2 million
 
 
 def main(fd: int) -> None:
