@@ -53,7 +53,7 @@ class Mending:
         if not router._calls:
             self.end()
             return
-        for link in list(router._links):
+        for link in list(router._links.all):
             link.mend()
             if link.greenlet is None:
                 router.link_ended(link, INTERRUPTED)
@@ -70,14 +70,14 @@ class Mending:
                 router._send(id, sent)
         elif link not in router._links or (link.is_open and not sent.was_sent):
             router._end(id, sent, ConnectionLost(INTERRUPTED, sent=True))  # it may have left
-        elif not link.is_open and id not in router._waiting.setdefault(link, []):
-            router._waiting[link].append(id)
+        elif not link.is_open and id not in router._links.waiting.setdefault(link, []):
+            router._links.waiting[link].append(id)
 
     def _count(self) -> None:
-        for link in self._router._links:
+        for link in self._router._links.all:
             link.in_flight = link.target.outstanding = 0
         for sent in self._router._calls.values():
             if sent.link is not None:
                 sent.link.in_flight += sent.size
-        for link in self._router._links:
+        for link in self._router._links.all:
             link.target.outstanding += link.in_flight

@@ -1,15 +1,11 @@
-"""The calls of a client: over which connection each goes, and what becomes of it when that is lost or refuses it.
+"""The calls of a client, each from its start to its end: given to a server, waited for, given to the next one perhaps.
 
-A call that certainly did not run goes to another server by itself, within its deadline: one that could not be sent, or
-was refused because the server is going away (``Draining``), has too much to do (``Overloaded``), or other code than its
-caller (``UnknownTask``, ``InvalidArguments``, ``InvalidMessage``). One that may have run is given to another server
-only where its caller says that it is idempotent. Where no server can be reached, and one could be a moment ago, calls
-wait for it to be back.
+To which server: see ``balance``; over which connection: ``links``; whether once more, after a refusal or a loss:
+``retrying``. Where no server can be reached, and one could be a moment ago, calls wait for it to be back: ``parking``.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from typing import Any
 
@@ -17,28 +13,19 @@ import gevent
 from gevent import getcurrent
 from gevent.event import Event
 
-from ..errors import (
-    CallError,
-    ConnectionLost,
-    Draining,
-    InvalidArguments,
-    InvalidMessage,
-    Overloaded,
-    Unauthenticated,
-    UnknownTask,
-    WorkerLost,
-    from_wire,
-)
+from ..errors import ConnectionLost, Draining, Overloaded, Unauthenticated, from_wire
 from ..hub.bell import Bell
 from ..hub.home import Home
 from ..wire.message import Call, Reply, encode_call
-from .balance import Balance, Missing, Name, RetryBudget, Target
+from .balance import Balance, Name, Target
 from .carrier import Receiver
 from .link import PING_ID, Link, LinkOptions
+from .links import Links
 from .mending import MENDED_EVERY, Mending
 from .names import Where
 from .parking import Parking
-from .sent import NOT_HERE, Sent, could_not_be_sent, error_of
+from .retrying import Retrying, Verdict
+from .sent import Sent, error_of
 from .upkeep import Upkeep
 
 __all__ = ["Router"]
@@ -46,18 +33,12 @@ __all__ = ["Router"]
 #: Seconds that a server has, past a call's timeout, for telling whether the task had begun.
 _ANSWER_MARGIN = 0.5
 _SENT_WITHIN = 1.0  # seconds, on closing
-#: Seconds before each further try of a call that a server refused because it is going away, about.
-_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 #: Seconds after which nobody waits for a connection while another server may be had ("happy eyeballs", RFC 8305).
 _SLOW = 0.25
-#: Calls in flight on one connection from which on another one is opened, and how many there are to one server. A server
-#: reads no further while a connection has max_in_flight (1,000) calls in flight, pings among it.
-_MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
 _NO_PLACE_TO_WAIT = (
     "a callback of the client (or one of gevent's hub) can't wait for a call: no answer would be read meanwhile. "
     "Use submit there, or wait in a greenlet or thread of your own"
 )
-_chance = random.SystemRandom()  # the program's own generator may have been seeded, and is its own
 
 
 class Router:
@@ -70,12 +51,11 @@ class Router:
         self.home = home
         self.dropped = 0  # lines that nobody waited for
         self._balance = balance
-        self._budget = RetryBudget()
-        self._missing = Missing()
+        self._retrying = Retrying(balance, options.gone_after)
+        self._budget = self._retrying.budget
         self._options = options
         self._calls: dict[int, Sent] = {}
-        self._links: list[Link] = []
-        self._waiting: dict[Link, list[int]] = {}  # calls for a link that is being opened
+        self._links = Links(self._make_link, self._link_made)
         self._parked = Parking(self._send)
         self._changed = Event()  # a link has opened, or ended
         self._is_left = False
@@ -84,7 +64,7 @@ class Router:
             resolve_after=options.resolve_after,
             idle_after=options.idle_after,
             found=self._found,
-            connect=self._link_to,
+            connect=self._links.to,
         )
         self._mending = Mending(self)
 
@@ -95,7 +75,7 @@ class Router:
         current = getcurrent()
         if current is self.home.hub:
             raise RuntimeError(_NO_PLACE_TO_WAIT)
-        for link in self._links:
+        for link in self._links.all:
             if link.greenlet is current:
                 raise RuntimeError(_NO_PLACE_TO_WAIT)
 
@@ -121,27 +101,15 @@ class Router:
     ) -> bool:
         """Send an item of a batch as a call of its own, if a call could be sent again after that error.
 
-        To be asked while the batch's receiver is told: the item goes on from where the batch was, as to servers that
-        were tried, and how often.
+        To be asked while the batch's receiver is told.
         """
         before = self._calls.get(batch)
         if before is None:
             return False
+        if isinstance(error, Overloaded) and before.link is not None:
+            self._upkeep.is_full(before.link.target)
         sent = Sent(data, receiver, 1, before.idempotent)
-        if isinstance(error, (Overloaded, InvalidArguments)):
-            sent.avoid = before.avoid
-            if before.link is not None:
-                sent.avoid |= {before.link.target}
-                if isinstance(error, Overloaded):
-                    self._upkeep.is_full(before.link.target)
-            sent.refusal = error
-            may_go = self._has_another(sent) and self._budget.spend()
-        elif isinstance(error, WorkerLost) or (isinstance(error, ConnectionLost) and error.sent):
-            sent.repeats = before.repeats
-            may_go = sent.may_repeat(self._budget)
-            sent.repeats += 1
-        else:
-            may_go = isinstance(error, (Draining, InvalidMessage))
+        may_go = self._retrying.may_go_alone(sent, before, error)
         if may_go:
             self._start(id, sent, timeout)
         return may_go
@@ -154,8 +122,8 @@ class Router:
             self._end_after(timeout, id, sent, timeout)
         if self._upkeep.is_needed:
             self._upkeep.called()
-            if self._missing:
-                self._avoid_missing(sent)
+            if self._retrying.missing:
+                self._retrying.avoid_missing(sent)
         self._send(id, sent)
 
     def _end_after(self, seconds: float, id: int, sent: Sent, timeout: float) -> None:
@@ -187,7 +155,7 @@ class Router:
 
     def flush(self, done: Bell) -> None:
         """Ring when what is to be sent has left."""
-        if self._waiting or self._parked or any(link.unsent for link in self._links):
+        if self._links.waiting or self._parked or self._links.have_unsent():
             gevent.spawn(self._flush, done)
         else:
             done.ring()
@@ -210,12 +178,9 @@ class Router:
 
     def close(self, why: str = "the client was closed") -> None:
         """Close the connections; calls in flight fail with ``ConnectionLost``."""
-        links, self._links = self._links, []
-        self._waiting.clear()
         self._parked.clear()
         self._upkeep.rest()
-        for link in links:
-            link.close()
+        self._links.close()
         for id in list(self._calls):
             self._fail(id, why)
         if not self._calls:
@@ -234,9 +199,7 @@ class Router:
                 sent.stop_timer()
             self._mending.end()
         self._parked.clear()
-        for link in self._links:
-            link.abandon()
-        self._links = []
+        self._links.abandon()
         self._upkeep.rest()  # or a probe would connect
 
     def _flush(self, done: Bell | None = None) -> None:
@@ -245,11 +208,10 @@ class Router:
             done.ring()
 
     def _wait_sent(self) -> None:
-        while self._waiting or self._parked:
+        while self._links.waiting or self._parked:
             self._changed.clear()
             self._changed.wait()
-        for link in list(self._links):
-            link.wait_sent()
+        self._links.wait_sent()
 
     # ---- Which way a call goes
 
@@ -259,19 +221,19 @@ class Router:
             return
         target = self._balance.pick(sent.avoid)
         if target is None:
-            self._tried_all(id, sent)
+            self._go_on(id, sent, self._retrying.after_all(sent))
             return
         if target.failures and target.retry_at > time.monotonic():
             self._parked.park(id, sent, target.retry_at)
             return
-        link = self._link_to(target)
+        link = self._links.to(target)
         sent.link = link
         link.in_flight += sent.size
         target.outstanding += sent.size
         if link.write(sent.data):
             sent.was_sent = True
         else:
-            self._waiting.setdefault(link, []).append(id)
+            self._links.waiting.setdefault(link, []).append(id)
 
     def _send_later(self, id: int, sent: Sent, pause: float) -> None:
         def send() -> None:
@@ -281,27 +243,30 @@ class Router:
         sent.due = time.monotonic() + pause
         gevent.spawn_later(pause, send)
 
-    def _link_to(self, target: Target) -> Link:
-        best, count = None, 0
-        for link in self._links:
-            if link.target is target and link.greenlet is not None and not link.is_leaving:
-                count += 1
-                if best is None or link.in_flight < best.in_flight:
-                    best = link
-        if best is None or (best.in_flight >= _MANY_IN_FLIGHT and best.is_open and count < _MOST_LINKS):
-            best = Link(self.home, target, self._options, self)
-            self._links.append(best)
-            self._waiting[best] = []
-            if len(self._balance.targets) > 1:
-                gevent.spawn_later(_SLOW, self._hurry, best)
-        return best
+    def _go_on(self, id: int, sent: Sent, verdict: Verdict) -> None:
+        """Its last try has come to nothing: send it again, or that is its end."""
+        if isinstance(verdict, Exception):
+            self._end(id, sent, verdict)
+            return
+        self._unlink(sent)
+        if verdict:
+            self._send_later(id, sent, verdict)
+        else:
+            self._send(id, sent)
+
+    def _make_link(self, target: Target) -> Link:
+        return Link(self.home, target, self._options, self)
+
+    def _link_made(self, link: Link) -> None:
+        if len(self._balance.targets) > 1:
+            gevent.spawn_later(_SLOW, self._hurry, link)
 
     def _hurry(self, link: Link) -> None:
         """Let nobody wait for a link that takes its time, where another server may be had. It goes on for later."""
-        ids = self._waiting.get(link)
+        ids = self._links.waiting.get(link)
         if ids is not None:
             link.target.is_slow = True
-            self._waiting[link] = []
+            self._links.waiting[link] = []
             self._send_waiting(link, ids)
 
     def _unlink(self, sent: Sent) -> None:
@@ -312,71 +277,6 @@ class Router:
             link.in_flight -= sent.size
             link.target.outstanding -= sent.size
 
-    def _try_elsewhere(self, id: int, sent: Sent, error: Exception) -> None:
-        """The server that it was given to can't have run it, or that does no harm."""
-        link = sent.link
-        self._unlink(sent)
-        sent.refusal = error
-        if link is not None:
-            sent.avoid |= {link.target}
-        self._send(id, sent)
-
-    def _try_once_more(self, id: int, sent: Sent, error: Exception) -> None:
-        """It may have run, and does no harm: on another server, or else on the same one."""
-        sent.repeats += 1
-        if self._has_another(sent):
-            self._try_elsewhere(id, sent, error)
-        else:
-            self._unlink(sent)
-            sent.refusal = error
-            sent.avoid = frozenset()
-            self._send(id, sent)
-
-    def _tried_all(self, id: int, sent: Sent) -> None:
-        """Try all once more, in a while, where one is about to start again perhaps; else that is the end of it."""
-        error = sent.refusal or ConnectionLost("there is no server to be tried", sent=False)
-        may_wait = isinstance(error, (ConnectionLost, Draining))
-        if may_wait and self._balance.may_come_back(time.monotonic(), self._options.gone_after):
-            sent.avoid = frozenset()
-            self._send(id, sent)
-        else:
-            self._end(id, sent, error)
-
-    def _has_another(self, sent: Sent) -> bool:
-        current = None if sent.link is None else sent.link.target
-        return any(target is not current and target not in sent.avoid for target in self._balance.targets)
-
-    def _avoid_missing(self, sent: Sent) -> None:
-        """Ask no server that has no such task, if there is another that is well."""
-        without = sent.avoid | self._missing.of(sent.task, time.monotonic())
-        if any(not target.failures and target not in without for target in self._balance.targets):
-            sent.avoid = without
-
-    def _may_do_elsewhere(self, sent: Sent, target: Target, error: Exception) -> bool:
-        """Whether another server is asked, after what this one said. (One that has the task is asked for free.)"""
-        if not self._has_another(sent):
-            return False
-        if not isinstance(error, UnknownTask):
-            return self._budget.spend(sent.size)
-        now, task = time.monotonic(), sent.task
-        self._missing.add(task, target, now)
-        sent.avoid |= self._missing.of(task, now)
-        return self._has_another(sent)
-
-    def _try_again(self, id: int, sent: Sent, refusal: CallError) -> None:
-        """Its server goes away, and has not run it: another one may, or that server's next front."""
-        if sent.tries == len(_PAUSES):
-            self._end(id, sent, refusal)
-            return
-        self._unlink(sent)
-        sent.refusal = refusal
-        pause = _PAUSES[sent.tries]
-        sent.tries += 1
-        if pause:
-            self._send_later(id, sent, pause * _chance.uniform(0.5, 1.5))
-        else:
-            self._send(id, sent)
-
     # ---- What links say
 
     def link_found(self, link: Link, addresses: list[Where]) -> bool:
@@ -384,17 +284,13 @@ class Router:
         self._found(link.target.name, addresses)
         if link.target in self._balance.targets:
             return True
-        self._send_waiting(link, self._waiting.pop(link, []))
-        # Last: where a Ctrl-C comes in between, we are told of its end.
-        self._links = [one for one in self._links if one is not link]
+        self._send_waiting(link, self._links.waiting.pop(link, []))
+        self._links.drop(link)  # last: where a Ctrl-C comes in between, we are told of its end
         self._changed.set()
         return False
 
     def _found(self, name: Name, addresses: list[Where]) -> None:
-        gone = self._balance.found(name, addresses)
-        for link in self._links:
-            if link.target in gone:
-                link.is_leaving = True  # what is in flight there ends there
+        self._links.leave(self._balance.found(name, addresses))
 
     def link_opened(self, link: Link) -> None:
         if link not in self._links:
@@ -403,14 +299,15 @@ class Router:
         self._balance.works(link.target)
         if link.target.doubts and self._upkeep.is_needed:
             link.ask()  # the kernel also takes connections for a server that was stopped
-        for id in self._waiting.pop(link, ()):
+        waiting = self._links.waiting
+        for id in waiting.pop(link, ()):
             sent = self._calls.get(id)
             if sent is not None and sent.link is link:  # else it was cancelled before it could be sent
                 link.write(sent.data)
                 sent.was_sent = True
-        for other, ids in self._waiting.items():  # which need not wait for a server that may not be there
+        for other, ids in waiting.items():  # which need not wait for a server that may not be there
             if other.target.failures and ids:
-                self._waiting[other] = []
+                waiting[other] = []
                 self._send_waiting(other, ids)
         if self._parked:
             self._parked.wake()
@@ -433,7 +330,7 @@ class Router:
                 link.is_leaving = True
                 for unread, its in [(id, sent) for id, sent in self._calls.items() if sent.link is link]:
                     if not its.has_begun:
-                        self._try_again(unread, its, error)
+                        self._go_on(unread, its, self._retrying.after_draining(its, error))
             return
         id = reply.id if type(reply.id) is int else None  # ours are
         sent = None if id is None else self._calls.get(id)
@@ -468,39 +365,19 @@ class Router:
             link.is_leaving = True
         elif isinstance(error, Overloaded):
             self._upkeep.is_full(link.target)
-        if sent.has_begun:
-            self._end(id, sent, error)
-        elif isinstance(error, Draining):
-            self._try_again(id, sent, error)
-        elif isinstance(error, NOT_HERE) and self._may_do_elsewhere(sent, link.target, error):
-            self._try_elsewhere(id, sent, error)
-        elif isinstance(error, WorkerLost) and sent.may_repeat(self._budget):
-            self._try_once_more(id, sent, error)
-        elif isinstance(error, UnknownTask) and isinstance(sent.refusal, Overloaded):
-            self._end(id, sent, sent.refusal)  # by one that may have the task
-        else:
-            self._end(id, sent, error)
+        self._go_on(id, sent, self._retrying.after_refusal(sent, link.target, error))
 
     def link_ended(self, link: Link, why: str | Unauthenticated) -> None:
         if link not in self._links:
             return
-        was_opened = self._waiting.pop(link, None) is None
+        was_opened = self._links.waiting.pop(link, None) is None
         if why and not link.is_leaving:
             self._balance.failed(link.target, time.monotonic())
             self._upkeep.probe_later(link.target)
         for id, sent in [(id, sent) for id, sent in self._calls.items() if sent.link is link]:
-            if self._calls.get(id) is not sent:  # the end of another one was its end
-                continue
-            if not was_opened:
-                self._try_elsewhere(id, sent, could_not_be_sent(sent.refusal, why, sent.repeats > 0))
-            elif isinstance(why, Unauthenticated) and not sent.has_begun:  # it runs nothing for us
-                self._try_elsewhere(id, sent, Unauthenticated(str(why)))
-            elif sent.may_repeat(self._budget):
-                self._try_once_more(id, sent, ConnectionLost(str(why), sent=True))
-            else:
-                self._end(id, sent, ConnectionLost(str(why), sent=sent.was_sent))
-        # Last: where a Ctrl-C comes in between, we are told once more.
-        self._links = [one for one in self._links if one is not link]
+            if self._calls.get(id) is sent:  # else the end of another one was its end
+                self._go_on(id, sent, self._retrying.after_loss(sent, why, was_opened))
+        self._links.drop(link)  # last: where a Ctrl-C comes in between, we are told once more
         self._changed.set()
 
     # ---- The ends of calls

@@ -14,7 +14,7 @@ from support.servers import serving, wait_until
 
 
 def is_unlinked(client: Client) -> bool:
-    return client._core.router()._links == []
+    return client._core.router()._links.all == []
 
 
 def lost(**options: Any) -> tuple[Client, int]:
@@ -134,7 +134,7 @@ def test_who_waits_for_one_that_does_not_answer_goes_to_another_that_is_back() -
     with deaf(port=one.port):
         futures = [client.submit("f", number) for number in range(20)]
         router = client._core.router()
-        wait_until(lambda: any(link.target.address.port == one.port for link in router._links), "one is tried")
+        wait_until(lambda: any(link.target.address.port == one.port for link in router._links.all), "one is tried")
         with peer(echoing, other.port):
             assert [future.result(10) for future in futures] == list(range(20))
             client.close()

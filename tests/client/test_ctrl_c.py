@@ -239,13 +239,13 @@ POSTED = """
 import sys
 from gevent import get_hub
 from greentask import Client
-from greentask.client import balance, link, router
+from greentask.client import balance, link, links, retrying, router
 from greentask.hub import home as home_module, outlet
 from support.interrupting import at_each_moment
 client = Client(sys.argv[1])
 client.call("echo", 0)
 home, futures = client._core.router().home, []
-for run in at_each_moment(home_module, router, balance, link, outlet):
+for run in at_each_moment(home_module, router, balance, link, links, retrying, outlet):
     home._wake.stop()  # we look
     futures.append(get_hub().threadpool.apply(client.submit, ("echo", len(futures))))
     run(home._run_posted)

@@ -74,7 +74,7 @@ def test_calls_go_on_at_the_other_addresses_where_one_dies_and_come_back_to_it()
         with Client(f"several.example:{port}") as client:
             with there(TWO, port=port):
                 assert len(who(client)) == 2
-            wait_until(lambda: len(client._core.router()._links) == 1, "its end is noticed")
+            wait_until(lambda: len(client._core.router()._links.all) == 1, "its end is noticed")
             assert who(client) == {ONE: 30}
             with there(TWO, port=port):
                 wait_until(lambda: TWO in who(client, 2), "it gets calls again")
@@ -98,7 +98,7 @@ def test_an_address_that_a_name_has_no_longer_drains_away_and_a_new_one_gets_cal
         (connection,) = peers[0].connections
         connection.send(*({"id": id, "result": "late"} for id in ids_at(client, ONE)))
         wait_until(lambda: sorted(future.done() for future in held) == [False, True], "it ends there")
-        wait_until(lambda: len(client._core.router()._links) == 2, "it is left")
+        wait_until(lambda: len(client._core.router()._links.all) == 2, "it is left")
         assert ONE not in who(client)
 
 
@@ -132,7 +132,7 @@ def test_what_was_known_is_better_than_a_name_server_that_knows_nothing() -> Non
         assert client.call("who") == ONE
         addresses.clear()
         for _ in range(5):
-            wait_until(lambda: client._core.router()._links == [], "it is closed")
+            wait_until(lambda: client._core.router()._links.all == [], "it is closed")
             assert client.call("who") == ONE
 
 

@@ -301,7 +301,7 @@ def test_the_next_call_connects_again() -> None:
     with peer(answer_once) as server, Client(server.address) as client:
         for number in range(5):
             assert client.call("f", number) == [number]
-            wait_until(lambda: client._core.router()._links == [], "the end is noticed")
+            wait_until(lambda: client._core.router()._links.all == [], "the end is noticed")
         assert len(server.connections) == 5
 
 
@@ -346,7 +346,7 @@ def test_unix_sockets_work(tmp_path: Path) -> None:
         assert client.call("add", 1, 2) == 3
         server.signal_all(9)
         server.wait()
-        wait_until(lambda: client._core.router()._links == [], "the end is noticed")
+        wait_until(lambda: client._core.router()._links.all == [], "the end is noticed")
         with pytest.raises(ConnectionLost, match="Connection refused"):
             client.call("add", 1, 2)
 
@@ -401,7 +401,7 @@ def test_a_link_whose_greenlet_never_begins_holds_up_nobody() -> None:
 
         def start_and_hit() -> None:
             router.start(1, encode_call(Call("f", None, 1)), future, None)
-            greenlet = router._links[0].greenlet
+            greenlet = router._links.all[0].greenlet
             assert greenlet is not None
             greenlet.kill(KeyboardInterrupt, block=False)
 
@@ -516,7 +516,7 @@ def test_closing_while_it_connects_leaves_no_connection_behind() -> None:
         client = Client(nobody, connect_timeout=1.1)
         future = client.submit("f")
         router = client._core.router()
-        connecting = wait_until(lambda: router._links and router._links[0].greenlet, "it connects")
+        connecting = wait_until(lambda: router._links.all and router._links.all[0].greenlet, "it connects")
         began = time.monotonic()
         client.close()
         assert time.monotonic() - began < 2
@@ -524,7 +524,7 @@ def test_closing_while_it_connects_leaves_no_connection_behind() -> None:
         assert isinstance(error, ConnectionLost)
         assert error.sent is False
         wait_until(lambda: connecting.dead, "it has given up")
-        assert router._links == []
+        assert router._links.all == []
 
 
 def test_closing_sends_to_another_server_what_waits_for_one_that_does_not_answer() -> None:
@@ -533,7 +533,7 @@ def test_closing_sends_to_another_server_what_waits_for_one_that_does_not_answer
         future = client.submit("f")
         client.close()
         assert future.exception(20) is None
-        assert client._core.router()._links == []
+        assert client._core.router()._links.all == []
 
 
 def test_a_connection_that_the_server_has_closed_for_being_idle_costs_no_call() -> None:

@@ -53,7 +53,7 @@ def test_one_that_dies_is_left_out_and_brought_back() -> None:
         pid = other.pid
         other.signal_all(signal.SIGKILL)
         other.wait()
-        wait_until(lambda: len(client._core.router()._links) == 1, "its end is noticed")
+        wait_until(lambda: len(client._core.router()._links.all) == 1, "its end is noticed")
         assert who(client) == {one.pid: 20}
         with served(listen=[other.address]) as again:
             wait_until(lambda: again.pid in who(client, 4), "it gets calls again")

@@ -77,7 +77,7 @@ def test_n10_the_kernel_is_told_to_ask_after_a_peer_that_is_silent() -> None:
     """What the client itself does against a pulled cable is in test_cable_faults; this is for want of it."""
     with peer(echoing) as server, Client(server.address) as client:
         client.call("f")
-        sock = client._core.router()._links[0]._socket
+        sock = client._core.router()._links.all[0]._socket
         assert sock is not None
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
@@ -204,7 +204,7 @@ def test_n12_when_one_dies_the_next_call_goes_to_another() -> None:
             client = Client([first.address, second.address])
             assert [client.call("f", number) for number in range(2)] == [0, 1]
             assert (len(first.connections), len(second.connections)) == (1, 1), "they take turns"
-        wait_until(lambda: len(client._core.router()._links) == 1, "the end is noticed")
+        wait_until(lambda: len(client._core.router()._links.all) == 1, "the end is noticed")
         assert [client.call("f", number) for number in range(4)] == [0, 1, 2, 3]
         assert len(second.connections) == 1
         client.close()
@@ -469,7 +469,7 @@ where = server.address
 client = Client("%s:%d" % where, timeout=20, gone_after=20)
 client.call("f", "before")
 server.stop()
-wait_until(lambda: not client._core.router()._links)
+wait_until(lambda: not client._core.router()._links.all)
 future = client.submit("f", "once")
 wait_until(lambda: client._core.router()._parked)
 pid = os.fork()
@@ -504,7 +504,7 @@ def sockets():
     return sum(name.startswith("socket:") for name in names)
 def is_connected():
     try:
-        return [link._socket.getpeername() for link in client._core.router()._links if link._socket is not None]
+        return [link._socket.getpeername() for link in client._core.router()._links.all if link._socket is not None]
     except OSError:
         return False
 client = Client(sys.argv[1], secret=sys.argv[2], timeout=20)
