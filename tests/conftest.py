@@ -25,6 +25,7 @@ sys.dont_write_bytecode = False
 
 pytest.register_assert_rewrite("support")  # before any of it is imported
 
+from support.failures import Failures  # noqa: E402
 from support.parts import in_ci  # noqa: E402
 from support.servers import LineClient, RunningServer, free_port  # noqa: E402
 
@@ -40,7 +41,13 @@ MARK = "GREENTASK_TEST_RUN"  # in the environment of every process that the test
 GRACE = 5.0
 
 
-# ---- Randomness
+# ---- Options
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--failures-to", type=Path, metavar="FILE", help="append what failed and what was run once more, a line each"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,6 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Real processes on a machine that others use as well: once more, and told at the end (R), for it is to be mended.
     if in_ci() and config.getoption("reruns", None) is None:
         config.option.reruns = 1
+    file = config.getoption("failures_to")
+    if file is not None and not hasattr(config, "workerinput"):  # who has the workers hears of it all
+        config.pluginmanager.register(Failures(file))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
