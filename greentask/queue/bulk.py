@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 __all__ = ["SMALL", "end_tasks", "insert_tasks", "runs"]
 
-#: A task to be inserted: id, lane, rank, expires, retries, key, singleton, payload.
-Row = tuple[int, int, int, float | None, int | None, str | None, str | None, bytes]
+#: A task to be inserted: id, lane, rank, expires, retries, key, singleton, payload, and when it is due if not at once.
+Row = tuple[int, int, int, float | None, int | None, str | None, str | None, bytes, float | None]
 
 #: One that has ended: its id, the attempts, and its result if it has one.
 Ended = tuple[int, int, bytes | None]
@@ -31,8 +31,8 @@ _INSERT_PLAIN = {
     for size in _SIZES
 }
 _INSERT = (
-    "INSERT INTO task (id, lane, rank, state, enqueued, expires, retries, key, single, body) "
-    "VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO task (id, lane, rank, state, enqueued, expires, retries, key, single, body, due) "
+    "VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)"
 )
 _END = "UPDATE task SET state = ?, ended = ?, body = ?, attempts = ? WHERE id = ?"
 

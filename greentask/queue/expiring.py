@@ -8,6 +8,8 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
+from .moments import in_later
+
 if TYPE_CHECKING:
     from .store import Store
 
@@ -28,7 +30,7 @@ def expire(store: Store) -> bool:
     expired = [(lane, rank, id) for _, id, lane, rank, attempts in rows if attempts == 0]
     if expired:
         store.db.executemany("DELETE FROM ready WHERE lane = ? AND rank = ? AND id = ?", expired)
-        store.db.executemany("DELETE FROM later WHERE id = ?", [(id,) for *_, id in expired])
+        store.db.executemany(f"DELETE FROM later WHERE {in_later(':id')}", [{"id": id} for *_, id in expired])
         store.end_expired(id for *_, id in expired)
     return len(rows) == _MOST
 
@@ -41,7 +43,7 @@ def _find(store: Store, most: int) -> sqlite3.Cursor:
     return store.db.execute(
         "SELECT e.at, e.id, t.lane, t.rank, coalesce("
         "(SELECT failures + losses FROM ready r WHERE r.lane = t.lane AND r.rank = t.rank AND r.id = t.id), "
-        "(SELECT failures + losses FROM later l WHERE l.id = t.id)) "
+        f"(SELECT failures + losses FROM later WHERE {in_later('t.id')})) "
         "FROM expiry e LEFT JOIN task t ON t.id = e.id AND t.state = 0 AND t.expires = e.at WHERE e.at <= ? "
         "AND NOT EXISTS (SELECT 1 FROM running r WHERE r.id = e.id AND r.failures + r.losses = 0) "
         "ORDER BY e.at, e.id LIMIT ?",

@@ -9,11 +9,13 @@ from .composing import GROUP
 from .ids import id_text, parse_id
 from .interface import Found, State
 from .keys import Keyed
+from .moments import in_later
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
 __all__ = ["dead", "find", "find_by_key", "find_ended", "purge", "retry", "revoke", "revoke_running", "state_of"]
 
 _ASKED = 500  # tasks that are asked for at once
+_FORGET_MOMENT = f"DELETE FROM later WHERE {in_later(':id')}"
 _FINAL: dict[int, State] = {DONE: "done", FAILED: "failed", REVOKED: "revoked", EXPIRED: "expired"}
 
 
@@ -108,7 +110,7 @@ def revoke(store: Store, text: str, *, running: bool = False) -> bool:
         return running
     store.composer.unblock(id)
     store.db.execute("DELETE FROM ready WHERE lane = ? AND rank = ? AND id = ?", (lane, rank, id))
-    store.db.execute("DELETE FROM later WHERE id = ?", (id,))
+    store.db.execute(_FORGET_MOMENT, {"id": id})
     store.end_without(REVOKED, id, attempts)
     return True
 

@@ -15,6 +15,7 @@ from ..wire.json import loads
 from .ids import id_text, parse_id
 from .interface import State
 from .looking import purge, retry, revoke, revoke_running, state_of
+from .moments import in_later
 from .offers import not_offered
 from .pausing import paused
 from .store import DONE, FAILED, OPEN, Store
@@ -185,7 +186,7 @@ def show(store: Store, text: str) -> dict[str, Any] | None:
 
 
 def _due_in(store: Store, id: int) -> float | None:
-    row = store.db.execute("SELECT clock, due FROM later WHERE id = ?", (id,)).fetchone()
+    row = store.db.execute(f"SELECT clock, due FROM later WHERE {in_later(':id')}", {"id": id}).fetchone()
     if row is None:
         return None
     return float(row[1] - (store.clock.wall() if row[0] else store.time.now()))

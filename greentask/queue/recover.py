@@ -27,7 +27,7 @@ __all__ = ["Recovered", "recover"]
 _MOST = 2000  # rows of one transaction
 _TASK_COLUMNS = range(11, 16)  # how many a task's row has had, and may come to have
 _PLACES = {"ready": (2, 3, 4), "running": (0, 2, 3)}  # where the id, the failures and the losses are
-_LEFT_OUT = {"holder", "offer", "started", "expiry", *_PLACES}
+_LEFT_OUT = {"holder", "offer", "started", "expiry", "moment", *_PLACES}
 _BEGIN_OF_TIME, _END_OF_TIME = 1e9, 1e11  # what is due is between them
 
 
@@ -199,6 +199,7 @@ def _piece_together(db: sqlite3.Connection) -> None:
     _name_lanes(db)
     for statement in (
         f"DELETE FROM later WHERE id NOT IN (SELECT id FROM task WHERE state = {OPEN})",
+        "DELETE FROM moment WHERE id NOT IN (SELECT id FROM later)",
         "DELETE FROM failure WHERE id NOT IN (SELECT id FROM task)",
         f"DELETE FROM forget WHERE id NOT IN (SELECT id FROM task WHERE state IN ({DONE}, {REVOKED}, {EXPIRED}))",
         "DELETE FROM blocked WHERE id NOT IN (SELECT id FROM task)",

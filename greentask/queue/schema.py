@@ -6,7 +6,8 @@ A task's row stays where it is; which of the small tables beside it has its id s
 task       every task that is known: its payload, and in its place the result once it has one
 ready      waits for its turn. Its key is the order in which tasks are taken, so that taking costs the same
            however many wait
-later      waits for a moment, by queue time (``clock`` 0) or by the wall clock (1)
+later      waits for a moment, by queue time (``clock`` 0) or by the wall clock (1). Its key is the order of those
+moment     the moment of those of ``later`` that is not the one with which they were enqueued (``task.due``)
 running    handed out, to that ``holder``
 holder     who has deliveries; ``beat`` changes while he lives
 offer      which tasks each of these runs
@@ -77,6 +78,7 @@ _SMALL = (
     "lane",
     "ready",
     "later",
+    "moment",
     "running",
     "started",
     "schedule",
@@ -159,6 +161,17 @@ INSERT INTO expiry SELECT expires, id FROM task WHERE state = 0 AND expires IS N
     """
 CREATE TABLE offer (task TEXT, holder INTEGER, PRIMARY KEY (task, holder)) WITHOUT ROWID;
 CREATE TRIGGER forget_offer AFTER DELETE ON holder BEGIN DELETE FROM offer WHERE holder = OLD.id; END;
+""",
+    # By triggers, so that servers of the version before, which may have the file for a while yet, do it as well.
+    """
+ALTER TABLE task ADD COLUMN due REAL;
+CREATE TABLE moment (id INTEGER PRIMARY KEY, due REAL NOT NULL);
+INSERT OR REPLACE INTO moment SELECT id, due FROM later ORDER BY id;
+DROP INDEX of_later;
+CREATE TRIGGER note_moment AFTER INSERT ON later
+WHEN NEW.failures + NEW.losses > 0 OR NEW.due IS NOT (SELECT due FROM task WHERE id = NEW.id)
+BEGIN INSERT OR REPLACE INTO moment VALUES (NEW.id, NEW.due); END;
+CREATE TRIGGER forget_moment AFTER DELETE ON task BEGIN DELETE FROM moment WHERE id = OLD.id; END;
 """,
 )
 VERSION = len(_STEPS)

@@ -221,17 +221,20 @@ class Store:
                 if known is not None:
                     ids.append(known)
                     continue
-            expires = None
+            expires = due = None
             if message.ttl is not None:
                 expires = now + message.ttl
                 expiry.append((expires, id))
-            others.append((id, lane, rank, expires, message.retries, message.key, message.singleton, message.payload))
             if message.at is not None and message.at > wall:
-                later.append((1, message.at, id))
+                due = message.at
+                later.append((1, due, id))
             elif message.delay > 0:
-                later.append((0, now + message.delay, id))
+                due = now + message.delay
+                later.append((0, due, id))
             elif not blocked:
                 ready.append(id)
+            options = expires, message.retries, message.key, message.singleton
+            others.append((id, lane, rank, *options, message.payload, due))
             ids.append(id)
             id += 1
         insert_tasks(self.db, plain, others, wall)

@@ -25,6 +25,7 @@ from .composing import COLUMNS
 from .ids import MOST_ID, parse_id
 from .interface import Message
 from .managing import STATES, Filter, select
+from .moments import in_later
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
 __all__ = ["Imported", "export_tasks", "import_tasks"]
@@ -73,7 +74,7 @@ def _line(store: Store, task: dict[str, Any]) -> bytes:
         task["state"], task["ended"], body = "revoked", store.clock.wall(), None
     elif state == OPEN:
         place = store.db.execute(
-            "SELECT clock, due, failures, losses FROM later WHERE id = :id "
+            f"SELECT clock, due, failures, losses FROM later WHERE {in_later(':id')} "
             "UNION ALL SELECT 0, NULL, failures, losses FROM running WHERE id = :id "
             "UNION ALL SELECT 0, NULL, r.failures, r.losses FROM task t "
             "JOIN ready r ON r.lane = t.lane AND r.rank = t.rank AND r.id = t.id WHERE t.id = :id",
