@@ -29,7 +29,7 @@ class FailureLog(Middleware):
         retry = error.pop("retry", False)
         told = [dumps(error).decode("utf-8", "replace"), *(f"    {line}" for line in stack)]
         what = "failed"
-        if error.get("type") == "Retry" and retry is not False:
+        if isinstance(retry, dict):
             what = "asks to be tried again"
             told[0] = str(error.get("message"))
         # By its id a durable task is found in the queue.

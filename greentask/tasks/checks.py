@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import Any
 
-__all__ = ["check_count", "check_seconds"]
+__all__ = ["check_count", "check_seconds", "in_seconds"]
+
+
+def in_seconds(value: Any) -> Any:
+    """A ``timedelta`` as a number of seconds; anything else as it is."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def check_seconds(name: str, value: Any, *, zero: bool = False) -> float:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from ..wire.enqueue import Enqueue, EnqueueOptions
+from .checks import in_seconds
 from .options import refuse_unknown
 from .steps import wire_chain
 
@@ -24,8 +25,8 @@ def with_options(before: Enqueue | None, options: EnqueueOptions, also: Iterable
     given: dict[str, Any] = dict(options)
     refuse_unknown("using()", given, EnqueueOptions.__annotations__, also)
     for name in _SECONDS:
-        if isinstance(given.get(name), timedelta):
-            given[name] = given[name].total_seconds()
+        if name in given:
+            given[name] = in_seconds(given[name])
     at = given.get("at")
     if isinstance(at, datetime):
         if at.tzinfo is None:

@@ -64,7 +64,7 @@ def execute(
         is_asked = isinstance(error, Retry) and error.__cause__ is None and error.__context__ is None
         told = _told(error, debug=debug or (durable and not is_asked))
         if durable:
-            told["retry"] = task.policy.wants_retry(error)
+            told["retry"] = task.policy.wants_retry(_seen(error))
         return False, dumps(told)
     finally:
         enter(None)
@@ -119,13 +119,22 @@ def _run(
 
 def _told(error: BaseException, *, debug: bool = False) -> dict[str, Any]:
     """The error object for what came out of it."""
-    if isinstance(error, Refused):
-        return refusal(error.error)
-    if isinstance(error, _NotJSON):
-        return refusal(InvalidResult(str(error)))
+    if isinstance(error, (Refused, _NotJSON)):
+        return refusal(_seen(error))
     if isinstance(error, Interrupt):
         return refusal(ended_by(error))
     return describe(error, traceback=trace_of(error) if debug else None)
+
+
+def _seen(error: BaseException) -> Any:
+    """The error as a task's author knows it."""
+    return (
+        error.error
+        if isinstance(error, Refused)
+        else InvalidResult(str(error))
+        if isinstance(error, _NotJSON)
+        else error
+    )
 
 
 class _NotJSON(Exception):

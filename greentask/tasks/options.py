@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, TypedDict
 
 from .resources import Resource
@@ -32,7 +33,7 @@ class TaskOptions(TypedDict, total=False):
     catch_up: bool
     rate: str | None
     singleton: Singleton
-    ttl: float | None
+    ttl: float | timedelta | None
     priority: int
 
 

@@ -1,7 +1,8 @@
 """When a durable task that failed is tried again: the arithmetic, without a clock.
 
 Whether an error is worth another attempt is decided where it was raised, in the greenlet or the process that ran the
-task, for there it is an exception with a class. The answer travels in the error object, as its ``retry``.
+task, for there it is an exception with a class: names tell neither subclasses nor another library's ``Retry``. The
+answer travels in the error object, as its ``retry``.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from ..errors import ConfigurationError, InvalidArguments, UnknownTask
+from .checks import check_seconds, in_seconds
 
-__all__ = ["Backoff", "Exceptions", "Retry", "RetryPolicy", "make_policy"]
+__all__ = ["Backoff", "Exceptions", "Retry", "RetryPolicy", "Wanted", "make_policy"]
 
 Exceptions = type[BaseException] | Iterable[type[BaseException]]
+
+#: Whether an error is worth another attempt; of one that asks for it, in how many seconds (None: as the backoff says).
+Wanted = bool | dict[str, float | None]
 
 # Another attempt would end as this one did.
 _NEVER_MENDS = (InvalidArguments, UnknownTask)
@@ -47,11 +53,11 @@ class Backoff:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.base < math.inf:
-            raise ConfigurationError(f"base of a Backoff is in seconds, 0 or more, not {self.base!r}")
-        if not 1 <= self.factor < math.inf:
-            raise ConfigurationError(f"factor of a Backoff is 1 or more, not {self.factor!r}")
-        if not 0 <= self.max <= _MOST_DELAY:
+        for name, value, least in (("base", self.base, 0), ("factor", self.factor, 1), ("max", self.max, 0)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < math.inf:
+                what = "a number, 1 or more" if name == "factor" else "in seconds, 0 or more"
+                raise ConfigurationError(f"{name} of a Backoff is {what}, not {value!r:.80}")
+        if self.max > _MOST_DELAY:
             raise ConfigurationError(f"max of a Backoff is in seconds, up to a year, not {self.max!r}")
 
     def delay(self, failures: int, chance: float | None = None) -> float:
@@ -66,19 +72,21 @@ class Backoff:
 
 
 class Retry(Exception):
-    """Raised by a durable task that wants to be tried again, in ``delay`` seconds; None: as its backoff says.
+    """Raised by a durable task that wants to be tried again, in ``delay`` seconds (or a ``timedelta``); None: as its
+    backoff says.
 
     It counts as a failure where the task says how many ``retries`` it has; otherwise it may be raised any number of
-    times. Where the task does not run durably, it is an error like any other.
+    times. ``give_up_on`` is not asked. Where the task does not run durably, it is an error like any other.
 
     >>> raise Retry(delay=30)                                 # doctest: +SKIP
     """
 
-    def __init__(self, message: str = "", *, delay: float | None = None) -> None:
-        if delay is not None and not 0 <= delay <= _MOST_DELAY:
-            raise ValueError(f"delay is in seconds, from 0 to a year, not {delay!r}")
+    def __init__(self, message: str = "", *, delay: float | timedelta | None = None) -> None:
+        seconds = None if delay is None else float(check_seconds("delay of a Retry", in_seconds(delay), zero=True))
+        if seconds is not None and seconds > _MOST_DELAY:
+            raise ValueError(f"delay of a Retry is in seconds, up to a year, not {delay!r}")
         super().__init__(message or "tried again later")
-        self.delay = delay
+        self.delay = seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +98,10 @@ class RetryPolicy:
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     give_up_on: tuple[type[BaseException], ...] = ()
 
-    def wants_retry(self, error: BaseException) -> bool | float:
-        """Whether the error is worth another attempt; seconds until then where it says so itself."""
+    def wants_retry(self, error: BaseException) -> Wanted:
+        """Whether the error is worth another attempt, or asks for it."""
         if isinstance(error, Retry):
-            return True if error.delay is None else float(error.delay)
+            return {"delay": getattr(error, "delay", None)}  # a subclass may not have called our __init__
         return isinstance(error, self.retry_on) and not isinstance(error, (*self.give_up_on, *_NEVER_MENDS))
 
     def delay(self, error: dict[str, Any], failures: int, retries: int | None = None) -> float | None:
@@ -101,15 +109,15 @@ class RetryPolicy:
 
         ``retries`` takes the place of those of the task.
         """
-        wanted = error.get("retry", False)
-        if wanted is False:
-            return None
+        wanted: Wanted = error.get("retry", False)
         most = self.retries if retries is None else retries
-        if most is None:
-            most = failures if error.get("type") == Retry.__name__ else 0
-        if failures > most:
+        if isinstance(wanted, dict):  # where nobody says how often, it may ask as often as it likes
+            asked, may = wanted["delay"], most is None or failures <= most
+        else:
+            asked, may = None, wanted and failures <= (most or 0)
+        if not may:
             return None
-        return self.backoff.delay(failures) if wanted is True else float(wanted)
+        return self.backoff.delay(failures) if asked is None else asked
 
 
 def make_policy(

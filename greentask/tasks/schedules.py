@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
 from ..errors import ConfigurationError
+from .checks import in_seconds
 
 __all__ = ["Cron", "Every", "Interval", "Plan", "Schedule", "make_schedule", "next_plan"]
 
@@ -110,7 +111,7 @@ def make_schedule(name: str, every: Every | None, zone: str | None) -> Schedule 
         raise ConfigurationError(f"task {name!r}: timezone goes with every=… as a cron expression")
     if every is None:
         return None
-    seconds = every.total_seconds() if isinstance(every, timedelta) else every
+    seconds = in_seconds(every)
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not _LEAST <= seconds <= _MOST:
         raise ConfigurationError(
             f"task {name!r}: every is a number of seconds, from 1 to a year, a timedelta or a cron expression, "

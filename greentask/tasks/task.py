@@ -6,12 +6,13 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError
 from ..wire.enqueue import MOST_PRIORITY
 from .binding import Binder
-from .checks import check_count, check_seconds
+from .checks import check_count, check_seconds, in_seconds
 from .importing import find_target, is_importable, target_of
 from .options import check_options
 from .rates import make_rate
@@ -64,7 +65,7 @@ class Task(Generic[P, R]):
         catch_up: bool = True,
         rate: str | None = None,
         singleton: Singleton = False,
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
         priority: int = 0,
     ) -> None:
         if isinstance(function, Task):
@@ -83,7 +84,7 @@ class Task(Generic[P, R]):
             )
         try:
             self.timeout = None if timeout is None else check_seconds("timeout", timeout)
-            self.ttl = None if ttl is None else check_seconds("ttl", ttl)
+            self.ttl = None if ttl is None else check_seconds("ttl", in_seconds(ttl))
             self.max_running = None if max_running is None else check_count("max_running", max_running)
             self.max_waiting = None if max_waiting is None else check_count("max_waiting", max_waiting, 0)
         except (TypeError, ValueError) as error:

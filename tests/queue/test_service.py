@@ -275,9 +275,11 @@ def test_a_process_task_is_tried_again_as_well(peer: LineClient) -> None:
     assert "in fail_in_process" in dead(peer, task)["errors"][1]["traceback"]
 
 
-def test_a_task_asks_to_be_tried_again(peer: LineClient) -> None:
-    assert run(peer, "again", 4)["result"] == 5
-    assert run(peer, "again", 4, retries=2)["error"] == {"type": "Retry", "message": "not yet"}
+@pytest.mark.parametrize("where", ["", "_in_process"])
+def test_a_task_asks_to_be_tried_again(peer: LineClient, where: str) -> None:
+    assert run(peer, f"again{where}", 4)["result"] == 5
+    assert run(peer, f"again{where}", 4, True)["result"] == 5, "by a class of its own"
+    assert run(peer, f"again{where}", 4, retries=2)["error"] == {"type": "Retry", "message": "not yet"}
 
 
 def test_one_that_is_out_of_time_failed(peer: LineClient) -> None:
@@ -394,6 +396,28 @@ def test_what_has_no_time_for_its_end_is_run_again_at_once(tmp_path: Path) -> No
         wait_until(lambda: len(marks(file)) == 4, "both run again", 3.0)
         assert {outcome(peer, task, False)["state"] for task in tasks} == {"running"}
         assert {outcome(peer, task, False)["attempts"] for task in tasks} == {1}, "a stop in good order is no attempt"
+
+
+@pytest.mark.slow
+def test_what_is_cut_off_runs_elsewhere_when_its_process_has_ended_and_not_before(tmp_path: Path) -> None:
+    """Also where processes that run nothing take leave slowly meanwhile."""
+    file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
+    with serving("--queue", queue, "--drain-timeout", "0.1", "-p", "2", apps=APPS) as first:
+        with first.connect() as peer:
+            for task in [enqueue(peer, "tick", str(tmp_path / "warm"), 0.5) for _ in range(2)]:  # one in each
+                assert outcome(peer, task)["state"] == "done"
+            assert len({line.partition(":")[0] for line in marks(tmp_path / "warm")}) == 2
+            task = enqueue(peer, "tick", str(file), 4)
+            wait_until(lambda: len(marks(file)) > 0)
+        with serving("--queue", queue, "-p", "1", apps=APPS) as second, second.connect() as peer:
+            first.process.terminate()
+            assert outcome(peer, task)["state"] == "done"
+    times: dict[str, list[float]] = {}
+    for line in marks(file):
+        pid, _, moment = line.partition(":")
+        times.setdefault(pid, []).append(float(moment))
+    (one, other) = times.values()
+    assert max(one) < min(other)
 
 
 @pytest.mark.slow

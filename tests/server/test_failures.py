@@ -56,7 +56,8 @@ def test_a_durable_task_is_logged_by_its_id(caplog: pytest.LogCaptureFixture) ->
     call = CallInfo("pay", "1M89", None, "queue", "server", None, 0.0, {}, outcome="failed")
     with caplog.at_level(logging.INFO):
         FailureLog().call_failed(call._replace(error={"type": "ValueError", "message": "no", "retry": True}))
-        FailureLog().call_failed(call._replace(error={"type": "Retry", "message": "tried again later", "retry": 60.0}))
+        asks = {"type": "Retry", "message": "tried again later", "retry": {"delay": 60.0}}
+        FailureLog().call_failed(call._replace(error=asks))
         FailureLog().call_failed(call._replace(peer="1.2.3.4:5", error={"type": "Retry", "message": "later"}))
     assert caplog.messages == [
         'task pay 1M89 failed: {"type":"ValueError","message":"no"}',

@@ -3,10 +3,11 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from greentask import Backoff, Retry, current, task
+from greentask import Backoff, Retry, current, resource, task
 
 
 def mark(path: str, what: object) -> None:
@@ -74,13 +75,22 @@ def fail_in_process() -> None:
     raise ValueError(f"attempt {current().attempt}")
 
 
+class NotYet(Retry):
+    """Asks to be tried again under a name of its own."""
+
+
 @task
-def again(times: int) -> int:
+def again(times: int, named: bool = False) -> int:
     attempt = current().attempt
     assert attempt is not None
     if attempt <= times:
-        raise Retry("not yet", delay=0.02)
+        raise (NotYet if named else Retry)("not yet", delay=0.02)
     return attempt
+
+
+@task(process=True)
+def again_in_process(times: int, named: bool = False) -> int:
+    return again(times, named)
 
 
 @task(process=True)
@@ -114,6 +124,21 @@ def alone(path: str, seconds: float) -> None:
     mark(path, "began")
     time.sleep(seconds)
     mark(path, "ended")
+
+
+@resource
+def slowly_closed() -> Iterator[str]:
+    yield "open"
+    time.sleep(1)
+
+
+@task(process=True, needs=[slowly_closed])
+def tick(path: str, seconds: float) -> None:
+    """Leave marks again and again, with the process and the time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        mark(path, f"{os.getpid()}:{time.monotonic()}")
+        time.sleep(0.02)
 
 
 @task(process=True)

@@ -193,7 +193,7 @@ def test_a_durable_task_that_only_asks_to_be_tried_again_has_no_traceback() -> N
         except ValueError as error:
             raise Retry(delay=60) from error
 
-    assert error_of(ask, durable=True) == {"type": "Retry", "message": "tried again later", "retry": 60.0}
+    assert error_of(ask, durable=True) == {"type": "Retry", "message": "tried again later", "retry": {"delay": 60.0}}
     assert "ValueError: no" in error_of(ask_because, durable=True)["traceback"]
     assert "in ask" in error_of(ask, debug=True)["traceback"]
 

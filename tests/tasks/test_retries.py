@@ -1,12 +1,13 @@
 """When a task that failed is tried again."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentask.errors import ConfigurationError, DeadlineExceeded, InvalidArguments
+from greentask.errors import ConfigurationError, DeadlineExceeded, InvalidArguments, InvalidResult
 from greentask.tasks.context import RunningTask
 from greentask.tasks.execution import execute
 from greentask.tasks.retries import Backoff, Retry, RetryPolicy, make_policy
@@ -23,7 +24,19 @@ def test_a_backoff_grows_to_its_longest_wait(base: float, factor: float, most: f
 
 
 @pytest.mark.parametrize(
-    "options", [{"base": -1}, {"base": float("nan")}, {"factor": 0.5}, {"max": float("inf")}, {"max": -1}]
+    "options",
+    [
+        {"base": -1},
+        {"base": float("nan")},
+        {"base": "1s"},
+        {"base": float("inf")},
+        {"factor": 0.5},
+        {"factor": True},
+        {"max": float("inf")},
+        {"max": -1},
+        {"max": 1e9},
+        {"max": None},
+    ],
 )
 def test_a_backoff_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
     (value,) = options.values()
@@ -33,8 +46,11 @@ def test_a_backoff_that_makes_no_sense_is_refused(options: dict[str, Any]) -> No
 
 def test_a_delay_that_makes_no_sense_is_refused() -> None:
     for delay in (-1, float("nan"), 1e12):
-        with pytest.raises(ValueError, match="delay is in seconds"):
+        with pytest.raises(ValueError, match="delay of a Retry is in seconds"):
             Retry(delay=delay)
+    with pytest.raises(TypeError, match=r"delay of a Retry is in seconds .* not 'soon'"):
+        Retry(delay="soon")  # type: ignore[arg-type]
+    assert Retry(delay=timedelta(minutes=2)).delay == 120.0
 
 
 @pytest.mark.parametrize(
@@ -60,8 +76,9 @@ def test_an_error_is_worth_another_attempt_as_its_class_says() -> None:
     assert policy.wants_retry(DeadlineExceeded("too late")) is True
     assert policy.wants_retry(ConnectionRefusedError()) is False
     assert policy.wants_retry(ValueError()) is False
-    assert policy.wants_retry(Retry(delay=0)) == 0.0
-    assert policy.wants_retry(Retry()) is True
+    assert policy.wants_retry(Retry(delay=0)) == {"delay": 0.0}
+    assert policy.wants_retry(Retry()) == {"delay": None}
+    assert RetryPolicy(give_up_on=(Exception,)).wants_retry(Retry()) == {"delay": None}, "it is no error"
     assert RetryPolicy().wants_retry(InvalidArguments("no")) is False
     assert RetryPolicy().wants_retry(KeyboardInterrupt()) is False
 
@@ -78,13 +95,36 @@ def test_retries_come_to_an_end() -> None:
 
 
 def test_who_asks_to_be_tried_again_is() -> None:
-    asks = {"type": "Retry", "message": "", "retry": 7.0}
+    asks = {"type": "Retry", "message": "", "retry": {"delay": 7.0}}
     assert RetryPolicy().delay(asks, 1000) == 7.0
     assert RetryPolicy(2).delay(asks, 2) == 7.0
     assert RetryPolicy(2).delay(asks, 3) is None
+    assert RetryPolicy().delay({**asks, "retry": {"delay": 0.0}}, 1000) == 0.0
+    backoff = RetryPolicy(backoff=Backoff(base=3, jitter=False))
+    assert backoff.delay({**asks, "retry": {"delay": None}}, 2) == 6.0
 
 
-@pytest.mark.parametrize(("error", "worth"), [(OSError("x"), True), (KeyError("x"), False), (Retry(delay=5), 5.0)])
+class NotPaid(Retry):
+    """A user's own."""
+
+
+class Retries:
+    class Retry(Exception):
+        """Another library's."""
+
+
+def test_who_asks_is_known_by_its_class_and_not_by_its_name() -> None:
+    policy = RetryPolicy()
+    asks = {"type": "NotPaid", "message": "", "retry": policy.wants_retry(NotPaid(delay=3))}
+    assert policy.delay(asks, 1000) == 3.0
+    fails = {"type": "Retry", "message": "", "retry": policy.wants_retry(Retries.Retry())}
+    assert policy.delay(fails, 1) is None, "where the task says nothing, an error is final"
+
+
+@pytest.mark.parametrize(
+    ("error", "worth"),
+    [(OSError("x"), True), (KeyError("x"), False), (Retry(delay=5), {"delay": 5.0}), (NotPaid(), {"delay": None})],
+)
 def test_the_error_of_a_durable_task_says_what_it_is_worth(error: Exception, worth: object) -> None:
     def fails() -> None:
         raise error
@@ -97,3 +137,10 @@ def test_the_error_of_a_durable_task_says_what_it_is_worth(error: Exception, wor
     # One that only asks to be tried again has no story to tell.
     assert ("traceback" in told) == (not isinstance(error, Retry))
     assert "retry" not in loads(execute(task, [], RunningTask())[1]), "nobody else is told"
+
+
+def test_a_result_that_is_none_is_an_error_of_the_class_that_is_told() -> None:
+    for options, worth in ({"retry_on": InvalidResult}, True), ({"give_up_on": InvalidResult}, False), ({}, True):
+        task = Task(object, name="thing", **options)
+        told = loads(execute(task, [], RunningTask("x", attempt=1), durable=True)[1])
+        assert (told["type"], told["retry"]) == ("InvalidResult", worth)
