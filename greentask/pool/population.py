@@ -104,6 +104,8 @@ class Population:
         for process in members.values():
             if process.ready and not process.calls:
                 self._leaving.add(process.slot)
+            elif self._link is not None:  # now, and not when the others have taken leave
+                self._link.signal(process.pid, signal.SIGKILL, group=True)
             process.close()
         if self._link is not None and self._leaving and self._setup.farewell > 0:
             self._all_left.clear()

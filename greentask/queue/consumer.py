@@ -101,7 +101,7 @@ class Consumer:
         self.places = _places(runner, greenlets)
         self._place_of = {name: place for place in self.places for name in place.tasks}
         self._loop: Any = get_hub().loop
-        self._scheduled = self._stopping = False
+        self._scheduled = self._stopping = self._leaves = False
         self._idle = Event()
         self._idle.set()
         self._timer: Any = None
@@ -125,8 +125,15 @@ class Consumer:
             self._give_back()
 
     def join(self, timeout: float) -> bool:
-        """Wait until what runs has ended; False where that takes longer."""
-        return bool(self._idle.wait(timeout))
+        """Wait until what runs has ended; False where that takes longer.
+
+        Then what is cut off is given back when the queue is closed and not before: until all processes have ended,
+        one of them may go on with it, and it is not to run twice at the same time.
+        """
+        if self._idle.wait(timeout):
+            return True
+        self._leaves = True
+        return False
 
     def close(self) -> None:
         """Cancel what runs; it is for others to run again."""
@@ -216,7 +223,8 @@ class Consumer:
         if self.reports:
             self.reports.pop(delivery.id, None)
         self.counts["revoked" if attempt.is_revoked and how != "done" else _COUNTED[how]] += 1
-        self.source.settle(delivery, ending)
+        if not (self._leaves and how == "released"):
+            self.source.settle(delivery, ending)
         self._here -= 1
         if not self._here:
             self._idle.set()

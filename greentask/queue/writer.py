@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -476,9 +475,11 @@ class Writer:
     def _leave(self) -> None:
         """At the end: others may have at once what was not run here."""
         while self._arrived:
-            kind, _, future = self._arrived.popleft()
-            if kind in ("enqueue", "change", "look"):
-                self._home.post(refuse, future, QueueError("the queue was closed"))
+            kind, what, more = self._arrived.popleft()
+            if kind == "settle":  # or it would run once more
+                self._kept.settled.append((what, more))
+            elif kind in ("enqueue", "change", "look"):
+                self._home.post(refuse, more, QueueError("the queue was closed"))
         try:
             with self._beside.turn():
                 self._store.begin()
@@ -489,8 +490,8 @@ class Writer:
                 self._store.commit()
             if self._has_company:
                 self._beside.knock()
-        except sqlite3.Error as error:
-            logger.error("the queue could not be left in good order: %s", error)
+        except Exception as error:  # whatever it is, the file is closed
+            logger.error("the queue could not be left in good order, and what it had runs once more: %s", error)
             self._store.rollback()
         self._store.db.close()
         self._beside.close()

@@ -70,6 +70,30 @@ def test_nobody_waits_for_an_answer_after_the_end(queue: SQLiteQueue) -> None:
             pass
 
 
+def test_what_has_ended_is_written_at_the_end_however_much_came_before_it(path: Path) -> None:
+    with closing(SQLiteQueue(path)) as queue:
+        queue.open()
+        taker = Taker(queue)
+        (id,) = queue.enqueue([message()]).result(WITHIN)
+        taker.want(1)
+        (delivery,) = taker.wait_for(1)
+        beside = Beside(str(path))
+        with beside.turn():  # so that all of it waits
+            queue.enqueue([message("other")])
+            for _ in range(2):
+                queue.enqueue([message("other", args='["' + "x" * 20_000_000 + '"]')])
+            taker.settle(delivery)
+            closer = threading.Thread(target=queue.close)
+            closer.start()
+            wait_until(lambda: queue._open is None, WITHIN, "it is being closed")
+        closer.join(WITHIN)
+        beside.close()
+        queue.open()
+        found = queue.find(id).result(WITHIN)
+        assert found is not None
+        assert (found.state, found.attempts) == ("done", 1)
+
+
 @pytest.fixture
 def small_queue(path: Path) -> Iterator[SQLiteQueue]:
     queue = SQLiteQueue(path, memory=10_000)

@@ -101,8 +101,9 @@ retry_command = _changing(
 )
 purge_command = _changing(
     "purge",
-    """Forget tasks that have ended, with their results, errors and keys: each TASK, or all that fit.
+    """Forget tasks that have ended, with their results and errors: each TASK, or all that fit.
 
+    Their keys are free then, or at the end of their key_ttl, if they have one.
     By a filter: --state failed is for dead letters only; without --state it means done, revoked and expired ones, too.
     """,
 )
