@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import CallError, Interrupt, InvalidArguments, InvalidResult, describe, ended_by, refusal
 from ..pool.coroutines import run_coroutine
 from ..pool.frames import Body, whole
-from ..wire.json import dumps
+from ..wire.json import dumps, dumps_plain
 from ..wire.steps import take_apart
 from ..wire.writing import dumps_in_steps, is_large
 from .context import RunningTask, enter
@@ -142,6 +142,9 @@ class _NotJSON(Exception):
 
 
 def _encode(task: Task[..., Any], did: str, value: Any, in_turns: InTurns | None = None) -> Body:
+    plain = dumps_plain(value)
+    if plain is not None:
+        return plain
     try:
         if in_turns is not None and is_large(value):
             pieces: list[bytes] = in_turns(dumps_in_steps(value))

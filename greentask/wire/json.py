@@ -3,7 +3,8 @@
 ujson reads what was checked before: a task's arguments in its process, after the server has read the line.
 A quicker parser that reads what isn't JSON (ujson: ``NaN``, ``[-]``, ``[01]``, raw tabs in strings) needs a search for
 all of that in front of it, which takes longer than it saves. Writing, ujson rounds a ``Decimal``, makes any key a
-string and copies what an object's ``__json__`` says into the line as it is.
+string and copies what an object's ``__json__`` says into the line as it is: so it writes only what has none of these
+in it, strings, integers and the like, where it comes to the same text (tests/wire compares them).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import ujson
 
 from ..errors import InvalidMessage, InvalidResult
 
-__all__ = ["DEEPEST", "MAX_DEPTH", "Unfit", "dumps", "find_fault", "loads", "loads_checked"]
+__all__ = ["DEEPEST", "MAX_DEPTH", "Unfit", "dumps", "dumps_plain", "find_fault", "loads", "loads_checked"]
 
 #: How deeply arrays and objects may be nested, unless whoever reads says otherwise; deeper is ``InvalidMessage``.
 MAX_DEPTH = 200
@@ -48,6 +49,11 @@ _LEAVES = (str, int, float, type(None))
 _are_leaves = frozenset({*_LEAVES, bool}).issuperset  # of types; the quickest way to see it
 _are_strings = frozenset({str}).issuperset
 _are_dicts = frozenset({dict}).issuperset
+
+# What ujson writes as the standard library does, a string aside. Not a float: both are exact, and look different.
+_PLAIN = frozenset({int, bool, type(None)})
+_FEW = 16  # values
+_SHORT = 2_000  # characters of the strings among them
 
 # What is before the colon of a pair, and seldom before one in a string.
 _COLONS = ('":', " :", "\t:", "\n:", "\r:")
@@ -198,11 +204,40 @@ def loads_checked(text: bytes) -> Any:
     return ujson.loads(text)
 
 
+def dumps_plain(value: Any) -> bytes | None:
+    """The JSON text of an object of a few short values, in half the time; None where it isn't such a one.
+
+    Most arguments and results are.
+    """
+    if type(value) is not dict or len(value) > _FEW:
+        return None
+    weight = 0
+    for key, inner in value.items():
+        kind = type(inner)
+        if kind is str:
+            weight += len(inner)
+        elif kind not in _PLAIN:
+            return None
+        if type(key) is not str:
+            return None
+    if weight > _SHORT:
+        return None
+    try:
+        # By position, which takes it half the time: no ASCII only, and neither "/" nor what HTML needs is escaped.
+        text = ujson.dumps(value, False, False, False)
+        return text.encode() if len(text) <= MAX_DIGITS else None
+    except ValueError:  # a lone surrogate, or an integer that is too long
+        return None
+
+
 def dumps(value: Any, max_depth: int = DEEPEST) -> bytes:
     """The JSON text of a value, as UTF-8 on one line.
 
     Raises ``InvalidResult``, which says where in the value the thing is that JSON can't carry.
     """
+    plain = dumps_plain(value) if max_depth > 0 else None
+    if plain is not None:
+        return plain
     try:
         text = "".join(_encode(value, 0))
         encoded = text.encode("utf-8")

@@ -17,8 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from greentask.errors import InvalidMessage, InvalidResult
-from greentask.wire.json import DEEPEST, MAX_DEPTH, Unfit, dumps, find_fault, loads, loads_checked
+from greentask.wire.json import DEEPEST, MAX_DEPTH, Unfit, dumps, dumps_plain, find_fault, loads, loads_checked
 from support.values import alike, damaged, pieces, values
+from support.values import text as texts
 
 MORE_EXAMPLES = settings(max_examples=max(300, settings().max_examples))
 
@@ -245,6 +246,57 @@ def test_what_is_written_is_one_line_without_blanks_around(value: Any) -> None:
 )
 def test_values_are_written_so(value: Any, text: bytes) -> None:
     assert dumps(value) == text
+
+
+def written_by_the_standard_library(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def test_every_character_is_written_alike_in_plain_objects() -> None:
+    for start in range(0, 0x110000, 0x100):
+        some = "".join(map(chr, range(start, start + 0x100)))
+        if 0xD800 <= start < 0xE000:  # surrogates, which are none
+            assert all(dumps_plain({"a": character}) is None for character in some)
+            assert dumps_plain({some[0]: 1}) is None
+        else:
+            assert dumps_plain({some: some}) == written_by_the_standard_library({some: some})
+
+
+@given(
+    st.dictionaries(texts, values, max_size=4)
+    | st.dictionaries(texts, texts | st.integers() | st.booleans() | st.none(), max_size=17)
+)
+def test_plain_objects_are_written_as_any_other(value: dict[str, Any]) -> None:
+    plain = dumps_plain(value)
+    assert plain is None or plain == written_by_the_standard_library(value)
+    is_plain = len(value) <= 16 and all(type(one) in (str, int, bool, type(None)) for one in value.values())
+    assert (plain is not None) == is_plain
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1: 2},
+        {True: 2},
+        {collections.UserString("a"): 2},
+        {"a": decimal.Decimal("1.10")},
+        {"a": 1.5},
+        {"a": [1]},
+        {"a": {}},
+        {"a": "b" * 2_001},
+        {"b" * 5_000: 1},
+        {"a": 10**4_300},
+        {"a": enum.IntEnum("Color", "RED").RED},  # type: ignore[attr-defined]
+        {type("Name", (str,), {})("a"): 1},
+        {"a": type("Name", (str,), {})("a")},
+        collections.OrderedDict(a=1),
+        [1],
+        "a",
+        None,
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_standard_library(value: Any) -> None:
+    assert dumps_plain(value) is None
 
 
 class Broken:
