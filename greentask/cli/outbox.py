@@ -9,7 +9,7 @@ import click
 
 from ..contrib.outbox.database import DatabaseLost, database_at
 from ..contrib.outbox.relay import DEFAULT_BATCH, DEFAULT_KEEP, Relay, end_on_signals
-from ..contrib.outbox.table import TABLE
+from ..contrib.outbox.table import TABLE, check_name
 from ..errors import ConfigurationError
 from ..master.logs import configure_logging
 from .connection import Where, connected, server_options
@@ -39,7 +39,7 @@ Exit codes:
 )
 @click.option(
     "--keep",
-    type=Seconds(),
+    type=Seconds(may_be_0=False),
     default=DEFAULT_KEEP,
     metavar="TIME",
     help="For how long a row that is refused is sent again, before it is forgotten.  [default: 30d]",
@@ -52,6 +52,10 @@ def command(database: str, table: str, create: bool, once: bool, batch: int, kee
 
     Any number may run at once. Ctrl-C or SIGTERM: end when what is on its way has arrived.
     """
+    try:
+        check_name(table)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="--table") from None
     configure_logging(debug=False)
     stop = threading.Event()
     with connected(where) as client:

@@ -259,7 +259,7 @@ class Client:
         ``InvalidArguments`` as ``call`` does; after ``ConnectionLost`` with ``sent`` it may have been kept. With a
         ``key`` it is then sent again by itself.
         """
-        return self.enqueue_args(name_of(function), arguments_of(function, args, kwargs))
+        return self.enqueue_args(function, arguments_of(function, args, kwargs))
 
     def enqueue_many(self, function: Target, items: Iterable[Args], /) -> BatchReceipt[Any]:
         """As ``enqueue``, for many: each item is one call's arguments, a dict by name or a sequence by position.
@@ -267,7 +267,7 @@ class Client:
         A thousand of them are one transaction, and much quicker than one by one. Where it raises, those of earlier
         thousands have been kept, and what follows them (``using(then=…)``) never runs.
         """
-        return self.enqueue_many_args(name_of(function), each_arguments(items))
+        return self.enqueue_many_args(function, each_arguments(items))
 
     def receipt(self, id: str | None = None, *, key: str | None = None) -> Receipt[Any]:
         """The receipt of a task that was enqueued somewhere else, by its id or by the ``key`` that it was given.
@@ -385,21 +385,21 @@ class Client:
         call = Call(function, args, self._core.next_id(), self._time_left(timeout), bool(report), stream=window)
         return self._stream(call, window, report)
 
-    def enqueue_args(self, function: str, args: Args, *, timeout: float | None = None) -> Receipt[Any]:
+    def enqueue_args(self, function: Target, args: Args, *, timeout: float | None = None) -> Receipt[Any]:
         """``enqueue``, with the arguments as the wire has them: a dict by name, or a list by position."""
         durable = self._durable or Enqueue()
-        call = Call(function, args, self._core.next_id(), self._time_left(timeout), enqueue=durable)
+        call = Call(name_of(function), args, self._core.next_id(), self._time_left(timeout), enqueue=durable)
         kept = self._wait(self._submit(call, None, idempotent=self._idempotent or durable.key is not None))
         return ClientReceipt(self._plain(), kept["task"], kept.get("then"))
 
     def enqueue_many_args(
-        self, function: str, items: Iterable[Args], *, timeout: float | None = None
+        self, function: Target, items: Iterable[Args], *, timeout: float | None = None
     ) -> BatchReceipt[Any]:
         """``enqueue_many``, each item being one call's arguments as the wire has them."""
         durable = self._durable or Enqueue()
         if durable.key is not None:
             raise TypeError("a key is one task's: enqueue those that have one by themselves")
-        group, tasks, then = enqueue_group(self, function, items, durable, timeout)
+        group, tasks, then = enqueue_group(self, name_of(function), items, durable, timeout)
         return ClientBatch(self._plain(), group, tasks, then)
 
     def _enqueue_after(

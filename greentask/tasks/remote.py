@@ -70,7 +70,7 @@ class Receipt(ABC, Generic[R]):
     @property
     @abstractmethod
     def state(self) -> str:
-        """scheduled, waiting, running, done, failed, revoked or expired: asks the server."""
+        """blocked, scheduled, waiting, running, done, failed, revoked or expired: asks the server."""
 
     @property
     @abstractmethod
@@ -123,14 +123,18 @@ class Caller(Protocol):
         """The same one, for calls that may (or may not) be sent again where they may have run, or durable ones."""
 
     def enqueue_args(
-        self, function: str, args: dict[str, Any] | list[Any], *, timeout: float | None = None
+        self, function: str | Task[..., Any], args: dict[str, Any] | list[Any], *, timeout: float | None = None
     ) -> Receipt[Any]:
-        """Enqueue one task."""
+        """Enqueue one task; who has no server to look at the arguments does so by the task's signature."""
 
     def enqueue_many_args(
-        self, function: str, items: Iterable[dict[str, Any] | list[Any]], *, timeout: float | None = None
+        self,
+        function: str | Task[..., Any],
+        items: Iterable[dict[str, Any] | list[Any]],
+        *,
+        timeout: float | None = None,
     ) -> BatchReceipt[Any]:
-        """Enqueue a task for each item."""
+        """Enqueue a task for each item, in the same way."""
 
     def submit_args(
         self,

@@ -311,11 +311,11 @@ class RemoteFunction(Generic[P, R]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Receipt[R]:
         """Have the server keep it, and run it later; returns when it is on disk."""
-        return self.client.enqueue_args(self.task.name, self._args(args, kwargs), timeout=self._timeout)
+        return self.client.enqueue_args(self.task, self._args(args, kwargs), timeout=self._timeout)
 
     def enqueue_many(self, items: Iterable[dict[str, Any] | list[Any] | tuple[Any, ...]]) -> BatchReceipt[R]:
         """As ``enqueue``, for many: each item is one call's arguments."""
-        return self.client.enqueue_many_args(self.task.name, each_arguments(items), timeout=self._timeout)
+        return self.client.enqueue_many_args(self.task, each_arguments(items), timeout=self._timeout)
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         """The items of a generator task, one by one."""

@@ -71,7 +71,14 @@ def test_exit_codes_say_what_is_missing(shop: Path, tmp_path: Path) -> None:
         f"greentask: {shop} has no table greentask_outbox: make it with create_table, or with --create\n",
     )
     assert run(str(tmp_path / "none.db"))[0] == 7
-    assert run(str(shop), "--table", "a b")[0] == 7
+    code, told = run("mysql://user:secret@host/shop")
+    assert (code, "PostgreSQL (postgresql://host/name) or SQLite (the path of a file), not mysql://" in told) == (
+        7,
+        True,
+    )
+    assert "secret" not in told
+    assert run(str(shop), "--table", "a b")[0] == 2
+    assert run(str(shop), "--keep", "0")[0] == 2
     code, told = run("postgresql://127.0.0.1:1/none?password=secret")
     assert code == 3
     assert "secret" not in told

@@ -68,6 +68,9 @@ class OutboxBatch(OutboxReceipt, BatchReceipt[Any]):
     def __len__(self) -> int:
         return len(self._receipts)
 
+    def then(self, function: str | Task[..., Any] | Step, /, *args: Any, **kwargs: Any) -> Receipt[Any]:
+        self._refuse("enqueue one task instead, which enqueues the many, and what follows them, with a client")
+
     @overload
     def __getitem__(self, index: int) -> Receipt[Any]: ...
 
@@ -96,11 +99,11 @@ class Enqueuing:
         outbox = self._outbox.using(**durable) if durable else self._outbox
         return Enqueuing(outbox, self._cursor, lambda: client().using(idempotent=idempotent, **durable))
 
-    def enqueue_args(self, function: str, args: Args, *, timeout: float | None = None) -> Receipt[Any]:
+    def enqueue_args(self, function: str | Task[..., Any], args: Args, *, timeout: float | None = None) -> Receipt[Any]:
         return OutboxReceipt(self._outbox.enqueue_args(self._cursor(), function, args))
 
     def enqueue_many_args(
-        self, function: str, items: Iterable[Args], *, timeout: float | None = None
+        self, function: str | Task[..., Any], items: Iterable[Args], *, timeout: float | None = None
     ) -> BatchReceipt[Any]:
         return OutboxBatch(list(self._outbox.enqueue_many(self._cursor(), function, items)))
 

@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import GreentaskError
+from ...errors import ConfigurationError, GreentaskError
 
 __all__ = ["Database", "DatabaseLost", "Refused", "Row", "database_at"]
 
 _POSTGRES = re.compile(r"postgres(ql)?://|\w+\s*=")
+_OTHER = re.compile(r"(?!sqlite:)\w+(\+\w+)?://")
 
 
 class DatabaseLost(GreentaskError, ConnectionError):
@@ -78,12 +79,16 @@ class Database(ABC):
 def database_at(where: str, table: str) -> Database:
     """The database of a DSN (``postgresql://…`` or ``host=… dbname=…``), or the SQLite file of that path.
 
-    Raises ``ConfigurationError`` where psycopg isn't installed.
+    Raises ``ConfigurationError`` for another kind of database, and where psycopg isn't installed.
     """
     if _POSTGRES.match(where):
         from .postgres import PostgresDatabase
 
         return PostgresDatabase(where, table)
+    if other := _OTHER.match(where):  # of what follows nothing is told: a password may be there
+        raise ConfigurationError(
+            f"an outbox is in PostgreSQL (postgresql://host/name) or SQLite (the path of a file), not {other[0]}…"
+        )
     from .sqlite import SQLiteDatabase
 
     return SQLiteDatabase(Path(where.removeprefix("sqlite:///")), table)

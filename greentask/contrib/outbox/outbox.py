@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import LineTooLong
 from ...tasks.enqueueing import with_options
-from ...tasks.task import Task, merge_arguments
+from ...tasks.task import Task, each_arguments, merge_arguments
 from ...wire.enqueue import Enqueue
 from ...wire.message import Args, Call, encode_call
 from ...wire.text import DEFAULT_MAX_LINE
@@ -77,10 +77,18 @@ class Outbox:
         return row[0]
 
     def enqueue_many(self, cursor: Any, function: str | Task[..., Any], items: Iterable[Args], /) -> list[str]:
-        """As ``enqueue``, for many: each item is one call's arguments, a dict by name or a sequence by position."""
+        """As ``enqueue``, for many: each item is one call's arguments, a dict by name or a sequence by position.
+
+        They are tasks by themselves, and no group as those that ``Client.enqueue_many`` enqueues.
+        """
         if self._options.key is not None:
             raise TypeError("a key is one task's: enqueue those that have one by themselves")
-        rows = [self._row(function, item) for item in items]
+        if self._options.then is not None:
+            raise TypeError(
+                "what is enqueued in a transaction is no group, so that nothing can follow all of it: enqueue one task "
+                "there, which enqueues the many, and what follows them, with a client"
+            )
+        rows = [self._row(function, item) for item in each_arguments(items)]
         with cursor_of(cursor) as used:
             dialect, mark = dialect_of(used)
             used.executemany(dialect.insert_into(self.table, mark), rows)

@@ -130,7 +130,10 @@ class SQLiteDatabase(Database):
 
     def _connect(self) -> sqlite3.Connection:
         if not self.path.is_file():
-            raise ConfigurationError(f"there is no SQLite file {str(self.path)!r}")
+            raise ConfigurationError(
+                f"there is no SQLite file {str(self.path)!r}: name the file of the program that enqueues, or "
+                "postgresql://host/name"
+            )
         where = f"{self.path.absolute().as_uri()}?mode=rw"  # it is never made
         return sqlite3.connect(where, uri=True, isolation_level=None, timeout=_PATIENCE)
 

@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -57,6 +58,37 @@ def test_what_is_enqueued_is_part_of_the_transaction(manage: Run, tmp_path: Path
     wait_until(lambda: len(marks(path)) == 5)
     assert sorted(marks(path)) == ["many-1", "many-2", "outer", "sold", "without-transaction"]
     assert manage("greentask_outbox", "--once", "--batch", "3") == "0 tasks enqueued\n"
+
+
+def test_what_the_command_can_t_use_is_said_in_one_line(tmp_path: Path) -> None:
+    source = """
+        from django.core.management import CommandError, call_command
+        from django.db import connections
+        from support.django_shop import set_up
+        set_up()
+        def tell(*arguments):
+            try:
+                call_command("greentask_outbox", "--once", *arguments)
+            except CommandError as error:
+                print(error)
+        tell("--database", "other")
+        tell("--server", "nonsense")
+        tell("--keep", "0")
+        connections["default"].settings_dict["NAME"] = ":memory:"
+        tell()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        env=environment(GREENTASK_URL="127.0.0.1:1", DJANGO_SQLITE=str(tmp_path / "shop.db")),
+    )
+    assert done.returncode == 0, done.stderr
+    other, server, keep, memory = done.stdout.splitlines()
+    assert "no database 'other': DATABASES has default" in other
+    assert "'nonsense' is not an address" in server
+    assert "keep is in seconds above 0, not 0.0" in keep
+    assert "in the memory of one program" in memory
 
 
 def test_it_can_be_switched_off(server: RunningServer, tmp_path: Path) -> None:

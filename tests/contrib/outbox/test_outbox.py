@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from greentask import Client, ConfigurationError, InvalidArguments, LineTooLong, QueueError
+from greentask import Client, ConfigurationError, InvalidArguments, LineTooLong, QueueError, Step
 from greentask.contrib.outbox import Outbox, create_table, relay
 from greentask.contrib.outbox.caller import Enqueuing
 from support.durable_tasks import add, fail, marks, note
@@ -107,6 +107,10 @@ def test_what_can_t_be_sent_is_refused_at_once() -> None:
             outbox.enqueue(db, "anything", "x" * (17 << 20))
         with pytest.raises(TypeError, match="a key is one task's"):
             outbox.using(key="one").enqueue_many(db, add, [[1]])
+        with pytest.raises(TypeError, match="is no group, so that nothing can follow"):
+            outbox.using(then=Step(add)).enqueue_many(db, add, [[1]])
+        with pytest.raises(TypeError, match="one call's arguments"):
+            outbox.enqueue_many(db, add, [1])  # type: ignore[list-item]
         assert db.execute("SELECT count(*) FROM greentask_outbox").fetchone() == (0,)
 
 
@@ -127,6 +131,14 @@ def test_a_task_s_own_enqueue_can_be_the_outbox_s(place: Place, client: Client) 
         enqueuing = Enqueuing(outbox, lambda: db, lambda: client)
         receipt = add.using(enqueuing, key="of its own").enqueue(1, b=2)
         assert len(add.using(enqueuing).enqueue_many([[1], [2]])) == 2
+        with pytest.raises(
+            InvalidArguments, match="add"
+        ):  # where a server would refuse it, nobody else would hear of it
+            add.using(enqueuing).enqueue(1, 2, 3)  # type: ignore[call-arg]
+        with pytest.raises(InvalidArguments, match="add"):
+            add.using(enqueuing).enqueue_many([[1], [1, 2, 3]])
+        with pytest.raises(QueueError, match="enqueue one task instead"):
+            add.using(enqueuing).enqueue_many([]).then(add)
         assert add.using(enqueuing).call(1, 2) == 3, "calls are the client's"
         assert list(add.using(enqueuing).map([1, 2])) == [2, 3]
         assert add.using(enqueuing, idempotent=True).submit(1).result() == 2

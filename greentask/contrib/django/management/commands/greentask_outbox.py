@@ -10,7 +10,7 @@ from django.db import connections, router
 
 from .....client import Client, default_client
 from .....errors import GreentaskError
-from ....outbox.relay import DEFAULT_BATCH, end_on_signals, relay
+from ....outbox.relay import DEFAULT_BATCH, DEFAULT_KEEP, end_on_signals, relay
 from ...models import OutboxRow
 
 __all__ = ["Command"]
@@ -29,14 +29,21 @@ class Command(BaseCommand):
         parser.add_argument("--server", help="The server's address. Default: the default client's, GREENTASK_URL.")
         parser.add_argument("--once", action="store_true", help="End when all that is there is sent.")
         parser.add_argument("--batch", type=int, default=DEFAULT_BATCH, help="Rows on their way at once.")
+        parser.add_argument(
+            "--keep",
+            type=float,
+            default=DEFAULT_KEEP,
+            metavar="SECONDS",
+            help="For how long a row that is refused is sent again, before it is forgotten. Default: 30 days.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        alias = options["database"] or router.db_for_write(OutboxRow)
-        client = Client(options["server"]) if options["server"] else default_client()
         stop = threading.Event()
         end_on_signals(stop)
         try:
-            sent = relay(_where(alias), client, batch=options["batch"], stop=stop, drain=options["once"])
+            where = _where(options["database"] or router.db_for_write(OutboxRow))
+            client = Client(options["server"]) if options["server"] else default_client()
+            sent = relay(where, client, batch=options["batch"], keep=options["keep"], stop=stop, drain=options["once"])
         except GreentaskError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{sent} task{'s' * (sent != 1)} enqueued")
@@ -44,9 +51,13 @@ class Command(BaseCommand):
 
 def _where(alias: str) -> str:
     """The database of that alias, for a connection of the relay's own."""
+    if alias not in connections:
+        raise CommandError(f"the settings have no database {alias!r}: DATABASES has {', '.join(connections)}")
     connection = connections[alias]
     settings = connection.settings_dict
     if connection.vendor == "sqlite":
+        if ":memory:" in str(settings["NAME"]) or "mode=memory" in str(settings["NAME"]):
+            raise CommandError(f"the database {alias!r} is in the memory of one program, where no relay can see it")
         return f"sqlite:///{settings['NAME']}"
     if connection.vendor != "postgresql":
         raise CommandError(f"an outbox is in SQLite or PostgreSQL, and {alias!r} is {connection.display_name}")
