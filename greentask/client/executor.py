@@ -3,6 +3,10 @@
 Submitted calls wait here, in order, while ``window`` of them are in flight: a program may submit a million at once, as
 it may to the standard library's executors, and no server refuses the most of them. The lock guards what waits and the
 count of what is in flight; it is held for moments only, and whichever thread ends a call starts the next.
+
+Where something waits and there is room for it, somebody is about to start it: who put it there, or who made the room. A
+Ctrl-C may hit that one anywhere. What it was starting fails then, and the rest is left to the home, which runs what it
+is given until that has come to its own end (``Home.soon``): so nobody who waits for a future needs to look.
 """
 
 from __future__ import annotations
@@ -34,7 +38,6 @@ from ..wire.message import Args
 from .batching import Batching
 from .carrier import Carrier, carrier_of
 from .future import ClientFuture
-from .mending import MENDED_EVERY
 
 if TYPE_CHECKING:
     from .client import Client
@@ -156,8 +159,7 @@ class TaskExecutor(Executor):
         self._go_on()
         if wait and not self._has_ended():
             self.carrier().check_may_wait()
-            while not self._ended.wait(MENDED_EVERY):
-                self._go_on()  # a Ctrl-C may have come as somebody else was about to
+            self._ended.wait()
 
     # ---- How
 
@@ -176,27 +178,37 @@ class TaskExecutor(Executor):
             yield futures
 
     def _put(self, chunk: _Chunk) -> None:
-        with self._lock:
-            if self._is_shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self._waiting.append(chunk)
-        self._go_on()
+        try:
+            with self._lock:
+                if self._is_shut_down:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                self._waiting.append(chunk)
+            self._go_on()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # it may have come when the chunk was put there
+                self.carrier().home.soon(self._go_on_at_home)
+            raise
 
     def _go_on(self) -> None:
         """Start what may start, by whichever thread finds that it may."""
         taken: list[_Chunk] = []
-        while True:
-            try:
-                if not self._take(taken):
-                    break
-                self._start(taken[-1])
-            except BaseException as error:  # JSON can't carry its arguments, say, or a Ctrl-C
-                if taken:
+        try:
+            while self._take(taken):
+                try:
+                    self._start(taken[-1])
+                except Exception as error:  # JSON can't carry its arguments, say
                     self._fail(taken[-1], error)
-                if not isinstance(error, Exception):
-                    raise
-        if self._has_ended():
-            self._ended.ring()
+            if self._has_ended():
+                self._ended.ring()
+        except BaseException:  # a Ctrl-C, which is not that of whoever waits for these
+            if taken:
+                self._fail(taken[-1], ConnectionLost("a Ctrl-C came as it was sent", sent=True))
+            self.carrier().home.soon(self._go_on_at_home)
+            raise
+
+    def _go_on_at_home(self) -> None:
+        if may_take(self._lock, self.carrier().home, self._go_on_at_home):
+            self._go_on()
 
     def _take(self, taken: list[_Chunk]) -> bool:
         """Put there what is to be started now; False where nothing is."""
@@ -229,9 +241,8 @@ class TaskExecutor(Executor):
                 call.add_done_callback(functools.partial(self._finished, future))
             future.is_followed = True
 
-    def _fail(self, chunk: _Chunk, error: BaseException) -> None:
-        if not isinstance(error, Exception):  # which is not that of whoever waits for these
-            error = ConnectionLost("a Ctrl-C came as it was sent", sent=True)
+    def _fail(self, chunk: _Chunk, error: Exception) -> None:
+        """What of it was not started fails; of no effect where that was said before."""
         for future in chunk.futures:
             if not future.is_followed:
                 future.ended(None, error)

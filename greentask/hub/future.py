@@ -33,7 +33,8 @@ class HomeFuture(Future[Any]):
     or fail in the hub, where another thread holds it; and to make one costs more than all the rest of a future.
     """
 
-    _is_telling = False  # callbacks are being called
+    _is_telling = False  # callbacks are being called, by whoever has set this, and takes it back however that ends
+    _is_relied_on = False  # somebody else wanted to meanwhile, and left them to that one
 
     def __init__(self, home: Home) -> None:
         # In place of Future.__init__, which makes a condition; a test compares what it sets.
@@ -138,9 +139,13 @@ class HomeFuture(Future[Any]):
     def _invoke_callbacks(self) -> None:
         # In place of Future's, which would begin again with the first one.
         callbacks = self._done_callbacks
-        if not callbacks or self._is_telling:  # in a callback, which lets other greenlets run
+        if not callbacks:
+            return
+        if self._is_telling:  # in a callback, which lets other greenlets run
+            self._is_relied_on = True
             return
         self._is_telling = True
+        self._is_relied_on = False
         try:
             while callbacks:
                 callback = callbacks[0]
@@ -152,6 +157,8 @@ class HomeFuture(Future[Any]):
                     del callbacks[0]
         finally:
             self._is_telling = False
+            if callbacks and self._is_relied_on:  # a Ctrl-C: who tells it again when one comes has done so already
+                self._gate.home.soon(self._invoke_callbacks)
 
 
 class _Gate(_NativeLock):  # type: ignore[misc]

@@ -10,6 +10,7 @@ from .home import Home
 __all__ = ["come_again", "may_take", "take_or_come_again"]
 
 _MOMENT = 0.001  # seconds
+_AGAIN = 1.0  # seconds after which it is called once more, where a Ctrl-C took the place of that
 
 
 def take_or_come_again(lock: Any, home: Home, function: Callable[..., object], *args: Any) -> bool:
@@ -41,10 +42,17 @@ def come_again(home: Home, function: Callable[..., object], *args: Any) -> None:
     if not home.is_here():
         home.post(function, *args)
         return
-    timer = home.hub.loop.timer(_MOMENT)
-    timer.start(_come_again, timer, function, args)
+    timer = home.hub.loop.timer(_MOMENT, _AGAIN)
+    timer.start(_come_again, timer, home, function, args)
 
 
-def _come_again(timer: Any, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+def _come_again(timer: Any, home: Home, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    try:
+        function(*args)
+    except BaseException as error:
+        if not (isinstance(error, KeyboardInterrupt) and home.is_interrupted()):
+            timer.stop()
+            timer.close()
+        raise
+    timer.stop()
     timer.close()
-    function(*args)

@@ -160,8 +160,9 @@ class Home:
             function, args = self._soon[0]
             try:
                 function(*args)
-            except KeyboardInterrupt:
-                raise  # it hit us by chance, and is the main greenlet's
+            except KeyboardInterrupt:  # it hit us by chance, and is the main greenlet's
+                self.hub.loop.run_callback(self._run_soon)
+                raise
             except BaseException:
                 self.hub.handle_error(function, *sys.exc_info())
             del self._soon[0]  # last: where a Ctrl-C came in between, it is the first one still

@@ -4,11 +4,13 @@ import json
 import random
 import threading
 import time
+from collections import deque
+from functools import partial
 from typing import Any
 
 import pytest
 
-from greentask import Client
+from greentask import Client, ConnectionLost, InvalidArguments
 from greentask.client import batching, executor, flow, future, mailbox
 from greentask.client.batching import BatchReceiver
 from greentask.hub import future as hub_future
@@ -168,38 +170,106 @@ def test_every_call_of_other_greenlets_ends_and_the_client_goes_on(server: Runni
 # ---- At each moment, one after the other
 
 
+class _MakesRoom(deque[Any]):
+    """What waits in an executor. A call has ended at the very moment at which one more is put there."""
+
+    def __init__(self, tasks: Any) -> None:
+        super().__init__(tasks._waiting)
+        self._tasks = tasks
+
+    def append(self, chunk: Any) -> None:
+        super().append(chunk)
+        self._tasks._window = 1
+
+
 def test_an_executor_starts_what_waits_or_says_that_it_did_not(client: Client) -> None:
     for run in at_each_moment(executor):
-        tasks = client.executor(window=1)
+        tasks: Any = client.executor(window=1)
         first, second, third = (tasks.submit("echo", number) for number in range(3))
         assert first.result(20) == 0
         assert second.result(20) == 1
         tasks._window = 0  # until then the others are to wait
         assert third.result(20) == 2
         waiting = [tasks.submit("echo", number) for number in range(3)]
-        tasks._window = 3
-        run(tasks._go_on)
-        tasks._go_on()
+        lost = tasks.submit("echo", {1})
+        tasks._waiting = _MakesRoom(tasks)
+        run(partial(tasks.submit, "echo", 3))
+        if not tasks._window:  # it came before that one was there
+            tasks._window = 1
+            tasks._go_on()
         for number, one in enumerate(waiting):
             error = one.exception(20)
             assert one.result() == number if error is None else "Ctrl-C" in str(error)
+        assert isinstance(lost.exception(20), (InvalidArguments, ConnectionLost))
         done = threading.Thread(target=tasks.shutdown)
         done.start()
         done.join(20)
         assert not done.is_alive()
 
 
-def test_who_waits_for_an_executors_end_starts_what_nobody_does(client: Client) -> None:
+EXECUTED = """
+import sys
+import gevent
+import greentask
+from greentask import Client
+from greentask.client import executor, future
+from greentask.hub import future as hub_future, home as home_module
+from support.interrupting import at_each_moment
+client = Client(sys.argv[1])
+large, moments = "x" * 300_000, 0
+home = client._core.router().home
+ways = [
+    lambda future: future.exception(20),
+    lambda future: next(greentask.as_completed([future], timeout=20)).exception(0),
+    lambda future: greentask.wait([future], timeout=20).done.pop().exception(0),
+]
+
+for run in at_each_moment(*[executor, future, hub_future, home_module][: int(sys.argv[2])]):
     tasks = client.executor(window=1)
-    tasks._window = 0
-    waiting = tasks.submit("echo", 1)
-    done = threading.Thread(target=tasks.shutdown)
-    done.start()
-    wait_until(lambda: tasks._ended.wakes, "it waits")
-    tasks._window = 1  # and nobody goes on
-    done.join(20)
-    assert not done.is_alive()
-    assert waiting.result(0) == 1
+    one = tasks.submit("nap", 60)
+    others = [tasks.submit("echo", what) for what in (large, {1}, 3, 4)]  # no line can carry the second
+    waiting = [gevent.spawn(ways[(moments + number) % 3], other) for number, other in enumerate([one, *others])]
+    gevent.sleep(0)
+    call = one._call
+    again = gevent.spawn(call.ended, "one", None)  # as the end of its connection would, in the first one's midst
+    run(lambda: call.ended("one", None))
+    again.get()
+    errors = [each.get(timeout=30) for each in waiting]
+    assert one.result(0) == "one"
+    for other, error, what in zip(others, errors[1:], (large, {1}, 3, 4)):
+        if error is None:
+            assert other.result(0) == what
+        else:
+            assert "Ctrl-C" in str(error) or (what == {1} and "JSON" in str(error)), error
+    client._core.router().forget(call._id)
+    shut = gevent.spawn(tasks.shutdown)
+    shut.get(timeout=20)
+    moments += 1
+print(moments)
+"""
+
+
+@pytest.mark.parametrize("modules", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_whoever_waits_for_an_executors_future_hears_of_its_end(server: RunningServer, modules: int) -> None:
+    (moments,) = run_source(EXECUTED, server.address, str(modules), patched=True)
+    assert int(moments) > 40
+
+
+def test_what_a_ctrl_c_kept_from_being_told_is_told_where_somebody_relied_on_it(client: Client) -> None:
+    heard: list[str] = []
+    one = future.HomeFuture(client._core.router().home)
+
+    def hit(_: object) -> None:
+        if not heard:
+            heard.append("hit")
+            one.ended(1, None)  # somebody else tells it as well, finds that it is being told, and leaves it to us
+            raise KeyboardInterrupt
+
+    one.add_done_callback(hit)
+    one.add_done_callback(lambda _: heard.append("told"))
+    with pytest.raises(KeyboardInterrupt):
+        one.ended(1, None)
+    wait_until(lambda: heard == ["hit", "told"], "the second one is told, too")
 
 
 class _Told:

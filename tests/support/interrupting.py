@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, ModuleType
 from typing import Any
 
-from greenlet import greenlet
+from greenlet import getcurrent, greenlet
 
 __all__ = ["at_each_moment"]
 
@@ -33,7 +33,7 @@ def at_each_moment(*modules: ModuleType) -> Iterator[Callable[[Callable[[], obje
 
             def trace(frame: FrameType, event: str, _: Any) -> Any:
                 nonlocal has_come, left
-                if frame.f_code.co_filename not in files:
+                if frame.f_code.co_filename not in files or getcurrent() is not own:  # others may run in its midst
                     return None
                 frame.f_trace_opcodes = True
                 if event == "call":
@@ -59,6 +59,7 @@ def at_each_moment(*modules: ModuleType) -> Iterator[Callable[[Callable[[], obje
                     sys.settrace(before)
                     last.clear()
 
-            greenlet(traced).switch()  # what Python 3.11 loses of an exception that a trace raises ends with it
+            own = greenlet(traced)
+            own.switch()  # what Python 3.11 loses of an exception that a trace raises ends with it
 
         yield run
