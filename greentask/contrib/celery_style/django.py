@@ -6,16 +6,30 @@ Nothing of Django is imported until then. Whether there is a project, ``DJANGO_S
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ...tasks.middleware import CallInfo, Middleware
+from .exceptions import NotCarriedOver
 
-__all__ = ["Connections", "installed_apps", "is_django"]
+__all__ = ["Connections", "installed_apps", "is_django", "on_commit"]
 
 
 def is_django() -> bool:
     """Whether this is a program of a Django project."""
     return bool(os.environ.get("DJANGO_SETTINGS_MODULE"))
+
+
+def on_commit(task: str, send: Callable[[], object]) -> None:
+    """Have a task sent when the transaction is committed; where there is none, at once."""
+    if not is_django():
+        raise NotCarriedOver(
+            f"delay_on_commit() of task {task!r} is for Django projects (DJANGO_SETTINGS_MODULE): use delay(), when "
+            "the transaction is committed"
+        )
+    from django.db import transaction
+
+    transaction.on_commit(send)
 
 
 def installed_apps() -> list[str]:

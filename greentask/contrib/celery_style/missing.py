@@ -186,6 +186,7 @@ _IMPORTS = {
     "schedules": _CRON,
     "beat": _CRON,
     "bootsteps": _HOOK,
+    "contrib": "use greentask.testing in tests; a task that runs is ended by result.revoke(terminate=True)",
     "worker": "run `greentask serve MODULE`",
     "ResultSet": "use group(), whose GroupResult has the same methods",
     "allow_join_result": "get() may be called in a task; leave it out",

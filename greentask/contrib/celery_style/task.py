@@ -16,6 +16,7 @@ from ...tasks.context import current
 from ...tasks.retries import Retry
 from ...tasks.task import Task
 from . import states
+from .django import on_commit
 from .exceptions import MaxRetriesExceededError, NotCarriedOver
 from .members import refuse_member
 from .missing import refuse_option
@@ -92,6 +93,16 @@ class CeleryTask(Task[..., Any]):
         ``countdown`` and ``eta`` where the server has no queue.
         """
         return self.signature(args, kwargs, **options).apply_async()
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """``delay``, when the transaction of a Django project's database is committed, and only then."""
+        self.apply_async_on_commit(args, kwargs)
+
+    def apply_async_on_commit(
+        self, args: Iterable[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """``apply_async`` in the same way. What can't be sent is refused now."""
+        on_commit(self.name, self.signature(args, kwargs, **options).apply_async)
 
     def apply(
         self,

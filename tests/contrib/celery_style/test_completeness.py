@@ -41,12 +41,14 @@ def lost(names: Iterable[str], ours: object) -> list[str]:
 def test_every_member_is_there_or_refused_by_name() -> None:
     import celery
     from celery.app.task import Context
+    from celery.contrib.django.task import DjangoTask
 
     result = tasks.add.apply((1, 2))
     add = tasks.add.s(1, 2)
     pairs: list[tuple[object, object]] = [
         (celery.Celery, tasks.app),
         (celery.Task, tasks.add),
+        (DjangoTask, tasks.add),
         (Context, Request()),
         (celery.result.AsyncResult, result),
         (celery.result.GroupResult, celery_style.GroupResult()),

@@ -90,6 +90,9 @@ execute_from_command_line(sys.argv)
 }
 
 PROGRAM = """
+import time
+
+from django.db import transaction
 from proj.celery import debug_task
 from widgets.models import Widget
 from widgets.tasks import break_connection, count_widgets, rename_widget
@@ -98,6 +101,23 @@ widget = Widget.objects.create(name="one")
 print(rename_widget.delay(widget.id, "two").get(timeout=20), Widget.objects.get().name)
 print(count_widgets.delay().get(timeout=20), break_connection.delay().get(timeout=20))
 print(count_widgets.delay().get(timeout=20), debug_task.delay().get(timeout=20))
+
+try:
+    with transaction.atomic():
+        rename_widget.delay_on_commit(widget.id, "rolled back")
+        raise LookupError
+except LookupError:
+    pass
+with transaction.atomic():
+    print(rename_widget.delay_on_commit(widget.id, "three"))
+    time.sleep(0.1)  # it isn't sent yet
+    print(Widget.objects.get().name)
+while Widget.objects.get().name == "two":
+    time.sleep(0.02)
+print(Widget.objects.get().name, rename_widget.apply_async_on_commit((widget.id, "four"), countdown=0.1))
+while Widget.objects.get().name == "three":
+    time.sleep(0.02)
+print(Widget.objects.get().name)
 """
 
 
@@ -124,5 +144,8 @@ def test_a_project_s_tasks_are_found_and_served(tmp_path: Path) -> None:
 
     manage("migrate", "--run-syncdb")
     with serving("--queue", "tasks.db", apps=["proj"], listen=[address], processes=1, cwd=tmp_path) as server:
-        assert manage("shell", "-v", "0", "-c", PROGRAM).splitlines() == ["None two", "1 None", "1 None"]
+        assert manage("shell", "-v", "0", "-c", PROGRAM).splitlines() == [
+            *("None two", "1 None", "1 None"),
+            *("None", "two", "three None", "four"),
+        ]
         assert "Request: Request(" in server.output()

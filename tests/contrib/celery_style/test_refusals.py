@@ -78,6 +78,12 @@ def test_an_option_of_a_call_is_refused_by_name(option: str) -> None:
         tasks.add.s(1, 2).set(**{option: "something"})
 
 
+def test_a_commit_is_waited_for_in_a_django_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    with pytest.raises(NotCarriedOver, match=r"delay_on_commit.*'support.celery_tasks.add'.*Django projects"):
+        tasks.add.delay_on_commit(1, 2)
+
+
 @pytest.mark.usefixtures("client")
 @pytest.mark.parametrize(("option", "value"), [("countdown", 10), ("eta", datetime.now(timezone.utc))])
 def test_what_waits_needs_a_queue(option: str, value: Any) -> None:
@@ -252,7 +258,19 @@ def test_names_that_nobody_knows_are_missing_as_usual() -> None:
         importlib.import_module("greentask.contrib.celery_style.colours")
 
 
-@pytest.mark.parametrize(("module", "remedy"), [("schedules", r"every="), ("signals", "Middleware")])
+@pytest.mark.parametrize(
+    ("module", "remedy"),
+    [
+        ("schedules", r"every="),
+        ("signals", "Middleware"),
+        ("beat", "every="),
+        ("bootsteps", "Middleware"),
+        ("contrib.abortable", r"revoke\(terminate"),
+        ("contrib.testing.worker", r"greentask\.testing"),
+        ("worker.control", "greentask serve"),
+    ],
+)
 def test_a_module_of_celery_s_is_refused_at_import(module: str, remedy: str) -> None:
-    with pytest.raises(ImportError, match=rf"celery\.{module} .*{remedy}"):
+    whole = module.partition(".")[0]
+    with pytest.raises(ImportError, match=rf"celery\.{whole} .*{remedy}"):
         importlib.import_module(f"greentask.contrib.celery_style.{module}")
