@@ -102,8 +102,9 @@ _STRICT: dict[str, Any] = {
 }
 _decode = json.JSONDecoder(**_STRICT).decode
 _decode_bounded = json.JSONDecoder(**_STRICT, parse_int=_integer).decode  # slower, where there are many integers
-# Quicker by half: it calls nothing of ours for each object, and so keeps the last of a key's values.
-_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
+#: Reads a value, and returns it with where it ends. Quicker than a decoder by half: it calls nothing of ours for each
+#: object, and so keeps the last of a key's values; ``read`` and ``finish_loading`` look for that.
+scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_float=_finite
 ).scan_once  # type: ignore[attr-defined]
 
@@ -139,11 +140,25 @@ def loads(text: bytes, max_depth: int = MAX_DEPTH) -> Any:
         value = read(decoded)
     except (RecursionError, ValueError) as error:
         raise explain(error, max_depth, text) from None
+    _check(text, decoded, value, max_depth)
+    return value
+
+
+def finish_loading(text: bytes, decoded: str, value: Any, end: int, max_depth: int) -> Any:
+    """The value of a text that ``scan`` has read; raises ``InvalidMessage`` where ``loads`` does."""
+    try:
+        value = _finish_reading(decoded, value, end)
+    except (RecursionError, ValueError) as error:
+        raise explain(error, max_depth, text) from None
+    _check(text, decoded, value, max_depth)
+    return value
+
+
+def _check(text: bytes, decoded: str, value: Any, max_depth: int) -> None:
     if len(text) > max_depth and is_deeper(decoded, value, max_depth):
         raise Unfit(f"nested deeper than {max_depth}", value)
     if "\\u" in decoded and has_lone_surrogate(decoded, value):
         raise Unfit(LONE_SURROGATE, value)
-    return value
 
 
 def read(text: str) -> Any:
@@ -154,9 +169,13 @@ def read(text: str) -> Any:
     if len(text) > MAX_DIGITS and not _python_bounds_digits():
         return _decode_bounded(text)
     try:
-        value, end = _scan(text, 0)
+        value, end = scan(text, 0)
     except StopIteration:
         return _decode(text)  # raises what it says of it
+    return _finish_reading(text, value, end)
+
+
+def _finish_reading(text: str, value: Any, end: int) -> Any:
     if end == len(text):
         # A colon for each pair, and more in strings: where there are only as many as keys, none was there twice.
         colons = text.count(":")

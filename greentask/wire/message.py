@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, Unauthenticated, refusal
 from .chain import MOST_STEPS
 from .enqueue import Enqueue, decode_enqueue
-from .json import DEEPEST, MAX_DEPTH, Unfit, dumps, find_fault, loads
+from .json import DEEPEST, MAX_DEPTH, MAX_DIGITS, Unfit, dumps, find_fault, finish_loading, loads, scan
 from .steps import LARGE, loads_in_steps
 from .writing import dumps_in_steps, is_large
 
@@ -140,8 +140,28 @@ class BadRequest(InvalidMessage):
 
 def decode_request(text: bytes, max_depth: int = MAX_DEPTH, max_steps: int = MOST_STEPS) -> Call | More | JsonRpc:
     """What a client's line asks for. Raises ``InvalidMessage`` (with ``.id`` where one could be read)."""
+    decoded, message, end = "", None, 0
+    if len(text) <= MAX_DIGITS:
+        try:
+            decoded = text.decode()
+            message, end = scan(decoded, 0)
+        except (StopIteration, ValueError, RecursionError):
+            decoded = ""  # loads says what is wrong with it
+    if type(message) is dict and len(message) == 3:
+        function, args, id = message.get("function"), message.get("args"), message.get("id")
+        if (
+            type(function) is str
+            and type(id) is int
+            and type(args) is dict
+            and function
+            and end == len(decoded)
+            and decoded.count(":") == 3 + len(args)  # one for each pair: no key is there twice
+            and "\\" not in decoded  # nor a surrogate
+            and (len(text) <= max_depth or decoded.count("[") + decoded.count("{") <= max_depth)
+        ):
+            return Call(function, args, id)  # as most are
     try:
-        message = loads(text, max_depth)
+        message = finish_loading(text, decoded, message, end, max_depth) if decoded else loads(text, max_depth)
     except Unfit as error:
         return _refuse(error)
     request = _decode(message, max_steps)

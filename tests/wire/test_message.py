@@ -1,6 +1,7 @@
 """Messages: what one line means, every rule of a call, and that nothing but the protocol's errors comes of a line."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greentask.errors import PROTOCOL_TYPES, CallError, InvalidArguments, InvalidMessage, Unauthenticated, from_wire
-from greentask.wire.json import dumps
+from greentask.wire.json import MAX_DEPTH, dumps
 from greentask.wire.message import (
     DEFAULT_STREAM_WINDOW,
     BadRequest,
@@ -140,6 +141,58 @@ def check_error(error: InvalidMessage, answers_to: str | int | None) -> None:
     assert len(str(error)) < 400
     assert getattr(error, "id", None) == answers_to
     assert decode_reply(line(answers_to, error_member(error))).id == answers_to
+
+
+def decode_slowly(data: bytes, max_depth: int = MAX_DEPTH) -> Call | More | JsonRpc:
+    """As large lines are read, which never takes the short way of small ones."""
+    steps = decode_request_in_steps(data, max_depth, lambda function: False)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            request: Call | More | JsonRpc = end.value
+            return request
+
+
+def told(decode: Callable[..., Call | More | JsonRpc], data: bytes, max_depth: int) -> Any:
+    try:
+        return decode(data, max_depth)
+    except InvalidMessage as error:
+        return "refused", getattr(error, "id", None)
+
+
+plain_calls = st.builds(
+    lambda function, args, id: dumps({"function": function, "args": args, "id": id}),
+    st.sampled_from(["f", "", "a:b"]),
+    st.dictionaries(st.sampled_from(["a", "b:", "id", "\\"]), values, max_size=3),
+    st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False),
+)
+
+
+@MORE_EXAMPLES
+@given(plain_calls | damaged(plain_calls), st.sampled_from([1, 2, 3, MAX_DEPTH]))
+def test_a_plain_call_is_read_as_any_other(data: bytes, max_depth: int) -> None:
+    assert alike(told(decode_request, data, max_depth), told(decode_slowly, data, max_depth))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b'{"function":"f","args":{"a":1,"a":2},"id":1}', "the key 'a' twice"),
+        (b'{"function":"f","args":{},"id":1,"id":1}', "the key 'id' twice"),
+        (b'{"function":"f","args":{"a":"\\ud800"},"id":1}', "surrogate"),
+        (b'{"function":"f","args":{"a":NaN},"id":1}', "NaN"),
+        (b'{"function":"f","args":{"a":1e999},"id":1}', "beyond a float's range"),
+        (b'{"function":"f","args":{},"id":1} x', "Extra data"),
+        (b'{"function":"f","args":{},"id":1}\xff', "not UTF-8"),
+        (b'{"function":"f","args":{"a":%b},"id":1}' % (b"[" * 300 + b"]" * 300), "nested deeper than 200"),
+        (b'{"function":"f","args":{"a":[[]]},"id":1}', "nested deeper than 3"),
+        (b'{"function":"f","args":{},"idd":1}', "unknown member"),
+    ],
+)
+def test_what_only_looks_like_a_plain_call_is_refused(data: bytes, says: str) -> None:
+    with pytest.raises(InvalidMessage, match=says):
+        decode_request(data, 3 if says.endswith("3") else MAX_DEPTH)
 
 
 @MORE_EXAMPLES
