@@ -27,9 +27,10 @@ Steps = Generator[None, None, Any]
 #: Bytes from which a text is large.
 LARGE = 64 * 1024
 #: Characters that are read in one step.
-WINDOW = 32 * 1024
-# Items that are let go of in one step.
+WINDOW = 16 * 1024
+# Items that are let go of in one step, with what is in them.
 _FEW = 2_000
+_AT_ONCE = 100  # of them are taken out together
 
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _TO_LAST_COMMA = re.compile(rf'(?:[^"]*{_STRING})*[^"]*,', re.DOTALL)
@@ -283,10 +284,10 @@ def take_apart(values: list[Any]) -> Steps:
             continue
         while value:
             if isinstance(value, list):
-                some = value[-_FEW:]
-                del value[-_FEW:]
+                some = value[-_AT_ONCE:]
+                del value[-_AT_ONCE:]
             else:
-                some = [value.popitem()[1] for _ in range(min(_FEW, len(value)))]
+                some = [value.popitem()[1] for _ in range(min(_AT_ONCE, len(value)))]
             while some:
                 item = some.pop()
                 count += 1

@@ -13,7 +13,10 @@ from ..errors import InvalidResult
 from .json import DEEPEST, dumps, find_fault
 from .steps import LARGE
 
-__all__ = ["dumps_in_steps", "is_large"]
+__all__ = ["STEP", "dumps_in_steps", "is_large"]
+
+#: Characters that are written in one step, about.
+STEP = 16 * 1024
 
 _FEW = 16  # items
 _ITEM = 8  # characters that an item takes, with what is around it
@@ -63,7 +66,7 @@ def _is_large(value: Any, large: int) -> bool:
     return weight > large
 
 
-def dumps_in_steps(value: Any, max_depth: int = DEEPEST, *, large: int = LARGE) -> Generator[None, None, list[bytes]]:
+def dumps_in_steps(value: Any, max_depth: int = DEEPEST, *, large: int = STEP) -> Generator[None, None, list[bytes]]:
     """The pieces of what ``dumps`` makes of a value. Raises ``InvalidResult`` as ``dumps`` does.
 
     What somebody changes in the value between two steps is written as it was or as it is then.
@@ -114,7 +117,7 @@ def _cut(value: Any, room: int, large: int) -> Iterator[Any]:
     elif type(value) is dict:
         yield b"{"
         for comma, run in _runs(list(value.items()), large):
-            if not is_large(run, large):
+            if len(run) > 1 or not is_large(run, large):
                 yield comma + dumps(dict(run), room)[1:-1]
             else:
                 [(key, item)] = run
@@ -124,7 +127,7 @@ def _cut(value: Any, room: int, large: int) -> Iterator[Any]:
     else:
         yield b"["
         for comma, run in _runs(value, large):
-            if not is_large(run, large):
+            if len(run) > 1 or not is_large(run, large):
                 yield comma + dumps(run, room)[1:-1]
             else:
                 if comma:
@@ -136,17 +139,17 @@ def _cut(value: Any, room: int, large: int) -> Iterator[Any]:
 def _runs(items: Any, large: int) -> Iterator[tuple[bytes, Any]]:
     """All of them, in runs that are not large or have one item; and what is to be written in front of each."""
     comma = b""
-    most = max(1, large // _ITEM)  # more of them are large in any case
-    for start in range(0, len(items), most):
-        waiting = [items[start : start + most]]
-        while waiting:
-            run = waiting.pop()
-            middle = len(run) // 2
-            if middle and is_large(run, large):
-                waiting += [run[middle:], run[:middle]]
-            else:
-                yield comma, run
-                comma = b","
+    most = length = max(1, large // _ITEM)  # more of them are large in any case
+    start = 0
+    while start < len(items):
+        run = items[start : start + length]
+        length = min(most, length + length // 4 + 1)
+        while len(run) > 1 and is_large(run, large):
+            run = run[: len(run) // 2]
+            length = len(run)  # so many of the next ones, too: to see that they are too many takes as long as a step
+        yield comma, run
+        comma = b","
+        start += len(run)
 
 
 def _count_letters(keys: dict[Any, Any]) -> int:
