@@ -11,6 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from .ids import id_text
 from .keys import Keyed, Keys
 
 __all__ = ["Cleaner"]
@@ -77,12 +78,12 @@ class Cleaner:
 
     def _forget(self, now: float, most: int) -> int:
         rows = self._db.execute(
-            "SELECT f.at, f.id, t.lane, t.key, t.single FROM forget f LEFT JOIN task t ON t.id = f.id "
-            "WHERE f.at <= ? ORDER BY f.at, f.id LIMIT ?",
+            "SELECT f.at, f.id, t.lane, t.key, t.single FROM forget f "
+            "LEFT JOIN task t ON t.id = f.id AND t.state <> 0 WHERE f.at <= ? ORDER BY f.at, f.id LIMIT ?",
             (now, most),
         ).fetchall()
         needed = self._needed([row[1] for row in rows])
-        self.erase([Keyed(*row[1:]) for row in rows if row[1] not in needed])
+        self.erase([Keyed(*row[1:]) for row in rows if row[1] not in needed and row[2] is not None])  # or it was purged
         self._db.executemany("DELETE FROM forget WHERE at = ? AND id = ?", [row[:2] for row in rows])
         later = now + max(1.0, self._result_ttl)
         self._db.executemany("INSERT OR IGNORE INTO forget VALUES (?, ?)", [(later, id) for id in needed])
@@ -99,20 +100,31 @@ class Cleaner:
             self._too_old = None
         if rows:
             logger.warning(
-                "the queue keeps %d dead letters: the oldest %d are forgotten, up to %d",
+                "the queue keeps %d dead letters: the oldest %d are forgotten, up to %s",
                 self._dead_limit,
                 len(rows),
-                rows[-1][0],
+                id_text(rows[-1][0]),
             )
             self.erase([Keyed(*row) for row in rows])
         return len(rows)
 
     def erase(self, tasks: Sequence[Keyed]) -> None:
         """Know nothing more of these tasks, which have ended."""
+        if not tasks:
+            return
         ids = [(task.id,) for task in tasks]
         self._db.executemany("DELETE FROM task WHERE id = ?", ids)
+        self._keep_newest(max(task.id for task in tasks))
         self._db.executemany("DELETE FROM failure WHERE id = ?", ids)
         self._keys.let_go(tasks, self._now())
+
+    def _keep_newest(self, id: int) -> None:
+        """Write it down where it is that of a task that is no more. Most of the time there are newer ones."""
+        self._db.execute(
+            "INSERT INTO meta SELECT 'newest', ? WHERE NOT EXISTS (SELECT 1 FROM task WHERE id > ?) "
+            "ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+            (id, id),
+        )
 
     def can_shrink(self) -> bool:
         """Whether more than half of the file is free."""

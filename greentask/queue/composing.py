@@ -55,9 +55,9 @@ class Composer:
         first, is_keyed = chain[0], False
         if isinstance(first, Step) and before is None and (first.message.key or first.message.singleton):
             is_keyed = True
-            (known,) = self._db.execute("SELECT max(id) FROM task").fetchone()
+            known = self._store.newest()
             (id,) = self._store.enqueue([first.message])
-            if id <= (known or 0):  # it is there already, with what follows it
+            if id <= known:  # it is there already, with what follows it, or its key outlasts it
                 row = self._db.execute("SELECT placed FROM plan WHERE id = ?", (id,)).fetchone()
                 return [id_text(id)] if row is None else list(loads(row[0]))
             before, placed, chain = id, [id_text(id)], chain[1:]
@@ -79,7 +79,7 @@ class Composer:
             if known is None or row is None or then:
                 raise QueueError(f"{group!r:.80} is no group that is open, or more is to follow it than at its begin")
             id = known
-        (newest,) = self._db.execute("SELECT max(id) FROM task").fetchone()
+        newest = self._store.newest()
         ids = self._store.enqueue(messages)
         # Once each: those of one key, or of one singleton, are the same task.
         self._join(id, list(dict.fromkeys(one for one in ids if one > newest)), fresh=True)

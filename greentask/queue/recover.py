@@ -17,6 +17,7 @@ from ..errors import ConfigurationError, GreentaskError
 from ..wire.json import dumps, loads
 from .backup import check_target, sync_folder
 from .beside import is_anybody_at
+from .ids import MOST_ID
 from .limits import DEFAULT_RESULT_TTL
 from .salvage import Row, Salvage, check_is_queue
 from .schema import APPLICATION_ID, VERSION, be_copy, check_file, open_file
@@ -167,6 +168,8 @@ def _is_later(values: tuple[Any, ...]) -> bool:
 
 
 def _is_meta(values: tuple[Any, ...]) -> bool:
+    if values[:1] == ("newest",):
+        return len(values) == 2 and isinstance(values[1], int) and 0 <= values[1] <= MOST_ID
     if len(values) != 2 or values[0] not in ("base", "last", "result_ttl", "key_ttl"):
         return len(values) == 2 and _are(str, values[:1])
     return isinstance(values[1], (int, float)) and abs(values[1]) < _END_OF_TIME

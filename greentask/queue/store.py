@@ -197,9 +197,8 @@ class Store:
         ``blocked`` ones do not wait for their turn yet. Nor do others ``before_take``, which this transaction comes to:
         where that hands them out, they were never in line.
         """
-        (last,) = self.db.execute("SELECT max(id) FROM task").fetchone()
         wall, now = self.clock.wall(), self.time.now()
-        id = first = next_id(last or 0, wall)
+        id = first = next_id(self.newest(), wall)
         ids: list[int] = []
         plain: list[float | bytearray] = []
         others: list[Row] = []
@@ -248,6 +247,18 @@ class Store:
         if expiry:
             self.db.executemany("INSERT INTO expiry VALUES (?, ?)", expiry)
         return ids
+
+    def newest(self) -> int:
+        """The highest id that a task of this file has had, also where it is forgotten.
+
+        None is given twice, whatever the clock says: receipts, keys and groups name a task by it for longer than it is
+        known.
+        """
+        (newest,) = self.db.execute(
+            "SELECT max(coalesce((SELECT max(id) FROM task), 0), "
+            "coalesce((SELECT value FROM meta WHERE name = 'newest'), 0))"
+        ).fetchone()
+        return int(newest)
 
     def line_up(self) -> None:
         """Have those wait for their turn that were enqueued before a ``take`` that has not handed them out."""

@@ -182,6 +182,19 @@ def test_a_key_keeps_all_of_a_chain_from_being_enqueued_twice(store: Store) -> N
     assert take(store) == []
 
 
+def test_a_key_that_outlasts_its_chain_keeps_it_from_being_enqueued_again(store: Store, clock: FakeClock) -> None:
+    chain = [first("a", key="k", key_ttl=1000.0), step("b")]
+    one, other = compose(store, chain)
+    run_one(store)
+    run_one(store)
+    clock.pass_by(200)
+    while store.cleaner.has_work():
+        transact(store, store.cleaner.step)
+    assert looking.find(store, other) is None
+    assert compose(store, chain) == [one]
+    assert store.db.execute("SELECT count(*) FROM task").fetchone() == (0,), "nothing waits for what is forgotten"
+
+
 def test_a_long_chain_that_fails_is_no_deeper_than_a_short_one(store: Store) -> None:
     ids = compose(store, [first("a"), *(step("b") for _ in range(3000))])
     run_one(store, "failed")

@@ -285,6 +285,29 @@ def test_what_ended_is_forgotten_in_its_time(store: Store, clock: FakeClock) -> 
     assert store.db.execute("SELECT count(*) FROM task").fetchone() == (100,)
 
 
+@pytest.mark.parametrize("how", ["purge", "forget"])
+def test_no_id_is_given_twice_whatever_the_clock_says(path: Path, store: Store, clock: FakeClock, how: str) -> None:
+    ids = put(store, message(), message(), message())
+    for delivery in take(store):
+        settle(store, delivery)
+    clock.set_by(-3600)
+    if how == "purge":
+        assert transact(store, lambda: looking.purge(store, ids[-1]))
+        assert transact(store, lambda: looking.purge(store, ids[-2]))
+    else:
+        clock.pass_by(101)
+        transact(store, store.cleaner.step)
+    assert state(store, ids[-1]) is None
+    (new,) = put(open_store(path, clock.as_clock()), message(delay=500))  # of another server
+    assert new > ids[-1]
+    clock.pass_by(101)
+    transact(store, store.cleaner.step)
+    assert state(store, new) == "scheduled", "it is not taken for the one that was there before"
+    clock.pass_by(500)
+    transact(store, store.ripen)
+    assert [delivery.id for delivery in take(store)] == [new]
+
+
 # ---- Revoking
 
 
