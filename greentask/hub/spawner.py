@@ -87,22 +87,17 @@ def _run(queue: _Queue) -> None:
     me: Any = getcurrent()
     waiting = queue.waiting
     while True:
-        known = _count_acquaintances(me)
+        references, weak, own = getrefcount(me), getweakrefcount(me), len(me.__dict__)
         while waiting and monotonic() < queue.until:
             waiting.popleft()()
-            if me is not queue.current or _count_acquaintances(me) != known:
+            if (
+                me is not queue.current  # it has waited
+                or getrefcount(me) != references  # or somebody knows it, or something was put on it
+                or getweakrefcount(me) != weak
+                or len(me.__dict__) != own
+                or me.spawn_tree_locals
+                or me.has_links()
+            ):
                 return
             me.gr_context = None
         RawGreenlet.switch(me.parent, _IDLE)  # the hub's own takes no value
-
-
-def _count_acquaintances(greenlet: Any) -> int:
-    """References to it, and what was put on it."""
-    count: int = (
-        getrefcount(greenlet)
-        + getweakrefcount(greenlet)
-        + len(greenlet.__dict__)
-        + greenlet.has_links()
-        + len(greenlet.spawn_tree_locals)
-    )
-    return count

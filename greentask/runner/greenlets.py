@@ -55,10 +55,9 @@ class GreenletCall:
         call: WatchedCall,
         deadline: float | None,
         spawner: Spawner,
-        *,
         debug: bool,
-        ended: Callable[[], None] | None = None,
-        hooks: Hooks | None = None,
+        ended: Callable[[], None] | None,
+        hooks: Hooks | None,
     ) -> None:
         self._call = call
         self._listener: Listener | None = call
@@ -93,39 +92,39 @@ class GreenletCall:
         try:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 self._out_of_time()
-            elif self._listener is not None:  # else it was stopped before
-                self._execute()
+                return
+            if self._listener is None:  # it was stopped before
+                return
+            self._began = True
+            self._greenlet = getcurrent()
+            call, hooks = self._call, self._hooks
+            body: Body
+            try:
+                # By position: names would cost as much again as the call.
+                ended_well, body = execute(
+                    call.task,
+                    call.args,
+                    self._running,
+                    self._emit if call.call.stream else None,
+                    self._debug,
+                    call.call.attempt is not None,  # durable
+                    hooks,
+                    None if hooks is None else call.info,
+                    run_in_turns,
+                )
+            except Interrupt as interrupt:
+                # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
+                ended_well, body = False, dumps(refusal(ended_by(interrupt)))
+            finally:
+                self._greenlet = None
+            listener = self._take_listener()
+            if listener is not None and ended_well:
+                listener.done(body)
+            elif listener is not None:
+                listener.failed(whole(body))
         finally:
             if self._ended is not None:  # that is after its answer, where it was stopped and still cleans up
                 self._ended()
-
-    def _execute(self) -> None:
-        self._began = True
-        self._greenlet = getcurrent()
-        call, hooks = self._call, self._hooks
-        body: Body
-        try:
-            ended_well, body = execute(
-                call.task,
-                call.args,
-                self._running,
-                self._emit if call.call.stream else None,
-                debug=self._debug,
-                durable=call.call.attempt is not None,
-                hooks=hooks,
-                info=None if hooks is None else call.info,
-                in_turns=run_in_turns,
-            )
-        except Interrupt as interrupt:
-            # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
-            ended_well, body = False, dumps(refusal(ended_by(interrupt)))
-        finally:
-            self._greenlet = None
-        listener = self._take_listener()
-        if listener is not None and ended_well:
-            listener.done(body)
-        elif listener is not None:
-            listener.failed(whole(body))
 
     def _running(self) -> RunningTask:
         call = self._call.call

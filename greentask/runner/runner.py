@@ -49,6 +49,7 @@ class Runner:
         self.debug = debug
         self.max_running = dict(max_running or {})
         self.hooks = hooks or Hooks()
+        self._task_hooks = self.hooks if self.hooks.watch_tasks else None  # of greenlets
         self.turns: dict[str, Turns] = {}  # of tasks that were called
         self._spawner = Spawner()
         self._watch = Watch(self.hooks, self.statistics, max_result)
@@ -101,7 +102,9 @@ class Runner:
             watched.begin()
             most = self.max_running.get(task.name, task.max_running) if self.max_running else task.max_running
             if most is None:
-                return self._run(watched, line, deadline, None)
+                if task.process:
+                    return self._run(watched, line, deadline, None)
+                return GreenletCall(watched, deadline, self._spawner, self.debug, None, self._task_hooks)  # as mostly
             turns = self.turns.get(task.name)
             if turns is None:
                 turns = self.turns[task.name] = Turns(task.name, most, task.max_waiting)
@@ -116,8 +119,7 @@ class Runner:
         """Run it now; ``ended`` is called when it does so no more."""
         task = watched.task
         if not task.process:
-            hooks = self.hooks if self.hooks.watch_tasks else None
-            return GreenletCall(watched, deadline, self._spawner, debug=self.debug, ended=ended, hooks=hooks)
+            return GreenletCall(watched, deadline, self._spawner, self.debug, ended, self._task_hooks)
         processes = self.groups.get(task.group or "")
         if processes is None:
             raise UnknownTask(f"{task.name} runs in task processes, and this server has none for it ({task.group})")

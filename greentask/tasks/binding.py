@@ -55,7 +55,13 @@ class Binder:
         if isinstance(args, dict):
             positional: list[Any] = []
             named = args if self._renamed.isdisjoint(args) else self._rename(args)
-            if self._fits(named):
+            # Whether it surely fits; if not, Signature.bind looks closer, and slower.
+            if self._nameless:
+                pass
+            elif self._variadic:
+                if self._required.issubset(named):
+                    return positional, named
+            elif self._named.issuperset(named) and (len(named) == len(self._named) or self._required.issubset(named)):
                 return positional, named
             if self._nameless:  # which Python 3.13.0's Signature.bind lets pass where there is a **kwargs
                 raise InvalidArguments(
@@ -88,12 +94,6 @@ class Binder:
         bound = self._signature.bind(*positional, **named)
         bound.apply_defaults()
         return bound.arguments
-
-    def _fits(self, named: dict[str, Any]) -> bool:
-        """Whether it surely does; if not, ``Signature.bind`` looks closer, and slower."""
-        if self._nameless or not (self._variadic or self._named.issuperset(named)):
-            return False
-        return (len(named) == len(self._named) and not self._variadic) or self._required.issubset(named)
 
     def name_positionals(self, args: tuple[Any, ...]) -> dict[str, Any] | None:
         """Positional arguments by their parameters' names; None where one has no name."""

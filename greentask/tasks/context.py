@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["RunningTask", "current", "enter"]
+__all__ = ["NOT_A_TASK", "RunningTask", "current", "current_task", "enter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +49,21 @@ class RunningTask:
             self.report(report)
 
 
-_NOT_A_TASK = RunningTask()
-# Or what makes it, when somebody looks: most tasks don't.
-_current: ContextVar[RunningTask | Callable[[], RunningTask]] = ContextVar("greentask.current", default=_NOT_A_TASK)
+#: What is the current task where there is none.
+NOT_A_TASK = RunningTask()
+#: The current task of this greenlet, or what makes it, when somebody looks: most tasks don't.
+current_task: ContextVar[RunningTask | Callable[[], RunningTask]] = ContextVar("greentask.current", default=NOT_A_TASK)
 
 
 def current() -> RunningTask:
     """The task that is running here. Outside of one, something harmless whose members are None."""
-    running = _current.get()
+    running = current_task.get()
     if not isinstance(running, RunningTask):
         running = running()
-        _current.set(running)
+        current_task.set(running)
     return running
 
 
 def enter(running: RunningTask | Callable[[], RunningTask] | None) -> None:
     """Make ``running``, or what it returns, the current task of this greenlet (None: no task)."""
-    _current.set(running or _NOT_A_TASK)
+    current_task.set(running or NOT_A_TASK)

@@ -14,7 +14,7 @@ from ..pool.frames import Body, whole
 from ..wire.json import dumps, dumps_plain
 from ..wire.steps import take_apart
 from ..wire.writing import dumps_in_steps, is_large
-from .context import RunningTask, enter
+from .context import NOT_A_TASK, RunningTask, current_task, enter
 from .middleware import CallInfo, Hooks, Refused
 from .retries import Retry
 from .task import Task
@@ -31,7 +31,6 @@ def execute(
     args: dict[str, Any] | list[Any] | None,
     running: RunningTask | Callable[[], RunningTask],
     emit: Callable[[bytes], None] | None = None,
-    *,
     debug: bool = False,
     durable: bool = False,
     hooks: Hooks | None = None,
@@ -52,7 +51,7 @@ def execute(
         positional, named = task.binder.bind(args)
     except CallError as error:
         return False, dumps(refusal(error))
-    enter(running)
+    current_task.set(running)
     try:
         if hooks is None or info is None:
             return True, _run(task, positional, named, emit, in_turns)
@@ -67,7 +66,7 @@ def execute(
             told["retry"] = task.policy.wants_retry(_seen(error))
         return False, dumps(told)
     finally:
-        enter(None)
+        current_task.set(NOT_A_TASK)
 
 
 def execute_in_steps(
@@ -105,6 +104,9 @@ def _run(
     in_turns: InTurns | None,
 ) -> Body:
     result = task.function(*positional, **named)
+    plain = dumps_plain(result)
+    if plain is not None:
+        return plain
     if task.streams:
         result = _drain(task, result, emit, in_turns)
     elif isinstance(result, CoroutineType):
@@ -142,9 +144,6 @@ class _NotJSON(Exception):
 
 
 def _encode(task: Task[..., Any], did: str, value: Any, in_turns: InTurns | None = None) -> Body:
-    plain = dumps_plain(value)
-    if plain is not None:
-        return plain
     try:
         if in_turns is not None and is_large(value):
             pieces: list[bytes] = in_turns(dumps_in_steps(value))
