@@ -71,13 +71,17 @@ def check(path: str) -> None:
         db.close()
 
 
-def check_target(path: str, target: str, *, overwrite: bool) -> None:
-    """Raises ``ConfigurationError`` where a copy of ``path`` can't have that name."""
+def check_target(path: str, target: str, *, overwrite: bool | None) -> None:
+    """Raises ``ConfigurationError`` where a copy of ``path`` can't have that name; None: that can't be overwritten."""
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
         raise ConfigurationError(f"{target!r}: there is no folder {folder!r}; make it first")
     if not os.path.lexists(target):
         return
+    if os.path.isdir(target):
+        raise ConfigurationError(f"{target!r} is a folder: name a file in it")
+    if overwrite is None:
+        raise ConfigurationError(f"{target!r} is there already: name another file")
     if not overwrite:
         raise ConfigurationError(f"{target!r} is there already: name another file, or say --force")
     if os.path.realpath(target) == os.path.realpath(path):

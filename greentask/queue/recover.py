@@ -50,7 +50,7 @@ def recover(path: str, target: str, *, log: bool = True) -> Recovered:
     path, target = os.path.abspath(path), os.path.abspath(target)
     if not os.path.isfile(path):
         raise ConfigurationError(f"there is no queue {path!r}")
-    check_target(path, target, overwrite=False)
+    check_target(path, target, overwrite=None)
     if is_anybody_at(path):
         raise ConfigurationError(f"queue {path!r} is served: stop its servers first")
     salvage = Salvage(path, log=log)
@@ -67,6 +67,8 @@ def recover(path: str, target: str, *, log: bool = True) -> Recovered:
             (tasks,) = db.execute("SELECT count(*) FROM task").fetchone()
         finally:
             db.close()
+        if not (tasks or broken or salvage.is_whole_head):  # whose file it is, nothing says
+            raise ConfigurationError(f"nothing of a queue is to be found in {path!r}: is it the right file?")
         os.fsync(fd)
         os.rename(part, target)
         sync_folder(os.path.dirname(target))

@@ -1,9 +1,11 @@
 """A queue's tasks as lines of JSON, and back: for another machine, or another version.
 
-The first line says what it is; then comes a line for each task, in the order of their ids::
+The first line says what it is; then comes a line for each task, in the order of their ids; the last one says that this
+was all, so that it is seen where something is missing::
 
     {"greentask": "queue", "version": 1, "exported": 1700000000.0}
     {"task": "1M89JMZ1P2QDY", "name": "send_mail", "state": "waiting", "enqueued": 1700000000.0, …, "call": {"args": …}}
+    {"greentask": "end", "tasks": 1}
 
 Tasks keep their ids, so that their receipts stay good, and what is imported twice is there once. Both ways it is done a
 few tasks at a time, however many there are.
@@ -49,12 +51,14 @@ class Imported(NamedTuple):
 def export_tasks(store: Store, wanted: Filter) -> Iterator[bytes]:
     """The lines of all tasks that fit, within a transaction: as of one moment."""
     yield dumps({"greentask": "queue", "version": _VERSION, "exported": store.clock.wall()}) + b"\n"
-    after: str | None = None
+    after, count = None, 0
     while True:
         tasks, after = select(store, wanted, after, _MOST)
+        count += len(tasks)
         for task in tasks:
             yield _line(store, task)
         if after is None:
+            yield dumps({"greentask": "end", "tasks": count}) + b"\n"
             return
 
 
@@ -106,10 +110,10 @@ def _line(store: Store, task: dict[str, Any]) -> bytes:
 def import_tasks(file: QueueFile, lines: Iterable[bytes]) -> Imported:
     """Keep the tasks of these lines that are not known yet. What was running waits for its turn.
 
-    Raises ``ConfigurationError``, which names the line that is none; what came before it may have been kept, and when
-    it is mended, the whole can be imported again.
+    Raises ``ConfigurationError``, which names the line that is none, or says that the last ones are missing; what came
+    before may have been kept, and when it is mended, the whole can be imported again.
     """
-    total, part, size, number = Imported(), [], 0, 0
+    total, part, size, number, is_whole = Imported(), [], 0, 0, False
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -117,6 +121,11 @@ def import_tasks(file: QueueFile, lines: Iterable[bytes]) -> Imported:
             read = loads(line)
             if number == 1:
                 _check_head(read)
+                continue
+            if is_whole:
+                raise ValueError("the export ends before it: import another one by itself")
+            is_whole = isinstance(read, dict) and read.get("greentask") == "end"
+            if is_whole:
                 continue
             part.append(_Task.decode(read))
         except (GreentaskError, ValueError, TypeError, KeyError, OverflowError) as error:
@@ -128,7 +137,13 @@ def import_tasks(file: QueueFile, lines: Iterable[bytes]) -> Imported:
             part, size = [], 0
     if number == 0:
         raise ConfigurationError("line 1 is missing: this is no export of a queue")
-    return _keep(file, part, total, number)
+    total = _keep(file, part, total, number)
+    if not is_whole:
+        raise ConfigurationError(
+            f"the export is not complete, it breaks off after line {number:,}: {sum(total):,} tasks are kept. Import "
+            "all of it again"
+        )
+    return total
 
 
 def _keep(file: QueueFile, part: list[_Task], total: Imported, number: int) -> Imported:

@@ -411,10 +411,26 @@ def test_a_queue_moves_to_another_machine(queue: Run, peer: LineClient, tmp_path
         assert outcome(other, failed)["state"] == "failed", "it has run there"
 
 
+def test_where_an_export_has_no_room_it_is_said_in_one_line(file: Path, server: RunningServer, tmp_path: Path) -> None:
+    for output, named in (("/dev/full", "/dev/full"), ("-", "stdout")):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "greentask", "queue", "export", output, "--queue", str(file)],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(),
+            )
+        assert (done.returncode, done.stderr) == (7, f"greentask: {named}: No space left on device\n")
+    folder = greentask("queue", "export", str(tmp_path), "--queue", str(file))
+    assert (folder.returncode, folder.stderr) == (7, f"greentask: {tmp_path}: Is a directory\n")
+
+
 def test_a_backup_of_a_queue_that_is_served(queue: Run, peer: LineClient, tmp_path: Path) -> None:
     task, copy = enqueue(peer, "add", 5, delay=3600), str(tmp_path / "copy.db")
     assert "verified" in queue("backup", copy).stdout
     assert "is there already" in queue("backup", copy, code=7).stderr
+    assert "is a folder: name a file in it" in queue("backup", str(tmp_path), "--force", code=7).stderr
     queue("backup", copy, "--force")
     assert "as it should be" in queue("check").stdout
     assert json.loads(greentask("queue", "show", task, "--queue", copy, "--json").stdout)["state"] == "scheduled"

@@ -101,7 +101,7 @@ def damage(path: Path, page: int) -> None:
 
 def test_a_copy_of_a_damaged_queue_is_none(path: Path, tmp_path: Path) -> None:
     fill(path)
-    damage(path, pages_of(path, "task")[10])
+    damage(path, pages_of(path, "task")[-10])
     with pytest.raises(ConfigurationError, match="is damaged"):
         check(str(path))
     with pytest.raises(ConfigurationError, match="is damaged"):
@@ -111,7 +111,7 @@ def test_a_copy_of_a_damaged_queue_is_none(path: Path, tmp_path: Path) -> None:
 
 def test_of_a_large_file_what_all_work_needs_is_looked_through(path: Path) -> None:
     fill(path)
-    damage(path, pages_of(path, "task")[10])
+    damage(path, pages_of(path, "task")[-10])
     db = open_file(str(path))
     with pytest.raises(ConfigurationError, match="is damaged"):
         check_file(db, str(path))

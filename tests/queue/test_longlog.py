@@ -107,5 +107,5 @@ def test_who_takes_an_export_slowly_does_not_keep_the_log(path: Path) -> None:
             wait_until(is_free, "it reads no more")
             lines = (head + export.stdout.read()).splitlines()
             assert export.wait(20) == 0
-    assert len(lines) == 2001
+    assert len(lines) == 2002
     assert not [name for name in os.listdir(path.parent) if "export" in name]

@@ -31,7 +31,7 @@ def exported(path: Path) -> dict[str, bytes]:
     with QueueFile(path) as file, file.moment() as store:
         store.clock.wall = lambda: 1_800_000_000.0  # type: ignore[method-assign]
         store.time.now = lambda: 1_800_000_000.0  # type: ignore[method-assign]
-        return {line[9:22].decode(): line for line in list(export_tasks(store, Filter()))[1:]}
+        return {line[9:22].decode(): line for line in list(export_tasks(store, Filter()))[1:-1]}
 
 
 def message_of(line: bytes) -> bytes:
@@ -281,8 +281,11 @@ def test_what_can_not_be_recovered_is_said(path: Path, tmp_path: Path) -> None:
     new = str(tmp_path / "new.db")
     with pytest.raises(ConfigurationError, match="there is no queue"):
         recover(str(path) + "x", new)
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match=r"is there already: name another file$"):
         recover(str(path), str(path))
+    (tmp_path / "words").write_text("This is no queue. " * 1000)
+    with pytest.raises(ConfigurationError, match=r"nothing of a queue is to be found in .*words"):
+        recover(str(tmp_path / "words"), new)
     with sqlite3.connect(tmp_path / "other.db") as db:
         db.execute("CREATE TABLE customers (name)")
     db.close()

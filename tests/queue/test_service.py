@@ -404,10 +404,10 @@ def test_what_is_cut_off_runs_elsewhere_when_its_process_has_ended_and_not_befor
     file, queue = tmp_path / "marks", str(tmp_path / "tasks.db")
     with serving("--queue", queue, "--drain-timeout", "0.1", "-p", "2", apps=APPS) as first:
         with first.connect() as peer:
-            for task in [enqueue(peer, "tick", str(tmp_path / "warm"), 0.5) for _ in range(2)]:  # one in each
+            for task in [enqueue(peer, "beat", str(tmp_path / "warm"), 0.5) for _ in range(2)]:  # one in each
                 assert outcome(peer, task)["state"] == "done"
             assert len({line.partition(":")[0] for line in marks(tmp_path / "warm")}) == 2
-            task = enqueue(peer, "tick", str(file), 4)
+            task = enqueue(peer, "beat", str(file), 4)
             wait_until(lambda: len(marks(file)) > 0)
         with serving("--queue", queue, "-p", "1", apps=APPS) as second, second.connect() as peer:
             first.process.terminate()

@@ -16,7 +16,7 @@ from greentask.queue.store import Store
 from greentask.queue.transfer import Imported, export_tasks, import_tasks
 from support.queues import message
 
-HEAD = b'{"greentask":"queue","version":1}\n'
+HEAD, END = b'{"greentask":"queue","version":1}\n', b'{"greentask":"end","tasks":1}\n'
 
 
 @pytest.fixture
@@ -116,7 +116,8 @@ def test_what_waits_for_others_goes_on_where_it_is_imported(file: QueueFile, oth
 def test_what_is_imported_twice_is_there_once(file: QueueFile, other: QueueFile) -> None:
     one_of_each(file)
     exported = lines(file)
-    assert import_tasks(other, exported[:5]) == Imported(new=4)
+    with pytest.raises(ConfigurationError, match="not complete, it breaks off after line 5: 4 tasks are kept"):
+        import_tasks(other, exported[:5])
     assert import_tasks(other, exported) == Imported(new=4, known=4)
     before = seen(other)
     assert import_tasks(other, exported) == Imported(known=8)
@@ -138,8 +139,9 @@ def test_a_singleton_that_waits_keeps_another_one_out(file: QueueFile, other: Qu
 
 def test_only_what_fits_is_exported(file: QueueFile) -> None:
     one_of_each(file)
-    assert len(lines(file, Filter(frozenset({"failed"})))) == 2
-    (line,) = lines(file, Filter(name="b0"))[1:]
+    assert len(lines(file, Filter(frozenset({"failed"})))) == 3
+    _, line, end = lines(file, Filter(name="b0"))
+    assert json.loads(end) == {"greentask": "end", "tasks": 1}
     assert json.loads(line)["result"] == {"text": "a\nb", "n": 1.5}
 
 
@@ -161,10 +163,10 @@ def test_only_what_fits_is_exported(file: QueueFile) -> None:
 def test_what_no_queue_exports_is_refused(file: QueueFile, change: dict[str, Any], said: str) -> None:
     whole = {"task": "1M89JMZ1P2QDY", "name": "a", "state": "waiting", "call": {"args": [None]}}
     with pytest.raises(ConfigurationError) as caught:
-        import_tasks(file, [HEAD, json.dumps({**whole, **change}).encode()])
+        import_tasks(file, [HEAD, json.dumps({**whole, **change}).encode(), END])
     assert said in str(caught.value)
     assert file.look("list")["tasks"] == []
-    assert import_tasks(file, [HEAD, json.dumps(whole).encode()]).new == 1
+    assert import_tasks(file, [HEAD, json.dumps(whole).encode(), END]).new == 1
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,8 @@ def test_what_no_queue_exports_is_refused(file: QueueFile, change: dict[str, Any
         (b"", "line 1 is missing"),
         (b"hello\n", "line 1 is no task of a queue"),
         (b'{"greentask":"queue","version":99}\n', "newer greentask"),
+        (HEAD, "it breaks off after line 1: 0 tasks"),
+        (HEAD + END + HEAD, "line 3 is no task of a queue: the export ends before it"),
         (HEAD + b"\n[1]\n", "line 3 is no task of a queue: it is no object"),
         (HEAD + b'{"task":"x","name":"add","state":"waiting","call":{"args":[]}}\n', "the id or the state is none"),
         (HEAD + b'{"task":"1M89JMZ1P2QDY","name":"add","state":"waiting"}\n', "'call' is missing"),

@@ -133,7 +133,7 @@ def slowly_closed() -> Iterator[str]:
 
 
 @task(process=True, needs=[slowly_closed])
-def tick(path: str, seconds: float) -> None:
+def beat(path: str, seconds: float) -> None:
     """Leave marks again and again, with the process and the time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

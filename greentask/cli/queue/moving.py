@@ -26,10 +26,10 @@ __all__ = ["backup_command", "check_command", "export_command", "import_command"
 
 
 @click.command("export", epilog=EXIT_CODES)
-@click.argument("output", metavar="[OUTPUT]", type=click.File("wb"), default="-")
+@click.argument("output", metavar="[OUTPUT]", type=click.Path(), default="-")
 @filter_options
 @queue_options
-def export_command(output: BinaryIO, wanted: dict[str, Any], queue: Where) -> None:
+def export_command(output: str, wanted: dict[str, Any], queue: Where) -> None:
     """Write all tasks, or those that fit, to OUTPUT (or stdout) as lines of JSON.
 
     It is the queue of one moment, and the servers go on meanwhile: to move a queue, stop them first, or what they run
@@ -40,13 +40,28 @@ def export_command(output: BinaryIO, wanted: dict[str, Any], queue: Where) -> No
             fitting = Filter.decode(wanted)
         except InvalidArguments as error:
             raise click.UsageError(str(error)) from None
-        count = -1
-        with _at_its_own_pace(output, os.path.dirname(access.file.path)) as file, access.file.moment() as store:
+        count = -2  # the first and the last line are no tasks
+        folder = os.path.dirname(access.file.path)
+        with _opened(output) as target, _at_its_own_pace(target, folder) as file, access.file.moment() as store:
             for line in export_tasks(store, fitting):
                 file.write(line)
                 count += 1
-        output.flush()
     click.echo(f"{_tasks(count)} written", err=True)
+
+
+@contextmanager
+def _opened(output: str) -> Iterator[BinaryIO]:
+    """A file of that name, or stdout; it is on disk at the end. An error has the name."""
+    try:
+        with open(1, "wb", closefd=False) if output == "-" else open(output, "wb") as file:
+            yield file
+            file.flush()
+            if _is_file(file):
+                os.fsync(file.fileno())
+    except OSError as error:
+        if error.filename is None:
+            error.filename = "stdout" if output == "-" else output
+        raise
 
 
 @contextmanager
