@@ -238,7 +238,7 @@ _COUNTED = {"done": "done", "failed": "failed", "retry": "retried", "lost": "los
 class Attempt:
     """The ``Listener`` of one delivery's call."""
 
-    __slots__ = ("_consumer", "_running", "_task", "came", "delivery", "is_revoked", "place")
+    __slots__ = ("_consumer", "_is_cancelled", "_running", "_task", "came", "delivery", "is_revoked", "place")
 
     def __init__(self, consumer: Consumer, place: Place, delivery: Delivery, now: float) -> None:
         self._consumer = consumer
@@ -247,6 +247,7 @@ class Attempt:
         self.place = place
         self.delivery = delivery
         self.came = now
+        self._is_cancelled = False  # by us: a task may raise CancelRequest by itself, which is an error of its own
         self.is_revoked = False  # it was cancelled for that
         place.attempts[self] = None
 
@@ -276,12 +277,13 @@ class Attempt:
 
     def give_back(self) -> None:
         """End it, if it has not begun."""
-        if self._running is not None and getattr(self._running, "is_waiting", False):
-            self._running.cancel()
+        if getattr(self._running, "is_waiting", False):
+            self.cancel()
 
     def cancel(self) -> None:
         """End it."""
         if self._running is not None:
+            self._is_cancelled = True
             self._running.cancel()
 
     def revoke(self) -> None:
@@ -298,7 +300,7 @@ class Attempt:
     def failed(self, error: bytes) -> None:
         described: dict[str, Any] = loads(error)
         if "retry" not in described:  # it was ended, and not by an exception of its own
-            if described["type"] == Cancelled.__name__:
+            if self._is_cancelled and described["type"] == Cancelled.__name__:
                 self._end(Ending("released"))
                 return
             described["retry"] = self._task.policy.wants_retry(from_wire(described))
@@ -307,9 +309,9 @@ class Attempt:
     def refuse(self, error: CallError) -> None:
         if isinstance(error, WorkerLost) and error.started is not False:
             self._lose(error)
-        elif isinstance(error, Cancelled):
+        elif isinstance(error, Cancelled) and self._is_cancelled:
             self._end(Ending("released"))
-        elif isinstance(error, (WorkerLost, Overloaded, Draining)):
+        elif isinstance(error, (Cancelled, WorkerLost, Overloaded, Draining)):
             self._end(Ending("released", delay=_PAUSE))
         else:
             self._fail({**refusal(error), "retry": self._task.policy.wants_retry(error)})

@@ -282,6 +282,13 @@ def test_a_task_asks_to_be_tried_again(peer: LineClient, where: str) -> None:
     assert run(peer, f"again{where}", 4, retries=2)["error"] == {"type": "Retry", "message": "not yet"}
 
 
+@pytest.mark.parametrize("where", ["", "_in_process"])
+def test_one_that_ends_itself_as_if_somebody_had_failed(peer: LineClient, where: str) -> None:
+    """It is not given back, or it would begin again at once, and for ever."""
+    found = run(peer, f"give_up{where}")
+    assert (found["state"], found["attempts"], found["error"]["type"]) == ("failed", 1, "Cancelled")
+
+
 def test_one_that_is_out_of_time_failed(peer: LineClient) -> None:
     assert run(peer, "too_long")["error"]["type"] == "DeadlineExceeded"
 

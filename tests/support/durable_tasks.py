@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from greentask import Backoff, Retry, current, resource, task
+from greentask import Backoff, CancelRequest, Retry, current, resource, task
 
 
 def mark(path: str, what: object) -> None:
@@ -73,6 +73,16 @@ def fail(kind: str = "ValueError", until: int = 1000) -> int:
 @task(process=True, retries=1, backoff=Backoff(base=0.05, jitter=False))
 def fail_in_process() -> None:
     raise ValueError(f"attempt {current().attempt}")
+
+
+@task
+def give_up() -> None:
+    raise CancelRequest("enough")
+
+
+@task(process=True)
+def give_up_in_process() -> None:
+    raise CancelRequest("enough")
 
 
 class NotYet(Retry):
