@@ -9,6 +9,7 @@ wants to settle is its own any more.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections.abc import Callable
@@ -16,12 +17,15 @@ from collections.abc import Callable
 from ..errors import WorkerLost, refusal
 from ..wire.json import dumps
 from .beside import SETTLING, Beside
+from .ids import id_text
 from .limits import DEFAULT_MAX_LOST_FRONTS
 from .offers import write_offers
 from .store import REVOKED, Store
 from .taking import lost_processes
 
 __all__ = ["Holders", "is_anybody_here", "pause_after_loss"]
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the others, and between two beats.
 TICK = 1.0
@@ -200,17 +204,26 @@ class Holders:
                 store.end_without(REVOKED, id, failures + losses + 1)
             elif not count:
                 store.put_back(id, failures, losses, 0.0)
-            elif (lost := losses + 1 - lost_processes(store.db, id, failures)) >= self._max_lost:
-                error = WorkerLost(f"{lost} servers died, or were silent, while they ran it, or had it")
-                store.note_failure(id, failures + losses + 1, dumps(refusal(error)), server=True)
-                store.bury(id, failures + losses + 1)
-                store.has_ended_some = True
             else:
-                error = WorkerLost(f"its server ({row[1]}) {how} while it ran it, or had it")
-                store.note_failure(id, failures + losses + 1, dumps(refusal(error)), server=True)
-                store.put_back(id, failures, losses + 1, pause_after_loss(lost))
+                self._lose(id, failures, losses, f"its server ({row[1]}) {how} while it ran it, or had it")
         self.taken_back += len(rows) * count
         return len(rows)
+
+    def _lose(self, id: int, failures: int, losses: int, how: str) -> None:
+        """Have one that has lost its server wait again, or be a dead letter where it has lost too many."""
+        store, attempt = self._store, failures + losses + 1
+        lost = losses + 1 - lost_processes(store.db, id, failures)
+        is_too_many = lost >= self._max_lost
+        if is_too_many:
+            how += f", and it was the last of {lost} (max_lost_fronts)"
+        store.note_failure(id, attempt, dumps(refusal(WorkerLost(how))), server=True)
+        if not is_too_many:
+            store.put_back(id, failures, losses + 1, pause_after_loss(lost))
+            return
+        (lane,) = store.db.execute("SELECT lane FROM task WHERE id = ?", (id,)).fetchone()
+        logger.warning("task %s %s has lost %d servers: a dead letter", store.name(lane), id_text(id), lost)
+        store.bury(id, attempt)
+        store.has_ended_some = True
 
 
 def is_anybody_here(store: Store, beside: Beside) -> bool:

@@ -1,5 +1,6 @@
 """Who is alive, and how tasks come back from those who are not (D5 and D6 of the faults, step by step)."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,7 +140,9 @@ def test_who_leaves_in_good_order_leaves_it_to_others(servers: tuple[Server, Ser
     assert [delivery.attempt for delivery in other.take()] == [1, 1]
 
 
-def test_what_was_there_when_many_servers_died_is_a_dead_letter(path: Path, clock: FakeClock) -> None:
+def test_what_was_there_when_many_servers_died_is_a_dead_letter(
+    path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
     watcher = Server(path, clock)
     watcher.do(lambda: watcher.store.enqueue([message()]))
     for died in range(DEFAULT_MAX_LOST_FRONTS):
@@ -151,7 +154,12 @@ def test_what_was_there_when_many_servers_died_is_a_dead_letter(path: Path, cloc
         clock.pass_by(100)
     assert watcher.take() == []
     (letter,) = looking.dead(watcher.store, 10)
-    assert b"WorkerLost" in letter["errors"][0][2]
+    for number, (attempt, _, error) in enumerate(letter["errors"], 1):
+        told = json.loads(error)
+        assert (attempt, told["type"]) == (number, "WorkerLost")
+        assert told["message"].startswith(f"its server (pid {os.getpid()}) died while it ran it, or had it")
+    assert told["message"].endswith(", and it was the last of 10 (max_lost_fronts)")
+    assert caplog.messages == [f"task add {letter['task']} has lost 10 servers: a dead letter"]
     watcher.die()
 
 
