@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
@@ -39,6 +39,7 @@ from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
 from .limits import DEFAULT_MEMORY
 from .longlog import LongLog
 from .offers import Unoffered
+from .slots import Slots, size_of
 from .store import Store
 from .trouble import explained, is_the_files
 
@@ -77,7 +78,6 @@ class Writer:
         self._beside = beside
         self._holders = holders
         self._listener = listener
-        self._memory = memory
         self._arrived: deque[tuple[str, Any, Any]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_asleep = False
@@ -85,8 +85,7 @@ class Writer:
         self._ended = allocate_lock()
         self._ended.acquire()
         # The thread's own:
-        self._slots: dict[frozenset[str], int] = {}
-        self._filled_by: dict[str, frozenset[str]] = {}  # of each task, whose slots those are
+        self._slots = Slots(memory)
         self._kept = Batch()  # what could not be written yet
         self._is_stuck = False
         self._why_stuck: Exception = QueueError("the queue's file can't be written")
@@ -97,8 +96,6 @@ class Writer:
         self._unoffered = Unoffered(store.db)
         self._log = LongLog(store.db, beside.queue)
         self._missing: str | None = None  # a file of SQLite's own
-        self._held = 0  # deliveries that are not settled
-        self._held_bytes = 0  # of their payloads
         #: Since when it has waited for its turn to write.
         self.waits_since: float | None = None
         #: Transactions so far.
@@ -209,7 +206,7 @@ class Writer:
         moments = [
             _PAUSE_TO_FORGET if self._forgets or self._expires else None,
             self._store.ticks.moment(),
-            self._store.next_moment() if self._has_room() else None,
+            self._store.next_moment() if self._slots.may_take else None,
         ]
         return min((moment for moment in moments if moment is not None), default=TICK)
 
@@ -234,7 +231,12 @@ class Writer:
             self._tidy_up()
         if knocked:
             self._home.post(self._listener.knocked)
-        if self._held and not self._is_stuck and (may_be_revoked or is_tick) and (revoked := self._holders.to_revoke()):
+        if (
+            self._slots.held
+            and not self._is_stuck
+            and (may_be_revoked or is_tick)
+            and (revoked := self._holders.to_revoke())
+        ):
             self._home.post(self._listener.revoked, revoked)
 
     def _look_around(self, *, is_tick: bool, knocked: bool) -> list[tuple[int, int]]:
@@ -282,7 +284,7 @@ class Writer:
                 if room <= 0:
                     break
             elif kind == "want":
-                self._hear_wants(what)
+                self._slots.hear(what)
             elif kind == "limits":
                 self._store.allowances.limits = what
             elif kind == "repeat":
@@ -295,19 +297,9 @@ class Writer:
                 looks.append((what, more))
         return batch, looks
 
-    def _hear_wants(self, wants: tuple[Want, ...] | None) -> None:
-        if wants is None:
-            self._slots.clear()
-            return
-        for want in wants:
-            if want.tasks not in self._slots:
-                self._slots[want.tasks] = 0
-                self._filled_by.update(dict.fromkeys(want.tasks, want.tasks))
-            self._slots[want.tasks] += want.slots
-
     def _has_own_work(self, is_tick: bool) -> bool:
         """Whether there is something to write that nobody asks for."""
-        if self._held and self._holders.is_due():
+        if self._slots.held and self._holders.is_due():
             return True
         if is_tick or self._forgets:
             self._forgets = self._store.cleaner.has_work()
@@ -315,17 +307,10 @@ class Writer:
                 return True
         if self._expires or self._holders.has_news or self._store.ticks.is_due():
             return True
-        if not self._has_room():
+        if not self._slots.may_take:
             return False
         moment = self._store.next_moment()
-        return (moment is not None and moment <= 0) or self._store.has_ready(self._wants())
-
-    def _has_room(self) -> bool:
-        """Whether tasks could be handed out."""
-        return bool(self._slots) and self._held_bytes < self._memory
-
-    def _wants(self) -> list[Want]:
-        return [Want(tasks, slots) for tasks, slots in self._slots.items() if slots > 0]
+        return (moment is not None and moment <= 0) or self._store.has_ready(self._slots.wants())
 
     def _answer_look(self, look: Callable[[Store], Any], future: Future[Any]) -> None:
         try:
@@ -357,10 +342,7 @@ class Writer:
             return False
         self._holders.committed()
         self.commits += 1
-        self._held += len(batch.deliveries) - len(batch.settled)
-        self._held_bytes += _size(batch.deliveries) - batch.freed
-        for task, count in Counter([delivery.task for delivery in batch.deliveries]).items():
-            self._slots[self._filled_by[task]] -= count
+        self._slots.change(batch.deliveries, len(batch.settled), batch.freed)
         self._home.post(self._finish, tell(self._listener, batch))
         if self._has_company and (len(batch) or overdue or batch.has_ended_some):
             self._beside.knock()
@@ -381,7 +363,7 @@ class Writer:
             self.waits_since = None
             if not takes:
                 store.note_time()  # what writes nothing succeeds on a full disk, too
-            if self._held and holders.is_due():
+            if self._slots.held and holders.is_due():
                 batch.is_lost = not holders.beat()
             if batch.settled:
                 batch.counted = store.settle(batch.settled)
@@ -408,9 +390,9 @@ class Writer:
                 self._expires = expire(store)
             store.ripen()
             store.cleaner.step(FEW + 2 * len(batch.settled) if len(batch) else STEP)
-            batch.freed = _size([delivery for delivery, _ in batch.settled])
-            room = self._memory - self._held_bytes + batch.freed
-            if takes and not batch.is_lost and room > 0 and (wants := self._wants()):
+            batch.freed = size_of([delivery for delivery, _ in batch.settled])
+            room = self._slots.room(batch.freed)
+            if takes and not batch.is_lost and room > 0 and (wants := self._slots.wants()):
                 batch.deliveries = store.take(wants, holders.me(), room)
             store.commit()
             batch.has_ended_some = store.has_ended_some
@@ -496,7 +478,3 @@ class Writer:
         self._store.db.close()
         self._beside.close()
         os.close(self._wake)
-
-
-def _size(deliveries: Sequence[Delivery]) -> int:
-    return sum([len(delivery.payload) for delivery in deliveries])  # no generator: there are thousands a second

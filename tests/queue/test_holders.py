@@ -186,7 +186,7 @@ def test_processes_that_died_are_no_servers_and_the_other_way_round(path: Path, 
         assert watcher.look() == 1
         clock.pass_by(100)
     (letter,) = looking.dead(watcher.store, 10)
-    assert b"10 servers died" in letter["errors"][-1][2]
+    assert b"it was the last of 10" in letter["errors"][-1][2]
     watcher.die()
 
 
