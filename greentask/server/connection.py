@@ -241,6 +241,14 @@ class LineConnection:
             if self._outlet.unsent > _CHUNK:
                 self._check_unsent(sum(map(len, data)))
 
+    def send_line(self, data: bytes) -> None:
+        """``send`` of one piece: the same, and quicker."""
+        if not self.gone:
+            outlet = self._outlet
+            outlet.write(data)
+            if outlet.unsent > _CHUNK:
+                self._check_unsent(len(data))
+
     def send_now(self, data: bytes) -> None:
         """The same, and at once where nothing else waits, not at the end of the loop's turn."""
         if not self.gone:

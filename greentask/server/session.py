@@ -214,7 +214,7 @@ class Session:
             del self._by_id[answer.id]
             if len(body) == 1 and self._in_flight > 1:
                 self._in_flight -= 1
-                self.connection.send(line(answer.id, body[0]))  # as most often
+                self.connection.send_line(line(answer.id, body[0]))  # as most often
             else:
                 self._send(answer.id, body)
         else:
@@ -349,16 +349,22 @@ class Session:
             or (request.id is not None and request.function in OWN)
             or self.has_room()
         )
-        if request.id is not None and request.id in self._by_id:
+        id = request.id
+        if id is None:
+            answer = self._begin(None)
+        elif id not in self._by_id:
+            self._in_flight += 1
+            self.server.in_flight += 1
+            answer = self._by_id[id] = Answer(self, id)
+        else:
             # Not a call of its own: it has no line of answers that could be told from the first one's.
-            in_use = BadRequest(f"id {dumps(request.id).decode()} belongs to a call that is still in flight")
-            self.connection.send(line(request.id, error_member(in_use)))
+            in_use = BadRequest(f"id {dumps(id).decode()} belongs to a call that is still in flight")
+            self.connection.send(line(id, error_member(in_use)))
             return
-        answer = self._begin(request.id)
         if self._unclaimed:
             answer.size = self.claim()
             answer.bulk = [value for value in (request.args, request.batch) if value]
-        self.try_to_start(request, text, answer, arrived, has_room=has_room)
+        self.try_to_start(request, text, answer, arrived, has_room)
 
     def _refuse_line(self, text: bytes, error: CallError) -> None:
         """Answer what is no message. Who has spoken JSON-RPC, or tried to, is told in its form."""
@@ -445,9 +451,7 @@ class Session:
             return None
         return Overloaded(f"{told}: try again later")
 
-    def try_to_start(
-        self, call: Call, text: bytes, answer: Answer | RpcCall, arrived: float, *, has_room: bool
-    ) -> None:
+    def try_to_start(self, call: Call, text: bytes, answer: Answer | RpcCall, arrived: float, has_room: bool) -> None:
         """Start a call, or refuse it."""
         server = self.server
         try:
