@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
+from itertools import groupby
 
 __all__ = ["SMALL", "end_tasks", "insert_tasks", "runs"]
 
-#: A task to be inserted: id, lane, rank, expires, retries, key, singleton, payload, and when it is due if not at once.
-Row = tuple[int, int, int, float | None, int | None, str | None, str | None, bytes, float | None]
+#: A task to be inserted: id, lane, rank, payload, expires, retries, key, singleton, and when it is due if not at once.
+Row = tuple[int, int, int, bytes, float | None, int | None, str | None, str | None, float | None]
 
 #: One that has ended: its id, the attempts, and its result if it has one.
 Ended = tuple[int, int, bytes | None]
@@ -30,10 +32,7 @@ _INSERT_PLAIN = {
     size: f"INSERT INTO task (id, lane, rank, state, enqueued, body) VALUES {', '.join(['(?, ?, ?, 0, ?, ?)'] * size)}"
     for size in _SIZES
 }
-_INSERT = (
-    "INSERT INTO task (id, lane, rank, state, enqueued, expires, retries, key, single, body, due) "
-    "VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)"
-)
+_OPTIONS = ("expires", "retries", "key", "single", "due")
 _END = "UPDATE task SET state = ?, ended = ?, body = ?, attempts = ? WHERE id = ?"
 
 
@@ -93,8 +92,29 @@ def insert_tasks(
         while len(plain) - at >= 5 * size:
             db.execute(_INSERT_PLAIN[size], plain[at : at + 5 * size])
             at += 5 * size
-    if others:
-        db.executemany(_INSERT, [(*row[:3], wall, *row[3:]) for row in others])
+    for options, rows in groupby(others, _options_of):
+        values = [
+            (id, lane, rank, wall, _cheap(body), *[option for option in rest if option is not None])
+            for id, lane, rank, body, *rest in rows
+        ]
+        db.executemany(_insert_with(options), values)
+
+
+def _options_of(row: Row) -> tuple[bool, ...]:
+    """Which it has."""
+    return tuple([option is not None for option in row[4:]])
+
+
+def _cheap(body: bytes) -> bytes | bytearray:
+    return bytearray(body) if len(body) <= SMALL else body
+
+
+@cache
+def _insert_with(options: tuple[bool, ...]) -> str:
+    """Of tasks that have these and no others, so that nothing is bound that they have not."""
+    names = [name for name, has in zip(_OPTIONS, options) if has]
+    columns = ", ".join(["id, lane, rank, state, enqueued, body", *names])
+    return f"INSERT INTO task ({columns}) VALUES (?, ?, ?, 0, ?, ?{', ?' * len(names)})"
 
 
 def end_tasks(db: sqlite3.Connection, state: int, wall: float, ended: Sequence[Ended]) -> None:

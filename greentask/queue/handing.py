@@ -44,6 +44,8 @@ class HandingOut:
 
     def take(self, wants: Sequence[Want], holder: int, most_bytes: int) -> list[Delivery]:
         """Hand out of those that wait for their turn."""
+        if not is_any_ready(self._db):
+            return []
         held, allowed = paused(self._db), self._store.allowances.rooms(self._store.time.now())
         groups = [group for group in waiting_groups(self._db) if allowed.get(group.lane) != 0]
         taken: list[tuple[int, list[Delivery]]] = []

@@ -46,6 +46,7 @@ from .beside import is_anybody_at
 __all__ = [
     "APPLICATION_ID",
     "CHECKPOINT_BYTES",
+    "PAGE",
     "VERSION",
     "be_copy",
     "check_file",
@@ -63,14 +64,15 @@ _HEADER = b"SQLite format 3\x00"
 _HEAD = 100  # bytes
 _NO_LOG = b"\x01\x01"  # what is at 18 in them of a file that has none (the mode is not WAL)
 _CLOSES_WITHIN = 2.0  # seconds
-_PAGE = 4096
+#: Bytes of a page.
+PAGE = 4096
 _CACHE = 16 * 1024  # KiB
 _BUSY = 10.0  # seconds, for those who hold the file and don't take turns: a backup, somebody's shell
 _STATEMENTS = 300  # that are kept prepared: as many as a server uses, and some more
 _CHECKPOINT = 4000  # pages of the log (16 MB) that are written back at once
 
 #: The same, in bytes.
-CHECKPOINT_BYTES = _CHECKPOINT * _PAGE
+CHECKPOINT_BYTES = _CHECKPOINT * PAGE
 
 _CHECKED = 2 * 1024**3  # bytes of a file that is looked through for damage at each start
 _SMALL = (
@@ -305,7 +307,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     is_empty = _value(db, "schema_version") == 0  # first: somebody else may make the tables at any moment
     owner, version = _value(db, "application_id"), _value(db, "user_version")
     if is_empty:
-        db.execute(f"PRAGMA page_size = {_PAGE}")
+        db.execute(f"PRAGMA page_size = {PAGE}")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     if not is_empty and owner != APPLICATION_ID:
         raise ConfigurationError(f"queue {path!r} is another program's database, which is left as it is: name another")
@@ -319,7 +321,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA cache_size = -{_CACHE}")
     db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
-    db.execute(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT * _PAGE}")
+    db.execute(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT * PAGE}")
     if version == VERSION:  # nothing is written, for who only wants to look
         return
     db.execute("BEGIN IMMEDIATE")  # of several that open it at once, one makes the tables

@@ -49,8 +49,9 @@ class Slots:
         """These were handed out, and so many were settled, whose payloads had that many bytes."""
         self.held += len(deliveries) - settled
         self._bytes += size_of(deliveries) - freed
-        for task, count in Counter([delivery.task for delivery in deliveries]).items():
-            self._free[self._filled_by[task]] -= count
+        if deliveries:
+            for task, count in Counter([delivery.task for delivery in deliveries]).items():
+                self._free[self._filled_by[task]] -= count
 
 
 def size_of(deliveries: Sequence[Delivery]) -> int:

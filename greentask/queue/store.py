@@ -87,6 +87,10 @@ class Store:
         self.has_ended_some = False
         #: Those whose attempts were settled in this transaction, and that were revoked meanwhile.
         self.revoked: set[int] = set()
+        # The first moments that tasks wait for, by queue time and by the wall clock, where nobody else writes; none is
+        # earlier. None: they are to be looked for.
+        self._first: list[float | None] | None = None
+        self._is_alone = False
         # Those enqueued in this transaction that may be handed out at once, and are not among those that wait yet.
         self._fresh: tuple[list[int], Sequence[Message]] = [], ()
 
@@ -111,6 +115,7 @@ class Store:
         self._lanes.clear()
         self._names.clear()
         self.ticks.rolled_back()
+        self._first = None
         if self.db.in_transaction:  # some errors of SQLite have ended it already
             try:
                 self.db.execute("ROLLBACK")
@@ -232,8 +237,8 @@ class Store:
                 later.append((0, due, id))
             elif not blocked:
                 ready.append(id)
-            options = expires, message.retries, message.key, message.singleton
-            others.append((id, lane, rank, *options, message.payload, due))
+            options = expires, message.retries, message.key, message.singleton, due
+            others.append((id, lane, rank, message.payload, *options))
             ids.append(id)
             id += 1
         insert_tasks(self.db, plain, others, wall)
@@ -244,6 +249,8 @@ class Store:
             self._line_up(ready)
         if later:
             self.db.executemany("INSERT INTO later VALUES (?, ?, ?, 0, 0)", later)
+            for clock, due, _ in later:
+                self._note_moment(clock, due)
         if expiry:
             self.db.executemany("INSERT INTO expiry VALUES (?, ?)", expiry)
         return ids
@@ -274,10 +281,16 @@ class Store:
 
     # ---- What waits for its moment
 
+    def be_alone(self, is_alone: bool) -> None:
+        """Whether nobody else writes, nor has since this was said last: then the first moments are known."""
+        self._is_alone = is_alone
+        if not is_alone:
+            self._first = None
+
     def next_moment(self) -> float | None:
         """Seconds until the next task's moment has come; None where none waits for one."""
-        due, at = self._moments()
         now = self.time.now()
+        due, at = self._moments(now)
         waits = [] if due is None else [due - now]
         if at is not None:
             waits.append(at - self.clock.wall())
@@ -286,19 +299,31 @@ class Store:
             waits.append(allowed)
         return max(0.0, min(waits)) if waits else None
 
-    def _moments(self) -> tuple[float | None, float | None]:
+    def _moments(self, now: float) -> list[float | None]:
         """The first by queue time, and by the wall clock."""
-        moments: tuple[float | None, float | None] = self.db.execute(
-            "SELECT (SELECT min(due) FROM later WHERE clock = 0), (SELECT min(due) FROM later WHERE clock = 1)"
-        ).fetchone()
-        return moments
+        first = self._first
+        if first is not None and not _has_come(first[0], now) and not _has_come(first[1], self.clock.wall()):
+            return first
+        first = list(
+            self.db.execute(
+                "SELECT (SELECT min(due) FROM later WHERE clock = 0), (SELECT min(due) FROM later WHERE clock = 1)"
+            ).fetchone()
+        )
+        self._first = first if self._is_alone else None
+        return first
+
+    def _note_moment(self, clock: int, due: float) -> None:
+        if self._first is not None:
+            first = self._first[clock]
+            self._first[clock] = due if first is None else min(first, due)
 
     def ripen(self) -> int:
         """Let those wait for their turn whose moment has come; how many they were."""
-        ripe = 0
-        for clock, (first, now) in enumerate(zip(self._moments(), (self.time.now(), self.clock.wall()))):
-            if first is None or first > now:
+        ripe, times = 0, (self.time.now(), self.clock.wall())
+        for clock, (first, now) in enumerate(zip(self._moments(times[0]), times)):
+            if not _has_come(first, now):
                 continue
+            self._first = None  # they are not the first any more
             rows = self.db.execute(
                 "SELECT l.due, l.id, l.failures, l.losses, t.lane, t.rank FROM later l "
                 "LEFT JOIN task t ON t.id = l.id AND t.state = 0 "
@@ -411,7 +436,9 @@ class Store:
     def put_back(self, id: int, failures: int, losses: int, delay: float) -> None:
         """Have it wait again, for its turn or for so many seconds."""
         if delay > 0:
-            self.db.execute("INSERT INTO later VALUES (0, ?, ?, ?, ?)", (self.time.now() + delay, id, failures, losses))
+            due = self.time.now() + delay
+            self.db.execute("INSERT INTO later VALUES (0, ?, ?, ?, ?)", (due, id, failures, losses))
+            self._note_moment(0, due)
         else:
             self.db.execute(
                 "INSERT INTO ready SELECT lane, rank, id, ?, ? FROM task WHERE id = ? AND state = 0",
@@ -467,3 +494,7 @@ class Store:
     def forget_later(self, id: int) -> None:
         """Forget one that has ended, when its time has come."""
         self.db.execute("INSERT INTO forget VALUES (?, ?)", (self.time.now() + self._result_ttl, id))
+
+
+def _has_come(moment: float | None, now: float) -> bool:
+    return moment is not None and moment <= now

@@ -37,6 +37,7 @@ from .holders import TICK, Holders
 from .ids import id_text
 from .interface import Delivery, Ending, Kept, Limit, Message, Repeat, Want
 from .limits import DEFAULT_MEMORY
+from .logroom import LogRoom
 from .longlog import LongLog
 from .offers import Unoffered
 from .slots import Slots, size_of
@@ -87,6 +88,7 @@ class Writer:
         # The thread's own:
         self._slots = Slots(memory)
         self._kept = Batch()  # what could not be written yet
+        self._may_be_knocked = True
         self._is_stuck = False
         self._why_stuck: Exception = QueueError("the queue's file can't be written")
         self._ticked_at = 0.0
@@ -95,6 +97,7 @@ class Writer:
         self._expires = False  # there are tasks whose ttl is over
         self._unoffered = Unoffered(store.db)
         self._log = LongLog(store.db, beside.queue)
+        self._log_room = LogRoom(beside.queue)
         self._missing: str | None = None  # a file of SQLite's own
         #: Since when it has waited for its turn to write.
         self.waits_since: float | None = None
@@ -186,6 +189,7 @@ class Writer:
             self._ended.release()
 
     def _sleep(self, poll: Any) -> None:
+        is_woken = self._may_be_knocked = True
         if self._is_stuck:
             poll.unregister(self._beside.knocks)
             poll.poll(0 if self._is_closing else _PAUSE * 1000)
@@ -194,12 +198,14 @@ class Writer:
             self._is_asleep = True
             moment = min(TICK, self._next_moment())
             if not (self._arrived or self._is_closing):  # else it came before we were known to be asleep
-                poll.poll(1000 * moment + 0.5)
+                ready = [fd for fd, _ in poll.poll(1000 * moment + 0.5)]
+                is_woken, self._may_be_knocked = self._wake in ready, self._beside.knocks in ready
             self._is_asleep = False
-        try:
-            os.eventfd_read(self._wake)
-        except BlockingIOError:
-            pass
+        if is_woken:
+            try:
+                os.eventfd_read(self._wake)
+            except BlockingIOError:
+                pass
 
     def _next_moment(self) -> float:
         """Seconds until there may be something to do."""
@@ -212,12 +218,13 @@ class Writer:
 
     def _turn(self) -> None:
         batch, looks = self._collect()
-        may_be_revoked = knocked = self._beside.hear_knocks()
+        may_be_revoked = knocked = self._may_be_knocked and self._beside.hear_knocks()
         may_be_revoked |= bool(batch.changes)
         is_tick = time.monotonic() - self._ticked_at >= TICK
         try:
             overdue = self._look_around(is_tick=is_tick, knocked=knocked)
-            has_work = self._is_stuck or len(batch) or overdue or self._has_own_work(is_tick)
+            self._store.be_alone(not (is_tick or knocked or self._has_company))
+            has_work = self._is_stuck or len(batch) or overdue or self._has_own_work()
         except Exception as error:  # it can't even be read
             self._stuck(batch, error)
         else:
@@ -254,6 +261,7 @@ class Writer:
                 logger.warning(told, self._beside.path)
             self._store.ticks.look()
             self._store.cleaner.look()
+            self._forgets = self._store.cleaner.has_work()
             self._expires = has_expired(self._store)
             if self._holders.mine is not None:
                 self._unoffered.look(self._ticked_at, self._holders.mine)
@@ -297,11 +305,11 @@ class Writer:
                 looks.append((what, more))
         return batch, looks
 
-    def _has_own_work(self, is_tick: bool) -> bool:
+    def _has_own_work(self) -> bool:
         """Whether there is something to write that nobody asks for."""
         if self._slots.held and self._holders.is_due():
             return True
-        if is_tick or self._forgets:
+        if self._forgets:
             self._forgets = self._store.cleaner.has_work()
             if self._forgets:
                 return True
@@ -389,11 +397,13 @@ class Writer:
             if self._expires:
                 self._expires = expire(store)
             store.ripen()
-            store.cleaner.step(FEW + 2 * len(batch.settled) if len(batch) else STEP)
+            if self._forgets or batch.settled or not len(batch):  # else a tick finds what there is to forget
+                store.cleaner.step(FEW + 2 * len(batch.settled) if len(batch) else STEP)
             batch.freed = size_of([delivery for delivery, _ in batch.settled])
             room = self._slots.room(batch.freed)
             if takes and not batch.is_lost and room > 0 and (wants := self._slots.wants()):
                 batch.deliveries = store.take(wants, holders.me(), room)
+            self._log_room.make()
             store.commit()
             batch.has_ended_some = store.has_ended_some
             batch.revoked = set(store.revoked)
@@ -476,5 +486,6 @@ class Writer:
             logger.error("the queue could not be left in good order, and what it had runs once more: %s", error)
             self._store.rollback()
         self._store.db.close()
+        self._log_room.close()
         self._beside.close()
         os.close(self._wake)

@@ -51,20 +51,27 @@ class Enqueue:
     def __post_init__(self) -> None:
         if self.delay is not None and self.at is not None:
             raise ValueError("delay and at don't go together")
-        _check_number("delay", self.delay, 0, _LONGEST, "seconds from 0 on")
-        _check_number("at", self.at, 0, 1e11, "a Unix time in seconds")
-        _check_number("ttl", self.ttl, 0, _LONGEST, "seconds above 0")
-        if self.ttl == 0:
-            raise ValueError("ttl is seconds above 0, not 0")
+        if self.delay is not None:
+            _check_number("delay", self.delay, 0, _LONGEST, "seconds from 0 on")
+        if self.at is not None:
+            _check_number("at", self.at, 0, 1e11, "a Unix time in seconds")
+        if self.ttl is not None:
+            _check_number("ttl", self.ttl, 0, _LONGEST, "seconds above 0")
+            if self.ttl == 0:
+                raise ValueError("ttl is seconds above 0, not 0")
         if self.priority is not None:
             _check_whole("priority", self.priority, -MOST_PRIORITY, MOST_PRIORITY)
         if self.retries is not None:
             _check_whole("retries", self.retries, 0, MOST_RETRIES)
-        _check_number("key_ttl", self.key_ttl, 0, _LONGEST, "seconds from 0 on")
-        for name, value in (("key", self.key), ("singleton", self.singleton)):
-            if value is not None and not (isinstance(value, str) and 0 < len(value) <= MAX_KEY):
-                raise ValueError(f"{name} is a string of 1 to {MAX_KEY} characters")
-        self._check_composition()
+        if self.key_ttl is not None:
+            _check_number("key_ttl", self.key_ttl, 0, _LONGEST, "seconds from 0 on")
+        if self.key is not None:
+            _check_key("key", self.key)
+        if self.singleton is not None:
+            _check_key("singleton", self.singleton)
+        is_alone = self.then is None and self.after is None and self.group is False and self.open is False
+        if not (is_alone and self.takes is True and self.errors is False):  # as it is of most
+            self._check_composition()
 
     def _check_composition(self) -> None:
         if self.then is not None:
@@ -124,11 +131,14 @@ def decode_enqueue(value: Any, max_steps: int = MOST_STEPS) -> Enqueue | None:
 
 
 def _check_number(name: str, value: Any, least: float, most: float, what: str) -> None:
-    if value is None:
-        return
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not least <= value <= most or not math.isfinite(value):
         raise ValueError(f"{name} is {what}, not {value!r:.80}")
+
+
+def _check_key(name: str, value: Any) -> None:
+    if not (isinstance(value, str) and 0 < len(value) <= MAX_KEY):
+        raise ValueError(f"{name} is a string of 1 to {MAX_KEY} characters")
 
 
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:

@@ -38,16 +38,18 @@ def test_rows_are_written_as_they_were_given(path: Path, count: int) -> None:
     rows = []
     for id in range(1, count + 1):
         options = (9.5, 3, f"key {id}", "one") if chance.random() < 0.2 else (None, None, None, None)
-        rows.append((id, chance.randint(1, 3), chance.randint(-3, 3), *options, b"body %d" % id, options[0]))
-    others = [row for row in rows if row[3] is not None]
+        options = options if chance.random() < 0.5 else (*options[:3], None)
+        due = id / 3 if chance.random() < 0.1 else None
+        rows.append((id, chance.randint(1, 3), chance.randint(-3, 3), b"body %d" % id, *options, due))
+    others = [row for row in rows if row[4:] != (None,) * 5]
     plain = [
         value
-        for id, lane, rank, expires, *_, body, _ in rows
-        if expires is None
+        for id, lane, rank, body, *options in rows
+        if options == [None] * 5
         for value in (id, lane, rank, 1.5, bytearray(body))
     ]
     insert_tasks(db, plain, others, 1.5)
-    columns = "id, lane, rank, expires, retries, key, single, body, due"
+    columns = "id, lane, rank, body, expires, retries, key, single, due"
     assert db.execute(f"SELECT {columns} FROM task ORDER BY id").fetchall() == rows
     assert db.execute("SELECT DISTINCT enqueued, state FROM task").fetchall() in ([(1.5, 0)], [])
     assert {type(body) for (body,) in db.execute("SELECT body FROM task")} <= {bytes}

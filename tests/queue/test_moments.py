@@ -1,6 +1,7 @@
 """A task that waits for its moment is found by its id, however it came there and however many wait."""
 
 import os
+import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -196,6 +197,51 @@ def test_what_is_imported_is_found_as_well(tmp_path: Path) -> None:
             assert other.look("show", task=id)["due_in"] == pytest.approx(1000.0, abs=30.0)
         assert other.change("revoke", ids) == ids
         assert not left(other.store)
+
+
+# ---- The first of them, where nobody else writes
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_moment_is_known_without_a_look(store: Store, clock: FakeClock, seed: int) -> None:
+    """It may be too early, until it has come, but never too late."""
+    chance = random.Random(seed)
+    looks: list[str] = []
+    store.db.set_trace_callback(lambda statement: looks.append(statement) if "min(due)" in statement else None)
+    for _ in range(300):
+        store.be_alone(chance.random() < 0.98)
+        step = chance.random()
+        ids = left(store)
+        if step < 0.4:
+            put(store, *[message(delay=chance.uniform(0, 100.0)) for _ in range(chance.randint(1, 3))])
+        elif step < 0.5:
+            put(store, message(at=clock.wall + chance.uniform(1.0, 100.0)))
+        elif step < 0.6:
+            put(store, message())
+        elif step < 0.7 and store.has_ready([Want(frozenset({"add"}), 1)]):
+            attempt(store, chance.choice(("retry", "lost", "done")), chance.uniform(0.0, 50.0))
+        elif step < 0.75 and ids:
+            assert transact(store, lambda: revoke(store, id_text(chance.choice(ids))))  # noqa: B023
+        elif step < 0.8:
+            store.begin()
+            store.enqueue([message(delay=1.0)])
+            store.rollback()
+        else:
+            clock.pass_by(chance.choice((0.5, 5.0, 20.0)))
+        moments = store.db.execute("SELECT clock, due FROM later").fetchall()
+        waits = [due - (clock.wall if by_clock else store.time.now()) for by_clock, due in moments]
+        known = store.next_moment()
+        if waits:
+            assert known is not None
+            assert known <= max(0.0, min(waits))
+        if known is not None and (not waits or known < max(0.0, min(waits))):
+            clock.pass_by(known)
+            assert store.next_moment() != 0.0
+        if chance.random() < 0.3:
+            ripe = [due for by_clock, due in moments if due <= (clock.wall if by_clock else store.time.now())]
+            assert transact(store, store.ripen) == len(ripe)
+    store.db.set_trace_callback(None)
+    assert 10 < len(looks) < 300
 
 
 # ---- Files of the version before
