@@ -222,7 +222,7 @@ def test_where_it_can_not_be_read_everybody_is_told_and_it_goes_on(
         taker.settle(taker.got[0])
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
-            found, refused = queue.find(kept[0]), queue.enqueue([message("other")])
+            found, refused = queue.find(kept[0]), queue.enqueue([message("other", delay=1e6)])
             assert isinstance(refused.exception(WITHIN), QueueError)
             assert found.exception(WITHIN) is None
     wait_until(lambda: queue.find(kept[0]).result(WITHIN).state == "done", WITHIN, "what had ended is written down")
