@@ -251,6 +251,8 @@ def _look_at(path: str) -> None:
         raise ConfigurationError(f"queue {path!r} is no file: name a file of its own")
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
         raise ConfigurationError(f"queue {path!r} is not ours to write (user {os.geteuid()}): mind its owner and mode")
+    if _is_open_here(found):
+        return  # to close it once more would let go of SQLite's own locks, and who comes next would remove the log
     has_log = _size(f"{path}-wal") > 0  # first: the log of a file that is a queue again comes after that is written
     with open(path, "rb") as file:
         head = file.read(_HEAD)
@@ -265,6 +267,17 @@ def _look_at(path: str) -> None:
             f"before: it would be mixed in. See that no server has it, and remove that (rm -f {log} {index})"
         )
     _wait_for_logs(path)
+
+
+def _is_open_here(file: os.stat_result) -> bool:
+    """Whether this process has that file open."""
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            if os.path.samestat(file, os.stat(f"/proc/self/fd/{fd}")):
+                return True
+        except OSError:  # it was closed meanwhile
+            continue
+    return False
 
 
 def is_copy(head: bytes) -> bool:

@@ -1,5 +1,7 @@
 """A queue in a file, as its owner sees it: in the hub, without waiting for the disk."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,22 @@ def test_two_servers_share_a_file(path: Path) -> None:
         queues[1].find(followed.id).result(WITHIN)
         takers[0].settle(followed)
         assert wait_until(lambda: heard, 0.5, "news from the other server, before its next look")[0].state == "done"
+    finally:
+        for queue in queues:
+            queue.close()
+
+
+def test_a_program_that_looks_does_not_take_the_log_away_from_two_servers_of_one_process(path: Path) -> None:
+    """Who opens and closes a file loses all locks of his process on it, SQLite's among them."""
+    queues = [SQLiteQueue(path), SQLiteQueue(path)]
+    for queue in queues:
+        queue.open()
+    try:
+        queues[0].enqueue([message()]).result(WITHIN)
+        look = f"import sqlite3; db = sqlite3.connect({str(path)!r}); print(*db.execute('SELECT count(*) FROM task'))"
+        told = subprocess.run([sys.executable, "-c", f"{look}; db.close()"], capture_output=True, check=True)
+        assert told.stdout == b"(1,)\n"
+        assert path.with_name("tasks.db-wal").exists()
     finally:
         for queue in queues:
             queue.close()
