@@ -12,7 +12,7 @@ from ..wire.json import dumps
 from .arguments import argument_options
 from .connection import Where, connected, server_options
 from .queue.access import FILE_UNUSABLE, close_names, told_of_files
-from .times import Seconds
+from .times import Moment, Seconds
 
 __all__ = ["command"]
 
@@ -31,7 +31,7 @@ Exit codes:
 @click.argument("name")
 @argument_options
 @click.option("--delay", type=Seconds(), metavar="TIME", help="Not before so long from now: 90s, 10m, 2h, 3d.")
-@click.option("--at", type=float, metavar="SECONDS", help="Not before that Unix time.")
+@click.option("--at", type=Moment(), metavar="MOMENT", help="Not before then: 2026-12-24T08:00+01:00, or a Unix time.")
 @click.option("--priority", type=click.IntRange(-MOST_PRIORITY, MOST_PRIORITY), help="Higher ones go first.")
 @click.option("--key", help="While a task with this key is known, print that one, and keep no second one.")
 @click.option(
@@ -62,6 +62,8 @@ def command(
 
     A VALUE is read as JSON where it is that (3, true, [1,2], "3"), and taken as text otherwise.
     """
+    if options["key_ttl"] is not None and options["key"] is None:
+        raise click.UsageError("--key-ttl is for how long a key holds: it goes with --key")
     try:
         durable = Enqueue(**options)
     except ValueError as error:

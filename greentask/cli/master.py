@@ -43,8 +43,10 @@ def master_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def master_of(which: Which) -> Iterator[Channel]:
-    """A channel to the master; where it can't do what it is told, the program ends with a line on stderr and 1."""
+def master_of(which: Which, failed: int = 1) -> Iterator[Channel]:
+    """A channel to the master; where it can't do what it is told, the program ends with a line on stderr and 1, or what
+    else it is to be.
+    """
     from ..master.admin import connect
     from ..master.channel import ChannelError
 
@@ -68,4 +70,4 @@ def master_of(which: Which) -> Iterator[Channel]:
         if error.trace:
             click.echo(error.trace.rstrip(), err=True)
         click.echo(f"greentask: {error}", err=True)
-        sys.exit(1)
+        sys.exit(failed)

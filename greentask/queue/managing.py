@@ -249,6 +249,9 @@ def change_some(store: Store, action: str, wanted: Filter, after: str | None) ->
     if not wanted.states:
         wanted = Filter(states, wanted.name, wanted.error, wanted.older, wanted.younger)
     elif wanted.states - states:
-        raise InvalidArguments(f"{action.partition('_')[0]} is for tasks that are {', '.join(sorted(states))}")
+        raise InvalidArguments(
+            f"{action.partition('_')[0]} is for tasks that are {', '.join(sorted(states))}, not "
+            f"{', '.join(sorted(wanted.states - states))}"
+        )
     found, following = select(store, wanted, after, _CHANGED)
     return len(change(store, action, [task["task"] for task in found])), following

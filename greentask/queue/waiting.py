@@ -28,7 +28,7 @@ class Waiters:
 
     def wait(self, id: str, key: str, answer: Listener, patience: float | None, *, wants_progress: bool) -> Waiting:
         """Wait for the task of that id, or which has that key."""
-        waiting = Waiting(self, id or key, answer, patience, wants_progress=wants_progress)
+        waiting = Waiting(self, id or key, answer, patience, wants_progress=wants_progress, by_key=bool(key))
         (self.queue.find_by_key(key) if key else self.queue.find(id)).add_done_callback(waiting.look)
         return waiting
 
@@ -65,9 +65,17 @@ class Waiting:
     waits = True
 
     def __init__(
-        self, waiters: Waiters, id: str, answer: Listener, patience: float | None, *, wants_progress: bool
+        self,
+        waiters: Waiters,
+        id: str,
+        answer: Listener,
+        patience: float | None,
+        *,
+        wants_progress: bool,
+        by_key: bool = False,
     ) -> None:
         self.id = id
+        self._by_key = by_key
         self._forget: Callable[[], None] | None = None
         self._waiters = waiters
         self._answer: Listener | None = answer
@@ -83,9 +91,10 @@ class Waiting:
             return
         found = future.result()
         if found is None:
-            self.refuse(QueueError(f"the queue knows no task {self.id!r:.80}, or not any more"))
+            whose = "with the key " if self._by_key else ""
+            self.refuse(QueueError(f"the queue knows no task {whose}{self.id!r:.80}, or not any more"))
             return
-        self.id = found.id  # it may have been asked for by its key
+        self.id, self._by_key = found.id, False
         if found.state in FINAL or self._patience == 0:
             self.end(found)
         elif self._answer is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
+from .checks import in_seconds
 from .task import Task, merge_arguments
 
 __all__ = ["Fan", "Step", "Steps", "wire_chain"]
@@ -42,17 +44,18 @@ class Step:
         *,
         takes: bool = True,
         errors: bool = False,
-        delay: float | None = None,
+        delay: float | timedelta | None = None,
         priority: int | None = None,
         retries: int | None = None,
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
     ) -> Step:
-        """The same step, with these options. ``delay`` and ``ttl``, in seconds, begin when it is enqueued.
+        """The same step, with these options. ``delay`` and ``ttl``, in seconds (or a ``timedelta``), begin when it is
+        enqueued.
 
         >>> Step("clean_up").using(takes=False, errors=True)
         <Step clean_up>
         """
-        options = {"delay": delay, "priority": priority, "retries": retries, "ttl": ttl}
+        options = {"delay": in_seconds(delay), "priority": priority, "retries": retries, "ttl": in_seconds(ttl)}
         said = {name: value for name, value in options.items() if value is not None}
         other = Step.__new__(Step)
         other._wire = {**self._wire, "takes": takes, "errors": errors, **({"enqueue": said} if said else {})}

@@ -138,7 +138,7 @@ def _check_number(name: str, value: Any, least: float, most: float, what: str) -
 
 def _check_key(name: str, value: Any) -> None:
     if not (isinstance(value, str) and 0 < len(value) <= MAX_KEY):
-        raise ValueError(f"{name} is a string of 1 to {MAX_KEY} characters")
+        raise ValueError(f"{name} is a string of 1 to {MAX_KEY} characters, not {value!r:.80}")
 
 
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,10 @@ def test_of_many_attempts_the_last_ones_are_shown(tmp_path: Path) -> None:
     ]
     told = greentask("queue", "show", task, "--json", "--queue", str(path)).stdout
     assert len(json.loads(told)["errors"]) == 25
+    with QueueFile(path) as file:
+        file.transact(lambda store: store.take([Want(frozenset({"pay"}), 1)], 7))
+    assert "is running: revoke is for" in (left := greentask("queue", "revoke", task, "--queue", str(path))).stderr
+    assert left.stderr.endswith("; --running ends it\n")
 
 
 def test_long_names_and_errors_leave_room_for_the_rest(tmp_path: Path) -> None:
@@ -268,6 +273,7 @@ def test_arguments_are_hidden_where_the_server_hides_them(tmp_path: Path) -> Non
         (("list", "--state", "odd"), 2, "odd"),
         (("list", "--server", "127.0.0.1:1"), 3, "127.0.0.1:1"),
         (("list", "--server", "127.0.0.1:1"), 3, "or name the queue's file: --queue FILE"),
+        (("list", "--pid", str(2**22)), 3, "no greentask server on this machine"),
         (("list", "--queue", "/nowhere/tasks.db"), 7, "there is no queue '/nowhere/tasks.db'"),
         (("list", "--queue", __file__), 7, "another kind of file"),
     ],
@@ -282,7 +288,15 @@ def test_mistakes_are_one_line_and_an_exit_code(arguments: tuple[str, ...], code
 
 
 def test_retrying_what_has_not_failed_makes_no_sense(queue: Run) -> None:
-    assert "retry is for tasks that are failed" in queue("retry", "--state", "done", code=2).stderr
+    assert "retry is for tasks that are failed, not done" in queue("retry", "--state", "done", code=2).stderr
+
+
+def test_a_name_that_nobody_has_heard_of_is_told_with_close_ones(queue: Run, peer: LineClient) -> None:
+    enqueue(peer, "add", 1)
+    said = "greentask: no task 'ad' has been enqueued here yet; did you mean add"
+    for command, code in (("list", 0), ("purge", 1), ("export", 0)):
+        assert said in queue(command, "--task", "ad", code=code).stderr
+    assert queue("list", "--task", "add", "--state", "expired").stderr == ""
 
 
 def test_what_could_not_be_changed_is_told_with_its_state(queue: Run, peer: LineClient) -> None:
@@ -377,7 +391,12 @@ def test_a_task_is_enqueued_and_its_id_printed(server: RunningServer, peer: Line
     assert run("add", "a=2", "--singleton", "mine") == alone
     assert "no task is named" in run("ad", "a=1", code=4)
     assert "InvalidArguments" in run("add", "c=1", code=4)
+    at = run("add", "a=1", "--at", "2100-01-01T00:00+01:00")
+    assert peer.call("greentask.queue", action="show", task=at)["due_in"] == pytest.approx(
+        4102441200 - time.time(), abs=60
+    )
     assert "don't go together" in run("add", "a=1", "--delay", "1h", "--at", "1", code=2)
+    assert "it goes with --key" in run("add", "a=1", "--key-ttl", "1h", code=2)
     assert "ttl is seconds above 0" in run("add", "a=1", "--ttl", "0s", code=2)
 
 

@@ -1,5 +1,7 @@
 """Durable tasks that follow others, as a client sees them."""
 
+from datetime import timedelta
+
 import pytest
 
 from greentask import Client, Fan, InvalidArguments, QueueError, Step, UnknownTask
@@ -20,7 +22,11 @@ def test_the_result_goes_on_to_the_next_one(client: Client) -> None:
 
 
 def test_what_follows_is_enqueued_in_the_same_moment(client: Client) -> None:
-    steps = [Step(tasks.add, 10), Step(tasks.add, b=100), Step("add", 7).using(takes=False, priority=3)]
+    steps = [
+        Step(tasks.add, 10),
+        Step(tasks.add, b=100),
+        Step("add", 7).using(takes=False, priority=3, ttl=timedelta(days=1)),
+    ]
     receipt = tasks.add.using(client, then=steps).enqueue(1, b=2)
     assert [one.result() for one in receipt.following] == [13, 113, 8]
     assert client.enqueue("add", 1).following == ()

@@ -101,7 +101,7 @@ def test_a_receipt_is_found_by_its_key(client: Client) -> None:
     receipt = client.using(key="order 5").enqueue("add", 1, 2)
     found = client.receipt(key="order 5")
     assert (found.id, found.result(20)) == (receipt.id, 3)
-    with pytest.raises(QueueError, match="order 6"):
+    with pytest.raises(QueueError, match="no task with the key 'order 6'"):
         client.receipt(key="order 6")
     for wrong in ({}, {"id": receipt.id, "key": "order 5"}):
         with pytest.raises(TypeError, match="by an id, or by a key"):

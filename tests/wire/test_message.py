@@ -310,7 +310,7 @@ def test_all_that_may_be_in_a_call() -> None:
         ({"function": "f", "enqueue": {"ttl": 0}}, "ttl is seconds above 0, not 0"),
         ({"function": "f", "enqueue": {"priority": 1.5}}, "priority is a whole number from -10 to 10, not 1.5"),
         ({"function": "f", "enqueue": {"retries": -1}}, "retries is a whole number from 0 to 10000, not -1"),
-        ({"function": "f", "enqueue": {"key": 5}}, "key is a string of 1 to 500 characters"),
+        ({"function": "f", "enqueue": {"key": 5}}, "key is a string of 1 to 500 characters, not 5"),
         ({"function": "f", "enqueue": {"at": 1, "delay": 1}}, "delay and at don't go together"),
         ({"function": "f", "enqueue": True, "id": 1, "progress": True}, "a durable task has neither progress nor"),
         ({"auth": {"nonce": "00", "proof": "00"}}, "a proof belongs into the first line"),

@@ -15,7 +15,7 @@ import click
 
 from ...errors import ConfigurationError, QueueError
 from ...queue.byhand import QueueFile
-from ..connection import NOT_RUN, connected
+from ..connection import NO_CONNECTION, NOT_RUN, connected
 from ..master import Which, master_of, master_options
 
 if TYPE_CHECKING:
@@ -61,6 +61,12 @@ class Access:
         if self._file is None:
             fail(NOT_RUN, "this needs the queue's file: do it on the server's machine, or name it with --queue FILE")
         return self._file
+
+    def mind_name(self, wanted: dict[str, Any]) -> None:
+        """Where nothing fits a filter: whether its name is one that nobody has heard of, with those that are close."""
+        name = wanted.get("name")
+        if name is not None and self._file is not None and (close := close_names(self._file, name)) is not None:
+            click.echo(f"greentask: no task {name!r} has been enqueued here yet{close}", err=True)
 
     def look(self, what: str, **asked: Any) -> Any:
         """``stats``, ``list`` or ``show``: what is known."""
@@ -120,7 +126,7 @@ def accessed(queue: Where) -> Iterator[Access]:
             with QueueFile(queue.file) as file:
                 yield Access(file, None)
         elif queue.which.pid is not None or queue.which.pid_file is not None:
-            with master_of(queue.which) as master:
+            with master_of(queue.which, NO_CONNECTION) as master:
                 path = master.ask("queue")["file"]
             with QueueFile(_not_none(path)) as file:
                 yield Access(file, None)

@@ -56,6 +56,8 @@ def _changing(action: str, help: str, *more: Callable[..., Any]) -> click.Comman
                     changed = access.file.change_all(what, Filter.decode(wanted))
                 except InvalidArguments as error:
                     raise click.UsageError(str(error)) from None
+                if changed == 0:
+                    access.mind_name(wanted)
         if as_json:
             click.echo(json.dumps({"changed": changed}))
         else:
@@ -79,8 +81,10 @@ def _why_not(access: Access, action: str, task: str) -> str:
     fitting = CHANGES[action][1]
     if found["state"] not in fitting:
         name = action.partition("_")[0]
+        hint = "; --running ends it" if (action, found["state"]) == ("revoke", "running") else ""
         return (
             f"{task} ({found['name']}) is {found['state']}: {name} is for tasks that are {', '.join(sorted(fitting))}"
+            f"{hint}"
         )
     why = "its state has changed meanwhile: try again"
     if action == "retry":

@@ -46,6 +46,8 @@ def export_command(output: str, wanted: dict[str, Any], queue: Where) -> None:
             for line in export_tasks(store, fitting):
                 file.write(line)
                 count += 1
+        if count == 0:
+            access.mind_name(wanted)
     click.echo(f"{_tasks(count)} written", err=True)
 
 

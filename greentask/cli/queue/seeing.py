@@ -32,10 +32,15 @@ def list_command(wanted: dict[str, Any], limit: int, as_json: bool, queue: Where
     with accessed(queue) as access:
         found = _found(access, wanted, limit)
         if as_json:
-            for task in found:
+            count = 0
+            for count, task in enumerate(found, 1):  # noqa: B007
                 click.echo(json.dumps(task, ensure_ascii=False))
-            return
-        _print_list(list(found), limit)
+        else:
+            tasks = list(found)
+            count = len(tasks)
+            _print_list(tasks, limit)
+        if count == 0:
+            access.mind_name(wanted)
 
 
 def _found(access: Access, wanted: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
