@@ -18,7 +18,7 @@ from support.servers import free_port, serving
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 
-SECONDS = 40
+SECONDS = 60
 
 
 def test_a_bad_network_and_dying_servers_cost_no_call_its_end() -> None:
@@ -83,7 +83,7 @@ import sys
 import psutil
 from greentask import Client
 
-MANY = 120_000
+MANY = 70_000
 process = psutil.Process()
 with Client(sys.argv[1]) as client:
     results = client.map("add", range(MANY), range(MANY), unordered=sys.argv[2] == "unordered")
@@ -91,7 +91,7 @@ with Client(sys.argv[1]) as client:
     before = most = process.memory_info().rss
     for number, result in enumerate(results):
         total += result
-        if number % 20_000 == 0:
+        if number % 10_000 == 0:
             most = max(most, process.memory_info().rss)
 assert total == MANY * (MANY - 1), total
 print((most - before) / 2**20)
@@ -103,5 +103,5 @@ def test_a_long_map_takes_no_more_memory_than_its_beginning(order: str, patched:
     with serving(apps=["support.server_tasks"]) as server:
         began = psutil.Process(server.pid).memory_info().rss
         (grown,) = run_source(LONG_MAP, server.address, order, patched=patched)
-        assert float(grown) < 8, "MB of the client"
+        assert float(grown) < 4, "MB of the client, for 50,000 more"
         assert psutil.Process(server.pid).memory_info().rss - began < 40 * 2**20

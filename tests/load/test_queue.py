@@ -23,7 +23,7 @@ from support.servers import LineClient, serving, wait_until
 pytestmark = [pytest.mark.load, pytest.mark.timeout(200)]
 
 APPS = ("support.durable_tasks",)
-OLD = 100_000
+OLD = 50_000
 
 
 def make_old_tasks(path: Path) -> None:
@@ -36,9 +36,9 @@ def make_old_tasks(path: Path) -> None:
     store.commit()
     for _ in range(OLD // 10_000):
         store.begin()
-        store.enqueue([message(args='["' + "x" * 300 + '"]')] * 10_000)
+        store.enqueue([message(args='["' + "x" * 700 + '"]')] * 10_000)
         taken = store.take([Want(frozenset({"add"}), 10_000)], 7)
-        store.settle([(one, Ending("done", b'"' + b"y" * 300 + b'"')) for one in taken])
+        store.settle([(one, Ending("done", b'"' + b"y" * 700 + b'"')) for one in taken])
         store.commit()
     db.close()
 
@@ -97,7 +97,7 @@ with QueueFile(sys.argv[1]) as file:
 def test_the_log_does_not_grow_without_bound_while_others_look(tmp_path: Path) -> None:
     path, seconds = tmp_path / "tasks.db", 60.0
     log, longest = Path(f"{path}-wal"), [0]
-    batch = [[number, "x" * 5000] for number in range(100)]
+    batch = [[number, "x" * 50_000] for number in range(20)]
     with serving("--queue", str(path), "--result-ttl", "1s", apps=APPS) as server, ExitStack() as stack:
         client = stack.enter_context(Client(server.address, timeout=60))
         for pause in ("0.05", "0.07", "0.11"):  # at any moment somebody looks
