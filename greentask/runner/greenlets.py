@@ -117,7 +117,8 @@ class GreenletCall:
                 ended_well, body = False, dumps(refusal(ended_by(interrupt)))
             finally:
                 self._greenlet = None
-            listener = self._take_listener()
+            listener = self._listener if self._timer is None else self._take_listener()
+            self._listener = None
             if listener is not None and ended_well:
                 listener.done(body)
             elif listener is not None:

@@ -99,7 +99,8 @@ class Runner:
 
     def _start(self, watched: WatchedCall, task: Task[..., Any], line: bytes, deadline: float | None) -> Running:
         try:
-            watched.begin()
+            if self.hooks.before_call:
+                watched.begin()
             most = self.max_running.get(task.name, task.max_running) if self.max_running else task.max_running
             if most is None:
                 if task.process:

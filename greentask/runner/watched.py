@@ -36,6 +36,7 @@ class Watch:
 class WatchedCall:
     """One call of a task, and its ``Listener`` in place of the one that waits for it, which hears everything first.
 
+    It is counted among those that run from the moment that it is made until it has heard of its end.
     ``args`` are the call's, or those of the one item of a batch that this is.
     """
 
@@ -60,6 +61,7 @@ class WatchedCall:
         self._peer = peer
         self._item = item
         self._state: dict[str, Any] | None = None  # made for the first hook
+        watch.statistics.running[self] = None
 
     @property
     def info(self) -> CallInfo:
@@ -72,9 +74,8 @@ class WatchedCall:
         return info if call.enqueue is None else info._replace(enqueues=1 if call.batch is None else len(call.batch))
 
     def begin(self) -> None:
-        """It has come. Raises ``CallError`` where a hook refuses it."""
+        """It has come, which is for hooks to hear (``before_call``). Raises ``CallError`` where one refuses it."""
         watch = self._watch
-        watch.statistics.running[self] = None
         if watch.hooks.before_call:
             try:
                 watch.hooks.ask(watch.hooks.before_call, self.info)
