@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import ConnectionLost, DeadlineExceeded, from_wire
 from ..hub.bell import Bell
 from ..tasks.remote import ProgressCallback, Receipt
+from ..wire.chain import GROUP
 
 if TYPE_CHECKING:
     from ..tasks.steps import Step
@@ -66,7 +67,10 @@ class ClientReceipt(Receipt[R]):
 
     @property
     def progress(self) -> dict[str, Any] | None:
-        report: dict[str, Any] | None = self._ask("greentask.result").get("progress")
+        found = self._ask("greentask.result")
+        report: dict[str, Any] | None = found.get("progress")
+        if report is None and found["name"] == GROUP:  # of which the result is how far it came
+            report = found.get("result")
         return report
 
     def revoke(self, *, running: bool = False) -> bool:

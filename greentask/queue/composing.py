@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArguments, QueueError
+from ..wire.chain import GROUP
 from ..wire.json import dumps, loads
 from .ids import id_text, parse_id
 from .interface import Chain, Fan, Message, Placed, Step
@@ -18,10 +19,8 @@ from .outcomes import Outcomes, Unknown
 if TYPE_CHECKING:
     from .store import Store
 
-__all__ = ["COLUMNS", "GROUP", "Composer"]
+__all__ = ["COLUMNS", "Composer"]
 
-#: The name under which a group is kept.
-GROUP = "greentask.batch"
 #: Of the table ``blocked``, besides the id.
 COLUMNS = 11
 

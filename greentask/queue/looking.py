@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .composing import GROUP
+from ..wire.chain import GROUP
 from .ids import id_text, parse_id
 from .interface import Found, State
 from .keys import Keyed

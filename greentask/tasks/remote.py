@@ -75,7 +75,7 @@ class Receipt(ABC, Generic[R]):
     @property
     @abstractmethod
     def progress(self) -> dict[str, Any] | None:
-        """The newest report of the attempt that runs, if there is one; asks the server."""
+        """The newest report of the attempt that runs, if there is one; of a batch how far it is; asks the server."""
 
     @abstractmethod
     def revoke(self, *, running: bool = False) -> bool:

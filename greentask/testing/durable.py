@@ -13,12 +13,11 @@ from ..errors import CallError, InvalidArguments, InvalidMessage, QueueError, Un
 from ..hub.home import Home
 from ..pool.calls import Listener
 from ..pool.frames import Body, whole
-from ..queue.composing import GROUP
 from ..queue.ids import id_text
 from ..queue.messages import step_of
 from ..runner.enqueueing import watch_enqueueing
 from ..tasks.task import Task
-from ..wire.chain import Chain, check_chain
+from ..wire.chain import GROUP, Chain, check_chain
 from ..wire.enqueue import Enqueue
 from ..wire.json import dumps, loads
 from ..wire.message import Args, Call, decode_enqueueing, decode_request

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MOST_STEPS", "Chain", "check_chain", "check_length"]
+__all__ = ["GROUP", "MOST_STEPS", "Chain", "check_chain", "check_length"]
+
+#: The name that a group has among tasks.
+GROUP = "greentask.batch"
 
 #: Steps, as JSON has them: ``{"function": …, "args": …}``, or ``{"group": [chain, …]}``.
 Chain = list[dict[str, Any]]

@@ -51,7 +51,8 @@ def test_an_error_goes_on_to_who_follows(client: Client) -> None:
 def test_a_batch_tells_how_far_it_is_and_when_it_has_ended(client: Client) -> None:
     batch = client.using(retries=0).enqueue_many("odd", [[number] for number in range(1, 10)])
     assert batch.result() == {"total": 9, "done": 5, "failed": 4}
-    assert (batch.state, batch.progress, len(batch)) == ("done", None, 9)
+    assert (batch.state, batch.progress, len(batch)) == ("done", batch.result(), 9)
+    assert client.receipt(batch.id).progress == batch.result()
     assert [one.state for one in batch[:3]] == ["done", "failed", "done"]
     assert batch[-1].result() == 9
     with pytest.raises(ValueError, match="2 is even"):

@@ -1,5 +1,6 @@
 """Durable tasks, as a client sees them."""
 
+import json
 import signal
 import threading
 import time
@@ -19,9 +20,10 @@ from greentask.errors import (
 )
 from support import durable_tasks as tasks
 from support.durable_tasks import marks
+from support.peers import next_call, peer
 from support.programs import run_source
 from support.queue_calls import queue_client, queue_server
-from support.servers import RunningServer, free_port, serving, wait_until
+from support.servers import LineClient, RunningServer, free_port, serving, wait_until
 
 APPS = ("support.durable_tasks",)
 
@@ -117,6 +119,20 @@ def test_what_runs_is_ended(client: Client) -> None:
         receipt.result(20)
     assert caught.value.started is True
     assert receipt.state == "revoked"
+
+
+def test_who_waits_asks_once_and_is_told(server: RunningServer) -> None:
+    asked: list[str] = []
+
+    def pass_on(connection: LineClient) -> None:
+        with server.connect() as behind:
+            while (line := next_call(connection)) is not None:
+                asked.append(json.loads(line)["function"])
+                connection.send(behind.ask(json.loads(line)))
+
+    with peer(pass_on) as between, Client(between.address) as client:
+        assert client.using(delay=1.0).enqueue("add", 1).result(20) == 2
+    assert asked == ["add", "greentask.result"]
 
 
 def test_its_progress_is_told(client: Client) -> None:
