@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -38,6 +39,8 @@ from .store import Store
 from .writer import Writer
 
 __all__ = ["SQLiteQueue"]
+
+logger = logging.getLogger(__name__)
 
 _CLOSED_WITHIN = 5.0  # seconds
 
@@ -166,7 +169,9 @@ class SQLiteQueue:
         if self._open is not None:
             self._counters = self.counters()
             (writer, _, reader), self._open = self._open, None
-            writer.close(_CLOSED_WITHIN)
+            if not writer.close(_CLOSED_WITHIN):
+                told = "queue %r could not be closed within %g s: what it had, and was not written, may run once more"
+                logger.warning(told, self.path, _CLOSED_WITHIN)
             reader.close()
 
     @property

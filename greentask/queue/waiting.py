@@ -12,8 +12,7 @@ from ..errors import CallError, Cancelled, DeadlineExceeded, QueueError, refusal
 from ..pool.calls import Listener
 from ..wire.json import dumps, loads
 from .asked import as_call_error
-from .interface import FINAL, Found
-from .sqlite import SQLiteQueue
+from .interface import FINAL, Found, Queue
 
 __all__ = ["Waiters", "Waiting"]
 
@@ -21,7 +20,7 @@ __all__ = ["Waiters", "Waiting"]
 class Waiters:
     """All of them at one server; ``newest_report`` is the progress of a task that runs here."""
 
-    def __init__(self, queue: SQLiteQueue, newest_report: Callable[[str], bytes | None]) -> None:
+    def __init__(self, queue: Queue, newest_report: Callable[[str], bytes | None]) -> None:
         self.queue = queue
         self.newest_report = newest_report
         self._waiting: dict[str, list[Waiting]] = {}  # by the tasks' ids

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from greentask.queue.byhand import QueueFile
 from greentask.queue.interface import Ending, Want
+from greentask.tasks.schedules import Interval
 from support.durable_tasks import marks
 from support.namespaces import ALONE, can_unshare
 from support.parts import require
@@ -371,6 +373,21 @@ def test_a_file_that_no_server_has_is_seen_and_changed(tmp_path: Path) -> None:
     assert (stats["waiting"], stats["failed"], stats["served"]) == (1, 0, False)
     with serving("--queue", file, apps=APPS, processes=1) as server, server.connect() as peer:
         assert outcome(peer, one)["attempts"] == 2, "it was begun anew"
+
+
+def test_a_schedule_that_no_server_runs_any_more_is_told_as_that(tmp_path: Path) -> None:
+    path, schedule = tmp_path / "tasks.db", Interval(60.0)
+    with QueueFile(path, make=True) as file:
+        for name, late in (("gone", 7200.0), ("there", -30.0)):
+            file.transact(
+                lambda store, name=name, late=late: store.db.execute(
+                    "INSERT INTO schedule VALUES (?, ?, ?, 0)",
+                    (store.lane(name), schedule.spec, store.time.now() - late),
+                )
+            )
+    shown = greentask("queue", "stats", "--queue", str(path)).stdout
+    assert re.search(r"^gone +not run for 2\.0 h$", shown, re.M), shown
+    assert re.search(r"^there +(30\.0|29\.\d) s$", shown, re.M), shown
 
 
 # ---- greentask enqueue

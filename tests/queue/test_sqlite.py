@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from greentask.errors import Overloaded, QueueError
+from greentask.queue import sqlite
+from greentask.queue.beside import Beside
 from greentask.queue.interface import Found, Step
 from greentask.queue.sqlite import SQLiteQueue
 from support.queues import FakeClock, Taker, message
@@ -155,6 +157,20 @@ def test_a_closed_queue_says_so(queue: SQLiteQueue) -> None:
     queue.close()
     with pytest.raises(QueueError, match="closed"):
         queue.enqueue([message()])
+
+
+def test_a_queue_that_can_not_be_closed_in_time_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite, "_CLOSED_WITHIN", 0.05)
+    queue = SQLiteQueue(path)
+    queue.open()
+    beside = Beside(str(path))
+    with beside.turn():
+        queue.close()
+        (told,) = caplog.messages
+    assert told.startswith(f"queue {str(path)!r} could not be closed within 0.05 s: what it had")
+    beside.close()
 
 
 def test_one_look_for_which_there_was_no_thread_costs_no_others(

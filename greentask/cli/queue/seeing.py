@@ -16,6 +16,7 @@ __all__ = ["list_command", "show_command", "stats_command"]
 
 _SHOWN = 20  # attempts of a task, the last ones
 _PAGE = 500  # tasks that are asked for at once
+_LATE = 10.0  # seconds past its moment after which a tick was missed: servers see it at once
 _FIXED = 13 + 9 + 8 + 5 + 5 * 2  # columns that all but names and errors take up
 _HIDDEN = frozenset({"args", "result", "errors", "error", "task"})
 
@@ -187,7 +188,8 @@ def _print_stats(stats: dict[str, Any]) -> None:
         table.columns[0].overflow = "fold"
         table.columns[1].justify, table.columns[1].no_wrap = "right", True
         for name, seconds in sorted(stats["next_ticks"].items(), key=lambda one: one[1]):
-            table.add_row(clean(name), _age(seconds))
+            is_missed = seconds < -_LATE  # no server has it that runs, or it is no longer in the code
+            table.add_row(clean(name), f"not run for {_age(-seconds)}" if is_missed else _age(seconds))
         console.print()
         console.print(table)
 
