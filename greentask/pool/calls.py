@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent.hub import get_hub
 
-from ..errors import CallError
+from ..errors import CallError, WorkerLost
 from .frames import Body, size_of, whole
 
 if TYPE_CHECKING:
@@ -88,20 +88,22 @@ class PoolCall:
 
     def finish(self, ended_well: bool, body: Body) -> None:
         """Tell its listener how it ended: once, whatever comes later."""
-        if not self._ends():
-            return
         try:
-            if ended_well:
-                self.listener.done(body)
-            else:
-                self.listener.failed(whole(body))
-        except BaseException:
-            self._report()
+            if self._ends():
+                if ended_well:
+                    self.listener.done(body)
+                else:
+                    self.listener.failed(whole(body))
+        except BaseException as error:
+            self._was_not_told(error)
 
     def fail(self, error: CallError) -> None:
         """End it with one of the pool's own errors."""
-        if self._ends():
-            self.tell(self.listener.refuse, error)
+        try:
+            if self._ends():
+                self.listener.refuse(error)
+        except BaseException as failure:
+            self._was_not_told(failure)
 
     def tell(self, hear: Callable[[Any], None], what: Any) -> None:
         """Tell its listener something. A listener's defect is its own: it is reported, and everything else goes on."""
@@ -116,6 +118,12 @@ class PoolCall:
             self.timer.stop()
             self.timer.close()
             self.timer = None
+
+    def _was_not_told(self, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt):  # the listener may not have heard of it: it gets an end in any case
+            self.finished = True
+            self.tell(self.listener.refuse, WorkerLost("a Ctrl-C came as its end was told"))
+        self._report()
 
     def _report(self) -> None:
         # If it went on, gevent would stop the watcher that calls us, and what else it has read would be lost.

@@ -53,6 +53,7 @@ class TemplateLink:
         self._loop = loop
         self._events = events
         self._closed = False
+        self._has_ended = False
         self._reaper: Any = None
         self._reported = 0  # bytes of a traceback still to come
         self._report = b""
@@ -129,8 +130,8 @@ class TemplateLink:
 
     def _reap(self) -> None:
         if self._reaped():
-            self._stop_reaper()
             self._events.template_gone()
+            self._stop_reaper()  # last: where a Ctrl-C comes in between, it is told once more
 
     def _stop_reaper(self) -> None:
         if self._reaper is not None:
@@ -138,7 +139,22 @@ class TemplateLink:
             self._reaper.close()
             self._reaper = None
 
+    def mend(self) -> None:
+        """Do what a Ctrl-C may have taken the place of. Of no effect where it hasn't."""
+        if not self._closed:
+            self._outlet.mend()
+            if not self._has_ended and not self._watcher.active:  # gevent has stopped it
+                self._watcher.start(self._readable)
+
     def _readable(self) -> None:
+        try:
+            self._read()
+        except BaseException:  # a Ctrl-C, with which what it said is lost: who lives, and who has died
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            raise
+
+    def _read(self) -> None:
         while not self._closed:
             try:
                 # Never more than one record at a time: the descriptor that comes along is that record's.
@@ -149,6 +165,7 @@ class TemplateLink:
             except OSError:
                 data, ancillary = b"", []
             if not data:
+                self._has_ended = True
                 self._watcher.stop()
                 self._ended()
                 return

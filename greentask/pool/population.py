@@ -206,6 +206,18 @@ class Population:
                 )
         self.fill_up()
 
+    def mend(self) -> None:
+        """Do what a Ctrl-C may have taken the place of. Of no effect where it hasn't."""
+        if self._link is not None:
+            self._link.mend()
+            self.fill_up()
+        elif not self._closed:
+            self._restart()
+        for process in list(self.members.values()):
+            process.mend()
+            if process.is_nudged:
+                self._nudge_now(process)
+
     # ---- Signals
 
     def nudge(self, process: Process) -> None:
@@ -271,12 +283,13 @@ class Population:
     def process_lost(self, process: Process) -> None:
         """Its socket ended. The template says with which status it exited, unless the task only closed the socket."""
         self._pool.process_leaves(process)
-        timer = self._loop.timer(_EXIT_IS_TOLD_WITHIN)
+        timer = self._loop.timer(_EXIT_IS_TOLD_WITHIN, _EXIT_IS_TOLD_WITHIN)
 
         def kill() -> None:
-            timer.close()
             if self.members.get(process.slot) is process:
                 self.kill(process, "its socket was closed")
+            timer.stop()
+            timer.close()
 
         timer.start(kill)
 
@@ -295,9 +308,6 @@ class Population:
         """Every process is gone with it. Start again, from the beginning."""
         self._stop_waiting()
         self._has_left(*self._leaving)
-        if self._link is not None:
-            self._link.close()
-            self._link = None
         self._template_ready = False
         self._asked_for.clear()
         members = list(self.members.values())
@@ -311,6 +321,9 @@ class Population:
             self._bury(process, None)
         if not self.whole.ready():
             self._break("the template of the task processes died while it started")
+        if self._link is not None:  # last: where a Ctrl-C comes in between, we are told once more
+            self._link.close()
+            self._link = None
         if not self._closed:
             self._again(self._restart)
 
@@ -363,13 +376,13 @@ class Population:
             self._all_left.set()
 
     def _bury(self, process: Process, status: int | None) -> None:
-        self.lost += 1
-        self.members.pop(process.slot, None)
         self._pool.process_leaves(process)
         process.close()
         how = _say(status) + (f", for {process.doom}" if process.doom else "")
         logger.warning("task process %d %s", process.pid, how)
         self._pool.process_died(process, how)
+        if self.members.pop(process.slot, None) is not None:  # last: where a Ctrl-C comes in between, it dies once more
+            self.lost += 1
 
     def _break(self, why: str) -> None:
         """Nothing can run for now: tell whoever waits, and whoever comes before a process is ready again."""

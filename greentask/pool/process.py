@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from gevent import monkey
@@ -41,7 +41,7 @@ class ProcessEvents(Protocol):
         """After one or more answers: it may take further calls."""
 
     def calls_handed_back(self, process: Process, calls: list[PoolCall]) -> None:
-        """These were not started, and are the pool's again."""
+        """These were not started, and are to be the pool's again: ``forget`` them."""
 
     def call_not_started(self, call: PoolCall, reason: bytes) -> None:
         """It was ended before it began."""
@@ -49,16 +49,21 @@ class ProcessEvents(Protocol):
     def process_lost(self, process: Process) -> None:
         """Its socket ended."""
 
+    def process_missed(self, process: Process) -> None:
+        """A Ctrl-C came as it was heard: what it said is lost, and nobody knows which of its calls have run."""
+
 
 class Process:
     """Our end of a process's socket. Belongs to the hub whose ``loop`` it gets.
 
     ``calls`` are those that were sent and not answered, in that order: the first one runs, the rest are ahead of it.
+    One whose answer is being told is ``taken`` out of them.
     """
 
     __slots__ = (
         "_events",
         "_fd",
+        "_has_ended",
         "_outlet",
         "_reader",
         "_watcher",
@@ -76,6 +81,7 @@ class Process:
         "ready",
         "retiring",
         "slot",
+        "taken",
     )
 
     def __init__(self, loop: Any, slot: int, pid: int, fd: int, events: ProcessEvents) -> None:
@@ -93,8 +99,10 @@ class Process:
         self.doom: str | None = None  # why it is being killed
         self.born = time.monotonic()
         self.lookers: deque[Callable[[str], object]] = deque()  # who asked what it is doing
+        self.taken: PoolCall | None = None
         self._events = events
         self._fd = fd
+        self._has_ended = False  # nothing that it says is heard any more
         os.set_blocking(fd, False)
         self._outlet = Outlet(loop, fd, lambda _: None)  # the reader hears of the end as well
         self._reader = FrameReader()
@@ -160,7 +168,20 @@ class Process:
 
     def read_rest(self) -> None:
         """Take what a process that has exited left in its socket."""
-        self._read(until_empty=True)
+        if not self._has_ended:
+            self._read(until_empty=True)
+
+    def give_up(self) -> list[PoolCall]:
+        """Hear it no more; the calls of which nobody knows whether they have run."""
+        self._stop_reading()
+        return [*self.calls] if self.taken is None else [self.taken, *self.calls]
+
+    def mend(self) -> None:
+        """Do what a Ctrl-C may have taken the place of. Of no effect where it hasn't."""
+        if self._fd >= 0 and not self._has_ended:
+            self._outlet.mend()
+            if not self._watcher.active:  # gevent has stopped it
+                self._watcher.start(self._readable)
 
     def close(self) -> None:
         """Let go of the socket: a process that lives sees its end, and exits."""
@@ -168,8 +189,8 @@ class Process:
             self._watcher.stop()
             self._watcher.close()
             self._outlet.close()
-            close_now(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # not after that: a Ctrl-C would have it closed twice, and be another's by then
+            close_now(fd)
 
     def abandon(self) -> None:
         """In a forked child: drop our copy of the socket."""
@@ -182,7 +203,15 @@ class Process:
     # ---- What it says
 
     def _readable(self) -> None:
-        self._read(until_empty=False)
+        try:
+            self._read(until_empty=False)
+        except BaseException:  # a Ctrl-C that hit us by chance, and is the main greenlet's
+            self._events.process_missed(self)
+            raise
+
+    def _stop_reading(self) -> None:
+        self._has_ended = True
+        self._watcher.stop()
 
     def _read(self, *, until_empty: bool) -> None:
         while self._fd >= 0:
@@ -194,13 +223,13 @@ class Process:
             except OSError:
                 data = b""
             if not data:
-                self._watcher.stop()
+                self._stop_reading()
                 self._events.process_lost(self)
                 return
             try:
                 frames = self._reader.feed(data)
             except ValueError:  # the task wrote into our socket
-                self._watcher.stop()
+                self._stop_reading()
                 self._events.process_lost(self)
                 return
             if frames:
@@ -219,6 +248,7 @@ class Process:
             if call is not None:
                 self.done += 1
                 call.finish(kind is _RESULT, body)
+                self.taken = None
                 self._events.process_answered(self, call, microseconds / 1e6)
         else:
             self._take_other(kind, token, whole(body))
@@ -229,13 +259,14 @@ class Process:
             self._events.process_ready(self)
         elif kind is Kind.HANDED_BACK:
             self.asked_back = False
-            calls = [call for token in unpack_tokens(body) if (call := self._remove(token)) is not None]
-            self._events.calls_handed_back(self, calls)
+            tokens = {*unpack_tokens(body)}
+            self._events.calls_handed_back(self, [call for call in self.calls if call.token in tokens])
         elif kind is Kind.NOT_STARTED:
             call = self._remove(token)
             if call is not None:
                 self.done += 1
                 self._events.call_not_started(call, body)
+                self.taken = None
         elif kind is Kind.LOOKED:
             if self.lookers:
                 self.lookers.popleft()(body.decode("utf-8", "replace"))
@@ -245,13 +276,22 @@ class Process:
             listener = self.calls[0].listener
             self.calls[0].tell(listener.progress if kind is Kind.PROGRESS else listener.item, body)
 
+    def forget(self, calls: Iterable[PoolCall]) -> None:
+        """It hasn't got these any more."""
+        for call in calls:
+            self._remove(call.token)
+        self.taken = None
+
     def _remove(self, token: int) -> PoolCall | None:
+        # No call in which a Ctrl-C could come takes one out before it is known which: see ``give_up``.
         calls = self.calls
         if calls and calls[0].token == token:
-            call = calls.popleft()
+            call = self.taken = calls[0]
+            del calls[0]
         else:
             for call in calls:
                 if call.token == token:
+                    self.taken = call
                     calls.remove(call)
                     break
             else:

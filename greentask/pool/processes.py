@@ -17,7 +17,6 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,9 +30,10 @@ from .calls import Listener, PoolCall
 from .child import CANCELLED, OUT_OF_TIME
 from .cpus import processors
 from .frames import MOST_ITEMS, PROGRESS, Body
-from .memory import is_stopped, resident
+from .mending import MENDED_EVERY, Mending
 from .population import Population
 from .process import Process
+from .seen import PoolStats, described
 from .setup import Setup
 
 __all__ = ["DEFAULT_GRACE", "PoolStats", "Processes"]
@@ -42,22 +42,6 @@ __all__ = ["DEFAULT_GRACE", "PoolStats", "Processes"]
 DEFAULT_GRACE = 2.0
 _SILENCE = 0.005  # seconds without an answer after which the calls behind the first one are asked back
 _AGAIN = 0.05  # seconds after which a call that was told to end, and has not, is told once more
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStats:
-    """A look at the pool.
-
-    ``processes`` that are ready, ``busy`` ones of them, calls ``waiting`` for one, calls ``sent`` and not answered,
-    processes ``lost`` (died, or were killed) and ``recycled`` (let go: by a limit, or by ``resize`` and ``restart``).
-    """
-
-    processes: int
-    busy: int
-    waiting: int
-    sent: int
-    lost: int
-    recycled: int
 
 
 class Processes:
@@ -97,6 +81,7 @@ class Processes:
         self._estimates = Estimates()
         self._dispatching = False
         self._silence: Any = None  # the timer that looks for processes that have gone silent
+        self._mending = Mending(self)
         self._closed = False
         self._pid = current_pid()
         _instances.add(self)
@@ -127,6 +112,7 @@ class Processes:
         if self._silence is not None:
             self._silence.stop()
             self._silence.close()
+        self._mending.end()
         waiting, self._waiting = self._waiting, OrderedDict()
         for process in self._population.members.values():
             for number, call in enumerate(process.calls):
@@ -152,21 +138,8 @@ class Processes:
         """Each process: its id, what it does (``starting``, ``idle``, ``busy``, ``stopped``, ``ending``), the task that
         it runs and for how many seconds, and its resident memory in bytes.
         """
-        now, told = time.monotonic(), []
-        for process in self._population.members.values():
-            one: dict[str, Any] = {"pid": process.pid, "memory": resident(process.pid), "done": process.done}
-            if is_stopped(process.pid):
-                one["state"] = "stopped"
-            elif process.doom is not None or (process.retiring and not process.calls):
-                one["state"] = "ending"
-            elif not process.ready:
-                one["state"] = "starting"
-            else:
-                one["state"] = "busy" if process.calls else "idle"
-            if process.calls:
-                one["task"], one["seconds"] = process.calls[0].name, round(now - process.heard, 3)
-            told.append(one)
-        return told
+        now = time.monotonic()
+        return [described(process, now) for process in self._population.members.values()]
 
     def look(self, within: float = 1.0) -> dict[int, str | None]:
         """What each process is doing, as text, by its process id; None for one that doesn't say so in time.
@@ -234,6 +207,7 @@ class Processes:
         if self._population.broken is not None:
             call.fail(WorkerLost(self._population.broken, started=False))
             return call
+        self._mending.begin()
         self._waiting[call.token] = call
         if self._idle:
             self._dispatch()
@@ -274,10 +248,11 @@ class Processes:
         self._dispatching = True
         try:
             while self._waiting and self._idle:
-                _, call = self._waiting.popitem(last=False)
-                if not self._is_over(call):
-                    _, process = self._idle.popitem()
-                    self._send(call, self._estimates.of(call.name), process)
+                call = next(iter(self._waiting.values()))
+                if self._is_over(call):
+                    self._waiting.pop(call.token, None)
+                else:
+                    self._send(call, self._estimates.of(call.name), next(reversed(self._idle.values())))
         finally:
             self._dispatching = False
 
@@ -288,15 +263,18 @@ class Processes:
             estimate = self._estimates.of(call.name)
             if not room_for(call, estimate, process) or self._is_used_up(process):
                 break
-            self._waiting.popitem(last=False)
-            if not self._is_over(call):
+            if self._is_over(call):
+                self._waiting.pop(call.token, None)
+            else:
                 self._send(call, estimate, process)
         if len(process.calls) > 1 and self._silence is None:
             self._silence = self._loop.timer(_SILENCE, _SILENCE)
             self._silence.start(self._look_for_silence)
 
     def _is_over(self, call: PoolCall) -> bool:
-        """Whether there is no point in sending it: it is too late, or nobody wants it."""
+        """Whether there is no point in sending it: it is too late, or nobody wants it (any more)."""
+        if call.finished:
+            return True
         if call.deadline is not None and call.deadline <= time.monotonic():
             call.fail(out_of_time(started=False))
             return True
@@ -309,11 +287,21 @@ class Processes:
         return False
 
     def _send(self, call: PoolCall, estimate: float, process: Process) -> None:
-        process.send(call, estimate)
-        if len(process.calls) == 1:
-            self._begins(call)
-        if self.max_tasks is not None and process.done + len(process.calls) >= self.max_tasks - self.max_tasks // 10:
-            self._population.replace(process)  # its successor is there by the time that it has had its last
+        """Give it to a process. It waits until that has it, so that a Ctrl-C in between loses nothing."""
+        try:
+            process.send(call, estimate)
+            del self._waiting[call.token]
+            if len(process.calls) == 1:
+                self._idle.pop(process.slot, None)
+                self._begins(call)
+            most = self.max_tasks
+            if most is not None and process.done + len(process.calls) >= most - most // 10:
+                self._population.replace(process)  # its successor is there by the time that it has had its last
+        except BaseException:  # nobody knows whether it has left
+            if call in process.calls:
+                self._waiting.pop(call.token, None)
+                self._population.kill(process, "a Ctrl-C came as a call was sent to it")
+            raise
 
     def _is_used_up(self, process: Process) -> bool:
         return self.max_tasks is not None and process.done + len(process.calls) >= self.max_tasks
@@ -349,7 +337,7 @@ class Processes:
 
     def _set_timer(self, call: PoolCall, seconds: float, then: Callable[[PoolCall], None]) -> None:
         call.stop_timer()
-        call.timer = self._loop.timer(max(0.0, seconds))
+        call.timer = self._loop.timer(max(0.0, seconds), MENDED_EVERY)
         call.timer.start(then, call, update=True)
 
     def _out_of_time(self, call: PoolCall) -> None:
@@ -380,9 +368,9 @@ class Processes:
             if started and not is_first:
                 self._interrupt(call, process)  # its turn came meanwhile: it gets a grace of its own
                 return
-            call.fail(_ended(call.stopped_by or CANCELLED, started=started))
             if started:
                 self._population.kill(process, "it did not end when it was told to")
+            call.fail(_ended(call.stopped_by or CANCELLED, started=started))
 
         self._set_timer(call, min(_AGAIN, self.grace), nudge_again)
 
@@ -428,10 +416,17 @@ class Processes:
             elif not call.finished:
                 self._waiting[call.token] = call
                 self._waiting.move_to_end(call.token, last=False)
+        process.forget(calls)  # not before: a Ctrl-C may come in between
         self._dispatch()
 
     def call_not_started(self, call: PoolCall, reason: bytes) -> None:
         call.fail(_ended(reason, started=False))
+
+    def process_missed(self, process: Process) -> None:
+        for call in process.give_up():
+            call.fail(WorkerLost(f"a Ctrl-C came as the process that had {call.name or 'it'} was heard"))
+        process.calls.clear()
+        self._population.kill(process, "a Ctrl-C came as it was heard")
 
     # ---- What the population says
 
@@ -439,13 +434,10 @@ class Processes:
         self._idle.pop(process.slot, None)
 
     def process_died(self, process: Process, how: str) -> None:
-        calls = list(process.calls)
-        process.calls.clear()
-        for call in calls:
-            call.process = None
-        if calls:
-            first, *ahead = calls
+        if process.calls:
+            first, *ahead = process.calls
             first.fail(WorkerLost(f"the process that ran {first.name or 'it'} {how}"))
+            process.forget([first])
             self.calls_handed_back(process, ahead)
 
     def nothing_can_run(self, why: str) -> None:
@@ -462,6 +454,7 @@ class Processes:
         """
         if self._silence is not None:
             self._silence.stop()
+        self._mending.end()
         for call in self._waiting.values():
             call.stop_timer()
         for process in self._population.members.values():

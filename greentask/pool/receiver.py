@@ -42,7 +42,8 @@ class Receiver:
         if isinstance(result, bytes):
             self._load(pickle.loads, result)
         else:
-            gevent.spawn(self._load, _load_in_turns, result)
+            loading = gevent.spawn(self._load, _load_in_turns, result)
+            loading.rawlink(self._has_loaded)
 
     def _load(self, load: Callable[[Any], Any], result: Body) -> None:
         try:
@@ -55,6 +56,10 @@ class Receiver:
         else:
             self._pool._ended(self._future)
             self._future.ended(value, None)
+
+    def _has_loaded(self, _greenlet: object) -> None:
+        if not self._future.done():  # a Ctrl-C may hit it anywhere, also where it has not begun
+            self._pool._fail(self._future, WorkerLost("a Ctrl-C came as its result was read"))
 
     def failed(self, error: bytes) -> None:
         loaded = load_error(error)
