@@ -12,6 +12,7 @@ the server's files is limited.
 
 import argparse
 import json
+import os
 import random
 import shutil
 import socket
@@ -33,11 +34,17 @@ LEAST = 100  # tasks, below which nothing has been tried
 
 
 def main(*arguments: str) -> None:
-    parser = argparse.ArgumentParser("python -m benchmarks torture")
-    parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks torture", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=120.0, help="for how long; 120 unless told otherwise")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="do what was done with that seed")
     parser.add_argument("--small-disk", action="store_true", help="a disk in memory, which is filled up (for root)")
     options = parser.parse_args(arguments)
+    if not 0 < options.seconds < float("inf"):
+        parser.error(f"argument --seconds: it is above 0, not {options.seconds:g}")
+    if options.small_disk and os.geteuid() != 0:
+        parser.error("argument --small-disk: only root may mount a disk; without it files are limited in their size")
     print(f"seed {options.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="greentask-torture-"))
     disk = folder / "disk"

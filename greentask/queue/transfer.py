@@ -3,7 +3,7 @@
 The first line says what it is; then comes a line for each task, in the order of their ids; the last one says that this
 was all, so that it is seen where something is missing::
 
-    {"greentask": "queue", "version": 1, "exported": 1700000000.0}
+    {"greentask": "queue", "version": 2, "exported": 1700000000.0}
     {"task": "1M89JMZ1P2QDY", "name": "send_mail", "state": "waiting", "enqueued": 1700000000.0, …, "call": {"args": …}}
     {"greentask": "end", "tasks": 1}
 
@@ -32,7 +32,7 @@ from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
 __all__ = ["Imported", "export_tasks", "import_tasks"]
 
-_VERSION = 1
+_VERSION, _SAYS_ITS_END = 2, 2  # the newest one, and the first whose last line says that it was all
 _STATES = {"done": DONE, "failed": FAILED, "revoked": REVOKED, "expired": EXPIRED}  # the others are open
 _MOST, _MOST_BYTES = 500, 8 * 1024 * 1024  # of one transaction
 
@@ -113,19 +113,20 @@ def import_tasks(file: QueueFile, lines: Iterable[bytes]) -> Imported:
     Raises ``ConfigurationError``, which names the line that is none, or says that the last ones are missing; what came
     before may have been kept, and when it is mended, the whole can be imported again.
     """
-    total, part, size, number, is_whole = Imported(), [], 0, 0, False
+    total, part, size, number = Imported(), [], 0, 0
+    is_whole = has_ended = False
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             read = loads(line)
             if number == 1:
-                _check_head(read)
+                is_whole = _check_head(read) < _SAYS_ITS_END
                 continue
-            if is_whole:
+            if has_ended:
                 raise ValueError("the export ends before it: import another one by itself")
-            is_whole = isinstance(read, dict) and read.get("greentask") == "end"
-            if is_whole:
+            if isinstance(read, dict) and read.get("greentask") == "end":
+                is_whole = has_ended = True
                 continue
             part.append(_Task.decode(read))
         except (GreentaskError, ValueError, TypeError, KeyError, OverflowError) as error:
@@ -156,12 +157,14 @@ def _keep(file: QueueFile, part: list[_Task], total: Imported, number: int) -> I
     return Imported(*(sum(column) for column in zip(total, *outcomes)))
 
 
-def _check_head(head: Any) -> None:
+def _check_head(head: Any) -> int:
+    """The version of the export."""
     if not isinstance(head, dict) or head.get("greentask") != "queue":
         raise ValueError('the first line of an export has "greentask": "queue"')
     version = head.get("version")
     if not isinstance(version, int) or version > _VERSION:
         raise ValueError(f"it was written by a newer greentask (version {version!r:.20}): update this one")
+    return version
 
 
 class _Task(NamedTuple):

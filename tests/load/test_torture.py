@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from benchmarks.common import ROOT
+from benchmarks.torture import main
 from benchmarks.tortured.clients import Acknowledged
 from benchmarks.tortured.verdict import Run, judge
 from benchmarks.tortured.victims import Strike
@@ -35,6 +36,14 @@ def test_what_was_acknowledged_runs_whatever_dies_also_on_a_small_disk() -> None
         for run, output in zip(runs, told):
             assert run.returncode == 0, output
     require(can_unshare(), "nothing may be mounted here")
+
+
+def test_what_it_can_not_do_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for arguments, said in ((("--seconds", "0"), "it is above 0, not 0"), (("--small-disk",), "only root may mount")):
+        with pytest.raises(SystemExit) as ended:
+            main(*arguments)
+        assert (ended.value.code, said in capsys.readouterr().err) == (2, True)
 
 
 # ---- The judge

@@ -16,7 +16,7 @@ from greentask.queue.store import Store
 from greentask.queue.transfer import Imported, export_tasks, import_tasks
 from support.queues import message
 
-HEAD, END = b'{"greentask":"queue","version":1}\n', b'{"greentask":"end","tasks":1}\n'
+HEAD, END = b'{"greentask":"queue","version":2}\n', b'{"greentask":"end","tasks":1}\n'
 
 
 @pytest.fixture
@@ -123,6 +123,12 @@ def test_what_is_imported_twice_is_there_once(file: QueueFile, other: QueueFile)
     assert import_tasks(other, exported) == Imported(known=8)
     assert import_tasks(file, exported) == Imported(known=8)
     assert [task["task"] for task in before] == [task["task"] for task in seen(other)]
+
+
+def test_an_older_export_does_not_say_its_end(file: QueueFile, other: QueueFile) -> None:
+    file.enqueue(message())
+    head, task, _ = lines(file)
+    assert import_tasks(other, [head.replace(b'"version":2', b'"version":1'), task]) == Imported(new=1)
 
 
 def test_a_key_that_another_task_has_keeps_one_out(file: QueueFile, other: QueueFile) -> None:
