@@ -47,7 +47,8 @@ Exit codes:
     "file",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Put it straight into this file. Its arguments are looked at when it runs.",
+    help="Put it straight into this file. Its arguments are looked at when it runs; what the code says of its "
+    "priority, ttl and singleton is not known here.",
 )
 @server_options
 def command(

@@ -113,6 +113,9 @@ class Cleaner:
         if not tasks:
             return
         ids = [(task.id,) for task in tasks]
+        if self._db.execute("SELECT 1 FROM expiry LIMIT 1").fetchone() is not None:  # a ttl may be of years
+            drop = "DELETE FROM expiry WHERE at = (SELECT expires FROM task WHERE id = ?) AND id = ?"
+            self._db.executemany(drop, [(task.id, task.id) for task in tasks])
         self._db.executemany("DELETE FROM task WHERE id = ?", ids)
         self._keep_newest(max(task.id for task in tasks))
         self._db.executemany("DELETE FROM failure WHERE id = ?", ids)

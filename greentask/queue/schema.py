@@ -18,7 +18,7 @@ link       which tasks wait for a task; kept until that one is forgotten
 member     the tasks of a group, by their ids: from ``first`` to ``last``
 plan       what follows a task that has a key, for who enqueues it again
 failure    what came of each attempt that failed; ``server``: it was lost with its server
-expiry     when a task with a ttl is over that has not begun, by queue time; of others until then, too
+expiry     when a task with a ttl is over that has not begun, by queue time; of others until then, or they are forgotten
 forget     when a task that has ended is forgotten, by queue time
 key        the idempotency keys of the tasks that are known, or were until lately
 lapse      when a key is forgotten whose task is, by queue time

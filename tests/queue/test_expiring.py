@@ -97,6 +97,16 @@ def test_nothing_is_kept_of_those_that_have_ended(store: Store, clock: FakeClock
     assert store.db.execute("SELECT count(*) FROM expiry").fetchone() == (0,)
 
 
+def test_of_those_that_are_forgotten_nothing_is_kept_however_long_their_ttl_is(store: Store, clock: FakeClock) -> None:
+    put(store, message(ttl=1e6), message(ttl=1e6), message())
+    for delivery in take(store, 3):
+        settle(store, delivery, "done")
+    put(store, message(ttl=1e6))
+    clock.pass_by(200)
+    assert transact(store, store.cleaner.step) == 3
+    assert store.db.execute("SELECT count(*) FROM expiry").fetchone() == (1,), "of the one that waits"
+
+
 def test_who_waits_hears_of_it_in_time_at_any_server(path: Path) -> None:
     """Nobody takes anything here, as where all slots are taken, or the queue is paused."""
     one, other = SQLiteQueue(path), SQLiteQueue(path)
