@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
+from typing import Any
 
 __all__ = ["SMALL", "end_tasks", "insert_tasks", "runs"]
 
@@ -87,17 +88,15 @@ def insert_tasks(
     """Tasks that are enqueued at this time. Of ``plain`` ones, which are small, one behind the other: id, lane, rank,
     that time, and the payload.
     """
-    at = 0
-    for size in _SIZES:
-        while len(plain) - at >= 5 * size:
-            db.execute(_INSERT_PLAIN[size], plain[at : at + 5 * size])
-            at += 5 * size
-    for options, rows in groupby(others, _options_of):
-        values = [
-            (id, lane, rank, wall, _cheap(body), *[option for option in rest if option is not None])
-            for id, lane, rank, body, *rest in rows
-        ]
-        db.executemany(_insert_with(options), values)
+    if plain:
+        at = 0
+        for size in _SIZES:
+            while len(plain) - at >= 5 * size:
+                db.execute(_INSERT_PLAIN[size], plain[at : at + 5 * size])
+                at += 5 * size
+    if others:
+        for options, rows in groupby(others, _options_of):
+            db.executemany(_insert_with(options), [_bound(row, wall) for row in rows])
 
 
 def _options_of(row: Row) -> tuple[bool, ...]:
@@ -105,8 +104,10 @@ def _options_of(row: Row) -> tuple[bool, ...]:
     return tuple([option is not None for option in row[4:]])
 
 
-def _cheap(body: bytes) -> bytes | bytearray:
-    return bytearray(body) if len(body) <= SMALL else body
+def _bound(row: Row, wall: float) -> list[Any]:
+    body = row[3]
+    small = bytearray(body) if len(body) <= SMALL else body
+    return [*row[:3], wall, small, *[option for option in row[4:] if option is not None]]
 
 
 @cache
