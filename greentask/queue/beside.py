@@ -28,6 +28,8 @@ LOCK = struct.Struct("hhxxxxqqixxxx")
 TURN = 0
 #: And one that is held while it is not certain that all who are alive hold their own. No holder has it.
 SETTLING = 1 << 62
+_TAKE_TURN = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, TURN, 1, 0)
+_END_TURN = LOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, TURN, 1, 0)
 _FORMER = 3  # files that were removed of which the locks are still heeded
 _IN_MODIFY, _IN_NONBLOCK, _IN_CLOEXEC = 0x2, os.O_NONBLOCK, os.O_CLOEXEC
 
@@ -106,11 +108,11 @@ class Beside:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """While inside, nobody else writes who waits in line as well."""
-        self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, TURN)
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, _TAKE_TURN)
         try:
             yield
         finally:
-            self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, TURN)
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _END_TURN)
 
     def hold(self, holder: int) -> None:
         """Be that holder, until the process ends or lets go."""

@@ -40,6 +40,32 @@ def test_a_task_that_finds_a_free_slot_costs_one_commit(queue: SQLiteQueue) -> N
     assert queue.counters()["commits"] - before == 1
 
 
+@pytest.mark.parametrize("who", ["by hand", "a server"])
+def test_it_wakes_in_time_for_what_others_have_delayed(path: Path, who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows when to wake, and looks again only where others may have written."""
+    monkeypatch.setattr("greentask.queue.writer.TICK", 60.0)
+    queue, other = SQLiteQueue(path), SQLiteQueue(path)
+    queue.open()
+    try:
+        taker = Taker(queue)
+        taker.want(3)
+        for _ in range(3):
+            queue.enqueue([message(delay=3600.0)]).result(WITHIN)
+        if who == "by hand":
+            with QueueFile(path) as file:
+                file.enqueue(message(delay=0.1))
+                file.enqueue(message(at=time.time() + 0.1))
+        else:
+            other.open()
+            other.enqueue([message(delay=0.1), message(at=time.time() + 0.1)]).result(WITHIN)
+        taker.wait_for(2)
+        queue.enqueue([message(delay=0.1)]).result(WITHIN)
+        taker.wait_for(3)
+    finally:
+        queue.close()
+        other.close()
+
+
 def test_one_that_cannot_be_kept_is_refused_alone(queue: SQLiteQueue) -> None:
     good = [queue.enqueue([message()]) for _ in range(3)]
     bad = queue.enqueue([message(priority=2**70)])
