@@ -251,8 +251,12 @@ def _look_at(path: str) -> None:
         raise ConfigurationError(f"queue {path!r} is no file: name a file of its own")
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
         raise ConfigurationError(f"queue {path!r} is not ours to write (user {os.geteuid()}): mind its owner and mode")
-    if _is_open_here(found):
-        return  # to close it once more would let go of SQLite's own locks, and who comes next would remove the log
+    if not _is_open_here(found):  # or its closing would let go of SQLite's own locks, and who comes next remove the log
+        _look_at_head(path)
+    _wait_for_logs(path)
+
+
+def _look_at_head(path: str) -> None:
     has_log = _size(f"{path}-wal") > 0  # first: the log of a file that is a queue again comes after that is written
     with open(path, "rb") as file:
         head = file.read(_HEAD)
@@ -266,7 +270,6 @@ def _look_at(path: str) -> None:
             f"queue {path!r} is a copy that was put there, and the log beside it is that of the file that was there "
             f"before: it would be mixed in. See that no server has it, and remove that (rm -f {log} {index})"
         )
-    _wait_for_logs(path)
 
 
 def _is_open_here(file: os.stat_result) -> bool:
