@@ -11,7 +11,7 @@ from ..wire.enqueue import MOST_PRIORITY, MOST_RETRIES, Enqueue
 from ..wire.json import dumps
 from .arguments import argument_options
 from .connection import Where, connected, server_options
-from .queue.access import FILE_UNUSABLE, close_names, told_of_files
+from .queue.access import FILE_UNUSABLE, close_names, is_given, told_of_files
 from .times import Moment, Seconds
 
 __all__ = ["command"]
@@ -70,6 +70,8 @@ def command(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if file is not None:
+        if is_given(click.get_current_context(), "server"):
+            raise click.UsageError("--queue is a file, and --server the server that has one: give one of them")
         click.echo(_put(file, name, args, durable))
         return
     given = {member: value for member, value in options.items() if value is not None}

@@ -16,6 +16,7 @@ MOST_PRIORITY = 10
 MOST_RETRIES = 10_000
 MAX_KEY = 500  # characters
 _LONGEST = 366 * 86400 * 100.0  # seconds
+_SECONDS = "seconds from 0 to a hundred years"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ class Enqueue:
         if self.delay is not None and self.at is not None:
             raise ValueError("delay and at don't go together")
         if self.delay is not None:
-            _check_number("delay", self.delay, 0, _LONGEST, "seconds from 0 on")
+            _check_number("delay", self.delay, 0, _LONGEST, _SECONDS)
         if self.at is not None:
-            _check_number("at", self.at, 0, 1e11, "a Unix time in seconds")
+            _check_number("at", self.at, 0, 1e11, "a Unix time in seconds, up to 1e11")
         if self.ttl is not None:
             _check_number("ttl", self.ttl, 0, _LONGEST, "seconds above 0")
             if self.ttl == 0:
@@ -64,7 +65,7 @@ class Enqueue:
         if self.retries is not None:
             _check_whole("retries", self.retries, 0, MOST_RETRIES)
         if self.key_ttl is not None:
-            _check_number("key_ttl", self.key_ttl, 0, _LONGEST, "seconds from 0 on")
+            _check_number("key_ttl", self.key_ttl, 0, _LONGEST, _SECONDS)
         if self.key is not None:
             _check_key("key", self.key)
         if self.singleton is not None:

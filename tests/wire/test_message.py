@@ -306,7 +306,7 @@ def test_all_that_may_be_in_a_call() -> None:
         ({"function": "f", "enqueue": None}, "enqueue is true or an object"),
         ({"function": "f", "enqueue": 0}, "enqueue is true or an object"),
         ({"function": "f", "enqueue": {"when": 5}}, "enqueue has no 'when'; it has after, at, delay"),
-        ({"function": "f", "enqueue": {"delay": "5"}}, "delay is seconds from 0 on, not '5'"),
+        ({"function": "f", "enqueue": {"delay": "5"}}, "delay is seconds from 0 to a hundred years, not '5'"),
         ({"function": "f", "enqueue": {"ttl": 0}}, "ttl is seconds above 0, not 0"),
         ({"function": "f", "enqueue": {"priority": 1.5}}, "priority is a whole number from -10 to 10, not 1.5"),
         ({"function": "f", "enqueue": {"retries": -1}}, "retries is a whole number from 0 to 10000, not -1"),

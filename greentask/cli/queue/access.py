@@ -29,6 +29,7 @@ __all__ = [
     "accessed",
     "close_names",
     "fail",
+    "is_given",
     "queue_options",
     "told_of_files",
 ]
@@ -109,13 +110,30 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
         envvar="GREENTASK_QUEUE",
         metavar="FILE",
         type=click.Path(dir_okay=False),
-        help="The queue's file, whether a server has it or not.  [env: GREENTASK_QUEUE]",
+        help="The queue's file, whether a server has it or not.  [env: GREENTASK_QUEUE, where no server is named]",
     )
     @functools.wraps(command)
     def collected(*args: Any, file: str | None, which: Which, **options: Any) -> Any:
-        return command(*args, queue=Where(file, which), **options)
+        return command(*args, queue=Where(_chosen(file), which), **options)
 
     return collected
+
+
+def _chosen(file: str | None) -> str | None:
+    """The file, unless it is the environment's and a server is named on the command line. Both there are refused."""
+    context = click.get_current_context()
+    named = [name for name in ("server", "pid", "pid_file") if is_given(context, name)]
+    if file is None or not named:
+        return file
+    if is_given(context, "file"):
+        option = named[0].replace("_", "-")
+        raise click.UsageError(f"--queue is a file, and --{option} the server that has one: give one of them")
+    return None
+
+
+def is_given(context: click.Context, name: str) -> bool:
+    """Whether that option is on the command line, and not from the environment."""
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 @contextmanager

@@ -119,8 +119,14 @@ revoke_command = _changing(
 )
 
 
+def _not_empty(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
+    if name == "":  # of a script whose variable is not set
+        raise click.BadParameter("a task's name is not ''; without a NAME it is the whole queue")
+    return name
+
+
 @click.command("pause", epilog=EXIT_CODES)
-@click.argument("name", metavar="[NAME]", required=False)
+@click.argument("name", metavar="[NAME]", required=False, callback=_not_empty)
 @queue_options
 def pause_command(name: str | None, queue: Where) -> None:
     """Begin no more tasks of that NAME, or none at all, on any server of this queue, until it is resumed.
@@ -136,7 +142,7 @@ def pause_command(name: str | None, queue: Where) -> None:
 
 
 @click.command("resume", epilog=EXIT_CODES)
-@click.argument("name", metavar="[NAME]", required=False)
+@click.argument("name", metavar="[NAME]", required=False, callback=_not_empty)
 @queue_options
 def resume_command(name: str | None, queue: Where) -> None:
     """Go on with the tasks of that NAME, or with the queue (tasks that were paused by name stay so)."""
