@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -587,21 +588,23 @@ def test_garbage_that_is_collected_in_the_midst_of_its_work_changes_nothing_ther
         futures = [client.submit("f") for _ in range(3)]
         router = client._core.router()
 
-        def look_through() -> int:
+        def look_through() -> list[bool]:
             left = Garbage(client)
             left.itself = left
+            gone = weakref.ref(left)
             del left
-            return sum(gc.collect() > 0 for _ in router._calls.items())
+            return [gc.collect() >= 0 and gone() is None for _ in router._calls.items()]
 
         gc.disable()
         try:
-            looked: list[int] = []
+            looked: list[list[bool]] = []
             done = Bell()
             router.home.run(lambda: (looked.append(look_through()), done.ring()))
             assert done.wait(20)
         finally:
             gc.enable()
-        assert looked == [1]
+        assert looked == [[True] * len(looked[0])], "at the first one, and the others came all the same"
+        assert len(looked[0]) >= len(futures)
         wait_until(lambda: len(router._calls) == len(futures), "its call was cancelled")
 
 

@@ -374,10 +374,10 @@ def test_a_valid_text_is_read_exactly_by_both_parsers(name: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_any_other_text_is_refused_quickly_and_in_few_words(name: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()  # not what others on the machine do meanwhile
     with pytest.raises(InvalidMessage) as caught:
         loads(REFUSED[name])
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
 
@@ -438,11 +438,11 @@ def python_reads(digits: int) -> Iterator[None]:
 @pytest.mark.parametrize("limit", [0, 1_000_000])
 def test_digits_without_end_hold_nobody_up_where_a_program_has_lifted_pythons_limit(limit: int) -> None:
     with python_reads(limit):
-        began = time.monotonic()
+        began = time.thread_time()  # not what others on the machine do meanwhile
         for text in (b"9" * 4_301, b"-" + b"9" * 1_000_000, b'{"id":[' + b"9" * 1_000_000 + b"]}"):
             with pytest.raises(InvalidMessage, match="an integer has more than 4300 digits"):
                 loads(text)
-        assert time.monotonic() - began < 1
+        assert time.thread_time() - began < 1
         assert loads(b"[" + b"9" * 4_300 + b"," + b"-" + b"9" * 4_300 + b"]") == [10**4_300 - 1, 1 - 10**4_300]
         assert loads(b'"' + b"9" * 5_000 + b'"') == "9" * 5_000
 

@@ -28,7 +28,7 @@ def wait_a_little(self):
         try:
             raise OSError("busy")
         except OSError as exc:
-            raise self.retry(exc=exc, countdown=0.3)
+            raise self.retry(exc=exc, countdown=1.0)
     return [self.request.retries, self.max_retries]
 
 
