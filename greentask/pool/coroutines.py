@@ -49,6 +49,8 @@ def run_coroutine(coroutine: Any) -> Any:
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 _loop.run_until_complete(running)
+        elif not running.cancelled():
+            running.exception()  # a SystemExit of the coroutine's own: asyncio would say that nobody had heard of it
         raise
 
 

@@ -438,11 +438,13 @@ def test_a_coroutine_runs_in_the_same_loop_each_time(loop: asyncio.AbstractEvent
     ],
 )
 def test_what_a_coroutine_raises_is_told_and_the_next_one_runs(
-    loop: asyncio.AbstractEventLoop, how: str, described: dict[str, Any]
+    loop: asyncio.AbstractEventLoop, how: str, described: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert error_of(fail_in_loop, [how]) == described
     assert run(which_loop, [1])[0] == 1
     assert error_of(fail_in_loop, [how]) == described
+    gc.collect()
+    assert caplog.text == "", "asyncio has nothing to add"
 
 
 @pytest.mark.usefixtures("interruptible")
