@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import CallError, Interrupt, InvalidArguments, InvalidResult, describe, ended_by, refusal
 from ..pool.coroutines import run_coroutine
 from ..pool.frames import Body, whole
-from ..wire.json import dumps, dumps_plain
+from ..wire.json import dumps, dumps_other, dumps_plain
 from ..wire.steps import take_apart
 from ..wire.writing import dumps_in_steps, is_large
 from .context import NOT_A_TASK, RunningTask, current_task, enter
@@ -111,7 +111,7 @@ def _run(
         result = _drain(task, result, emit, in_turns)
     elif isinstance(result, CoroutineType):
         result = run_coroutine(result)
-    body = _encode(task, "returned", result, in_turns)
+    body = _encode_other(task, "returned", result, in_turns)
     if in_turns is not None and type(body) is list:
         freed = [result]
         del result
@@ -144,11 +144,17 @@ class _NotJSON(Exception):
 
 
 def _encode(task: Task[..., Any], did: str, value: Any, in_turns: InTurns | None = None) -> Body:
+    plain = dumps_plain(value)
+    return _encode_other(task, did, value, in_turns) if plain is None else plain
+
+
+def _encode_other(task: Task[..., Any], did: str, value: Any, in_turns: InTurns | None) -> Body:
+    """The same of what is not plain."""
     try:
         if in_turns is not None and is_large(value):
             pieces: list[bytes] = in_turns(dumps_in_steps(value))
             return pieces
-        return dumps(value)
+        return dumps_other(value)
     except InvalidResult as error:
         raise _NotJSON(f"{task.name} {did} what JSON can't carry: {error}") from None
     except Exception as error:  # from the value's own methods

@@ -22,7 +22,17 @@ import ujson
 
 from ..errors import InvalidMessage, InvalidResult
 
-__all__ = ["DEEPEST", "MAX_DEPTH", "Unfit", "dumps", "dumps_plain", "find_fault", "loads", "loads_checked"]
+__all__ = [
+    "DEEPEST",
+    "MAX_DEPTH",
+    "Unfit",
+    "dumps",
+    "dumps_other",
+    "dumps_plain",
+    "find_fault",
+    "loads",
+    "loads_checked",
+]
 
 #: How deeply arrays and objects may be nested, unless whoever reads says otherwise; deeper is ``InvalidMessage``.
 MAX_DEPTH = 200
@@ -50,7 +60,7 @@ _are_leaves = frozenset({*_LEAVES, bool}).issuperset  # of types; the quickest w
 _are_strings = frozenset({str}).issuperset
 _are_dicts = frozenset({dict}).issuperset
 
-# What ujson writes as the standard library does, a string aside. Not a float: both are exact, and look different.
+# What ujson writes as the standard library does, a string aside. Not a float: what both write is exact, and not alike.
 _PLAIN = frozenset({int, bool, type(None)})
 _FEW = 16  # values
 _SHORT = 2_000  # characters of the strings among them
@@ -224,28 +234,49 @@ def loads_checked(text: bytes) -> Any:
 
 
 def dumps_plain(value: Any) -> bytes | None:
-    """The JSON text of an object of a few short values, in half the time; None where it isn't such a one.
+    """The JSON text of a short value, or of an object or array of a few, in half the time; None for any other.
 
-    Most arguments and results are.
+    Most arguments and results are such.
     """
-    if type(value) is not dict or len(value) > _FEW:
+    kind, weight, has_floats = type(value), 0, False
+    if kind is dict:
+        if len(value) > _FEW:
+            return None
+        for key, inner in value.items():
+            kind = type(inner)
+            if kind is str:
+                weight += len(inner)
+            elif kind is float:
+                has_floats = True
+            elif kind not in _PLAIN:
+                return None
+            if type(key) is not str:
+                return None
+    elif kind is str:
+        weight = len(value)
+    elif kind is list:
+        if len(value) > _FEW:
+            return None
+        for inner in value:
+            kind = type(inner)
+            if kind is str:
+                weight += len(inner)
+            elif kind is float:
+                has_floats = True
+            elif kind not in _PLAIN:
+                return None
+    elif kind not in _PLAIN:
         return None
-    weight = 0
-    for key, inner in value.items():
-        kind = type(inner)
-        if kind is str:
-            weight += len(inner)
-        elif kind not in _PLAIN:
-            return None
-        if type(key) is not str:
-            return None
     if weight > _SHORT:
         return None
     try:
-        # By position, which takes it half the time: no ASCII only, and neither "/" nor what HTML needs is escaped.
-        text = ujson.dumps(value, False, False, False)
+        if has_floats:
+            text = "".join(_encode(value, 0))
+        else:
+            # By position, in half the time: not only ASCII, and neither "/" nor what is special in HTML is escaped.
+            text = ujson.dumps(value, False, False, False)
         return text.encode() if len(text) <= MAX_DIGITS else None
-    except ValueError:  # a lone surrogate, or an integer that is too long
+    except ValueError:  # a lone surrogate, an integer that is too long, or NaN
         return None
 
 
@@ -255,8 +286,11 @@ def dumps(value: Any, max_depth: int = DEEPEST) -> bytes:
     Raises ``InvalidResult``, which says where in the value the thing is that JSON can't carry.
     """
     plain = dumps_plain(value) if max_depth > 0 else None
-    if plain is not None:
-        return plain
+    return dumps_other(value, max_depth) if plain is None else plain
+
+
+def dumps_other(value: Any, max_depth: int = DEEPEST) -> bytes:
+    """``dumps`` of what is not plain."""
     try:
         text = "".join(_encode(value, 0))
         encoded = text.encode("utf-8")

@@ -140,30 +140,30 @@ class BadRequest(InvalidMessage):
 
 def decode_request(text: bytes, max_depth: int = MAX_DEPTH, max_steps: int = MOST_STEPS) -> Call | More | JsonRpc:
     """What a client's line asks for. Raises ``InvalidMessage`` (with ``.id`` where one could be read)."""
-    decoded, message, end = "", None, 0
+    decoded, message, end, is_checked = "", None, 0, False
     if len(text) <= MAX_DIGITS:
         try:
             decoded = text.decode()
             message, end = scan(decoded, 0)
         except (StopIteration, ValueError, RecursionError):
             decoded = ""  # loads says what is wrong with it
-    if type(message) is dict and len(message) == 3:
+    if type(message) is dict:
         function, args, id = message.get("function"), message.get("args"), message.get("id")
         if (
-            type(function) is str
-            and type(id) is int
-            and type(args) is dict
-            and function
-            and end == len(decoded)
-            and decoded.count(":") == 3 + len(args)  # one for each pair: no key is there twice
+            # One for each pair: no key is there twice, and there are none further inside.
+            decoded.count(":") == (len(message) + len(args) if type(args) is dict else len(message))
             and "\\" not in decoded  # nor a surrogate
+            and end == len(decoded)
             and (len(text) <= max_depth or decoded.count("[") + decoded.count("{") <= max_depth)
         ):
-            return Call(function, args, id)  # as most are
-    try:
-        message = finish_loading(text, decoded, message, end, max_depth) if decoded else loads(text, max_depth)
-    except Unfit as error:
-        return _refuse(error)
+            if type(id) is int and type(args) is dict and len(message) == 3 and type(function) is str and function:
+                return Call(function, args, id)  # as most are
+            is_checked = True
+    if not is_checked:
+        try:
+            message = finish_loading(text, decoded, message, end, max_depth) if decoded else loads(text, max_depth)
+        except Unfit as error:
+            return _refuse(error)
     request = _decode(message, max_steps)
     if type(request) is Call and request.batch is not None:
         for _ in _check_items(request):

@@ -17,7 +17,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from greentask.errors import InvalidMessage, InvalidResult
-from greentask.wire.json import DEEPEST, MAX_DEPTH, Unfit, dumps, dumps_plain, find_fault, loads, loads_checked
+from greentask.wire.json import (
+    DEEPEST,
+    MAX_DEPTH,
+    Unfit,
+    dumps,
+    dumps_other,
+    dumps_plain,
+    find_fault,
+    loads,
+    loads_checked,
+)
 from support.values import alike, damaged, pieces, values
 from support.values import text as texts
 
@@ -252,25 +262,28 @@ def written_by_the_standard_library(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def test_every_character_is_written_alike_in_plain_objects() -> None:
+def test_every_character_is_written_alike_in_plain_values() -> None:
     for start in range(0, 0x110000, 0x100):
         some = "".join(map(chr, range(start, start + 0x100)))
         if 0xD800 <= start < 0xE000:  # surrogates, which are none
             assert all(dumps_plain({"a": character}) is None for character in some)
-            assert dumps_plain({some[0]: 1}) is None
+            assert dumps_plain({some[0]: 1}) is dumps_plain(some) is dumps_plain([some]) is None
         else:
-            assert dumps_plain({some: some}) == written_by_the_standard_library({some: some})
+            for value in (some, [some], {some: some}, {some: 0.5}):
+                assert dumps_plain(value) == written_by_the_standard_library(value)
 
 
-@given(
-    st.dictionaries(texts, values, max_size=4)
-    | st.dictionaries(texts, texts | st.integers() | st.booleans() | st.none(), max_size=17)
-)
-def test_plain_objects_are_written_as_any_other(value: dict[str, Any]) -> None:
-    plain = dumps_plain(value)
-    assert plain is None or plain == written_by_the_standard_library(value)
-    is_plain = len(value) <= 16 and all(type(one) in (str, int, bool, type(None)) for one in value.values())
-    assert (plain is not None) == is_plain
+PLAIN_TYPES = (str, int, float, bool, type(None))
+plain_ones = texts | st.integers() | st.booleans() | st.none() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(values | st.dictionaries(texts, plain_ones, max_size=17) | st.lists(plain_ones, max_size=17))
+def test_plain_values_are_written_as_any_other(value: Any) -> None:
+    text = dumps_plain(value)
+    assert text is None or text == written_by_the_standard_library(value) == dumps_other(value)
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    is_plain = len(inside) <= 16 and {type(one) for one in inside} <= set(PLAIN_TYPES) and type(value) is not float
+    assert (text is not None) == is_plain
 
 
 @pytest.mark.parametrize(
@@ -280,9 +293,17 @@ def test_plain_objects_are_written_as_any_other(value: dict[str, Any]) -> None:
         {True: 2},
         {collections.UserString("a"): 2},
         {"a": decimal.Decimal("1.10")},
-        {"a": 1.5},
+        1.5,
+        {"a": math.nan},
+        {"a": -math.inf, "b": 1},
+        [math.nan],
         {"a": [1]},
         {"a": {}},
+        [[]],
+        (1, 2),
+        "a" * 2_001,
+        [10**4_300],
+        [decimal.Decimal(1)],
         {"a": "b" * 2_001},
         {"b" * 5_000: 1},
         {"a": 10**4_300},
@@ -290,9 +311,6 @@ def test_plain_objects_are_written_as_any_other(value: dict[str, Any]) -> None:
         {type("Name", (str,), {})("a"): 1},
         {"a": type("Name", (str,), {})("a")},
         collections.OrderedDict(a=1),
-        [1],
-        "a",
-        None,
     ],
 )
 def test_what_is_not_plain_is_left_to_the_standard_library(value: Any) -> None:

@@ -161,12 +161,18 @@ def told(decode: Callable[..., Call | More | JsonRpc], data: bytes, max_depth: i
         return "refused", getattr(error, "id", None)
 
 
-plain_calls = st.builds(
-    lambda function, args, id: dumps({"function": function, "args": args, "id": id}),
-    st.sampled_from(["f", "", "a:b"]),
-    st.dictionaries(st.sampled_from(["a", "b:", "id", "\\"]), values, max_size=3),
-    st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False),
-)
+plain_calls = st.fixed_dictionaries(
+    {
+        "function": st.sampled_from(["f", "", "a:b"]),
+        "args": st.dictionaries(st.sampled_from(["a", "b:", "id", "\\"]), values, max_size=3)
+        | st.lists(values, max_size=2)
+        | st.none(),
+    },
+    optional={
+        "id": ids | st.booleans() | st.floats(allow_nan=False, allow_infinity=False),
+        "timeout": timeouts | st.integers(-1, 2),
+    },
+).map(dumps)
 
 
 @MORE_EXAMPLES
