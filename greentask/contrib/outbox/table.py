@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any
 
 from ...errors import ConfigurationError
@@ -111,13 +112,22 @@ def dialect_of(cursor: Any) -> tuple[Dialect, str]:
 def cursor_of(given: Any) -> Iterator[Any]:
     """A cursor that was given, or one of a connection that was given, which is then closed."""
     if callable(getattr(given, "cursor", None)):
-        cursor = given.cursor()
+        cursor = _not_async(given.cursor())
         try:
             yield cursor
         finally:
             cursor.close()
     else:
-        yield given
+        yield _not_async(given)
+
+
+def _not_async(cursor: Any) -> Any:
+    if iscoroutinefunction(getattr(cursor, "execute", None)):  # nobody would await it
+        raise ConfigurationError(
+            f"an outbox's cursor is none of asyncio, as {type(cursor).__module__}.{type(cursor).__qualname__} is: use "
+            "one that waits, in a thread (asyncio.to_thread)"
+        )
+    return cursor
 
 
 def check_name(table: str) -> str:

@@ -1,11 +1,13 @@
 """What a program enqueues in its own transaction."""
 
+import asyncio
 import json
 import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import psycopg2
 import pytest
 
@@ -112,6 +114,16 @@ def test_what_can_t_be_sent_is_refused_at_once() -> None:
         with pytest.raises(TypeError, match="one call's arguments"):
             outbox.enqueue_many(db, add, [1])  # type: ignore[list-item]
         assert db.execute("SELECT count(*) FROM greentask_outbox").fetchone() == (0,)
+
+
+def test_a_cursor_of_asyncio_which_nobody_would_await_is_refused(postgres: Postgres) -> None:
+    async def enqueue() -> None:
+        async with await psycopg.AsyncConnection.connect(postgres.dsn()) as db:
+            for given in (db, db.cursor()):
+                with pytest.raises(ConfigurationError, match=r"none of asyncio, as psycopg\..*AsyncCursor is"):
+                    outbox.enqueue(given, add, 1)
+
+    asyncio.run(enqueue())
 
 
 def test_other_tables_and_other_databases() -> None:
