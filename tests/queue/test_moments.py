@@ -3,6 +3,7 @@
 import os
 import random
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from greentask.queue.ids import id_text
 from greentask.queue.interface import Delivery, Ending, Message, Step, Want
 from greentask.queue.looking import find, retry, revoke
 from greentask.queue.managing import Filter, show
+from greentask.queue.recover import recover
 from greentask.queue.schema import _STEPS, APPLICATION_ID, open_file
 from greentask.queue.store import Store
 from greentask.queue.transfer import export_tasks, import_tasks
@@ -282,6 +284,21 @@ def test_what_waits_in_a_file_of_the_version_before_is_found(path: Path, clock: 
     assert attempt(store, "retry", 80.0) == 24
     assert transact(store, lambda: [revoke(store, id_text(id)) for id in (24, 25)]) == [True] * 2
     assert not left(store)
+
+
+def test_what_is_saved_of_a_damaged_file_of_the_version_before_is_found(path: Path, tmp_path: Path) -> None:
+    due = time.time() + 5000.0
+    with closing(old_file(path)) as old:
+        old.execute("INSERT INTO lane VALUES (1, 'add')")
+        insert = "INSERT INTO task (id, lane, rank, state, enqueued, body) VALUES (?, 1, 0, 0, 1.0, ?)"
+        old.executemany(insert, [(id, b'{"args":[1,2]}') for id in (21, 22)])
+        old.executemany("INSERT INTO later VALUES (?, ?, ?, 0, 0)", [(0, due, 21), (1, due, 22), (1, due, 23)])
+    assert recover(str(path), str(tmp_path / "saved.db")).tasks == 2
+    with QueueFile(tmp_path / "saved.db") as file:
+        ids = [id_text(21), id_text(22)]
+        assert [file.look("show", task=id)["due_in"] for id in ids] == pytest.approx([5000.0] * 2, abs=60.0)
+        assert file.change("revoke", ids) == ids
+        assert not left(file.store)
 
 
 # ---- What it costs
