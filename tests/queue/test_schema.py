@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from greentask.errors import ConfigurationError
+from greentask.queue import looking
 from greentask.queue.backup import back_up
+from greentask.queue.ids import id_text
 from greentask.queue.schema import _STEPS, APPLICATION_ID, VERSION, _prepare, check_file, open_file
 from greentask.queue.sqlite import SQLiteQueue
 from support.programs import environment
-from support.queues import message
+from support.queues import FakeClock, HolderServer, message, transact
 
 
 def refusal(path: Path) -> str:
@@ -110,6 +112,51 @@ def test_a_file_of_the_first_version_is_brought_to_this_one(path: Path) -> None:
     assert db.execute("SELECT * FROM expiry").fetchall() == [(7.0, 10)]
     db.close()
     new.close()
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_what_is_in_a_file_of_any_older_version_runs(path: Path, clock: FakeClock, version: int) -> None:
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        for step in _STEPS[:version]:
+            old.executescript(step)
+        old.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        old.execute(f"PRAGMA user_version = {version}")
+        old.execute("INSERT INTO lane VALUES (4, 'add')")
+        ids = range(1, 8)
+        waits, scheduled, at, runs, dead, done, keyed = ids
+        states = {dead: 2, done: 1}
+        for id in ids:
+            old.execute(
+                "INSERT INTO task (id, lane, rank, state, enqueued, key, body) VALUES (?, 4, 0, ?, ?, ?, ?)",
+                (id, states.get(id, 0), clock.wall, "k" if id == keyed else None, b"3" if id == done else b"{}"),
+            )
+        old.execute("INSERT INTO key (key, id) VALUES ('k', ?)", (keyed,))
+        old.executemany("INSERT INTO ready VALUES (4, 0, ?, 0, 0)", [(waits,), (keyed,)])
+        old.executemany("INSERT INTO later VALUES (?, ?, ?, ?, 0)", [(0, clock.wall + 5, scheduled, 1), (1, 0, at, 0)])
+        old.execute("INSERT INTO holder VALUES (77, 3, 'pid 1')")  # who died
+        old.execute("INSERT INTO running (id, holder, failures, losses) VALUES (?, 77, 0, 0)", (runs,))
+        old.executemany(
+            "INSERT INTO failure (id, attempt, at, error) VALUES (?, 1, 0, ?)",
+            [(one, b"{}") for one in (scheduled, dead)],
+        )
+        old.execute("INSERT INTO forget VALUES (?, ?)", (clock.wall + 1000, done))
+        old.commit()
+    path.with_name("tasks.db-servers").touch()  # as its servers left it
+    server = HolderServer(path, clock)
+    store = server.store
+    assert server.look() == 1
+    assert [looking.find(store, id_text(id)).state for id in ids] == [  # type: ignore[union-attr]
+        "waiting", "scheduled", "scheduled", "waiting", "failed", "done", "waiting",
+    ]  # fmt: skip
+    assert transact(store, lambda: store.enqueue([message(key="k")])) == [keyed]
+    assert transact(store, lambda: looking.retry(store, id_text(dead)))
+    clock.pass_by(6)
+    taken = {delivery.handle[0]: delivery for delivery in server.take()}
+    assert {id: one.attempt for id, one in taken.items()} == {waits: 1, scheduled: 2, at: 1, runs: 2, dead: 1, keyed: 1}
+    assert all(server.settle(delivery) for delivery in taken.values())
+    check_file(store.db, str(path))
+    server.die()
 
 
 def test_a_file_of_a_newer_version_is_left_as_it_is(path: Path) -> None:
