@@ -19,9 +19,9 @@ from ..wire.json import dumps
 from .beside import SETTLING, Beside
 from .ids import id_text
 from .limits import DEFAULT_MAX_LOST_FRONTS
+from .losses import lost_processes
 from .offers import write_offers
 from .store import REVOKED, Store
-from .taking import lost_processes
 
 __all__ = ["Holders", "is_anybody_here", "pause_after_loss"]
 
@@ -212,7 +212,7 @@ class Holders:
     def _lose(self, id: int, failures: int, losses: int, how: str) -> None:
         """Have one that has lost its server wait again, or be a dead letter where it has lost too many."""
         store, attempt = self._store, failures + losses + 1
-        lost = losses + 1 - lost_processes(store.db, id, failures)
+        lost = losses + 1 - lost_processes(store.db, id, failures, losses)
         is_too_many = lost >= self._max_lost
         if is_too_many:
             how += f", and it was the last of {lost} (max_lost_fronts)"

@@ -16,6 +16,7 @@ __all__ = [
     "DEFAULT_MEMORY",
     "DEFAULT_RESULT_TTL",
     "LEAST_LEASE",
+    "MOST_ATTEMPTS",
     "MOST_TAKEN",
 ]
 
@@ -25,6 +26,8 @@ DEFAULT_GREENLETS = 100
 DEFAULT_MEMORY = 64 * 1024 * 1024
 #: Attempts of a task, the newest ones, of which all of the error is kept.
 DEFAULT_KEEP_ATTEMPTS = 100
+#: Attempts of which anything is kept: who asks to be tried again may do so for years.
+MOST_ATTEMPTS = 10_000
 #: Seconds of silence after which a server's tasks are given to others; and the least that makes sense.
 DEFAULT_LEASE = 5.0
 LEAST_LEASE = 2.0

@@ -15,6 +15,7 @@ from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 __all__ = ["dead", "find", "find_by_key", "find_ended", "purge", "retry", "revoke", "revoke_running", "state_of"]
 
 _ASKED = 500  # tasks that are asked for at once
+_SCHEDULED = f"SELECT failures + losses FROM later WHERE {in_later(':id')}"
 _FORGET_MOMENT = f"DELETE FROM later WHERE {in_later(':id')}"
 _FINAL: dict[int, State] = {DONE: "done", FAILED: "failed", REVOKED: "revoked", EXPIRED: "expired"}
 
@@ -80,8 +81,8 @@ def _open_state(store: Store, id: int, lane: int, rank: int) -> tuple[State, int
     row = store.db.execute("SELECT is_group FROM blocked WHERE id = ?", (id,)).fetchone()
     if row is not None:
         return ("running" if row[0] else "blocked"), 0
-    (attempts,) = store.db.execute("SELECT count(*) FROM failure WHERE id = ?", (id,)).fetchone()
-    return "scheduled", attempts
+    row = store.db.execute(_SCHEDULED, {"id": id}).fetchone()
+    return "scheduled", 0 if row is None else row[0]
 
 
 def _last_error(store: Store, id: int) -> bytes | None:

@@ -27,7 +27,9 @@ from .limits import (
     DEFAULT_KEY_TTL,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
+    MOST_ATTEMPTS,
 )
+from .losses import drop_failure
 from .revoking import Revoking
 from .timetable import Ticks
 
@@ -424,9 +426,11 @@ class Store:
         self.db.execute("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", row)
         if attempt > self._keep_attempts:
             self._shorten(id, attempt - self._keep_attempts)
+        if attempt > (most := max(MOST_ATTEMPTS, self._keep_attempts)):
+            drop_failure(self.db, id, attempt - most)
 
     def _shorten(self, id: int, attempt: int) -> None:
-        """Keep only what kind of error an attempt ended with: who asks to be tried again may do so for years."""
+        """Keep only what kind of error an attempt ended with."""
         row = self.db.execute("SELECT error FROM failure WHERE id = ? AND attempt = ?", (id, attempt)).fetchone()
         if row is not None:
             error = loads(row[0])

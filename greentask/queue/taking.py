@@ -10,9 +10,10 @@ from itertools import accumulate, repeat
 from .bulk import SMALL
 from .ids import id_text
 from .interface import Delivery, Message, Want
+from .losses import lost_processes
 from .sharing import Group
 
-__all__ = ["deliveries_of", "find_first", "fit", "is_any_ready", "lost_processes", "waiting_groups"]
+__all__ = ["deliveries_of", "find_first", "fit", "is_any_ready", "waiting_groups"]
 
 _OPEN = 0  # as the store has it
 
@@ -117,19 +118,10 @@ def _find_one_by_one(
         if expires is not None and expires <= now and state == _OPEN and not failures + losses:
             expired.append(id)
         elif state == _OPEN:
-            lost = lost_processes(db, id, failures) if losses else 0
+            lost = lost_processes(db, id, failures, losses) if losses else 0
             deliveries.append(Delivery(id_text(id), name, body, failures, losses, retries, (id, holder), lost))
             room -= len(body)
             if room <= 0:
                 break
     cursor.close()
     return last, found, deliveries, expired
-
-
-def lost_processes(db: sqlite3.Connection, id: int, failures: int) -> int:
-    """How many processes have died that ran a task which has failed so often.
-
-    Each has left an error, as failures have; a server that has died has not.
-    """
-    (errors,) = db.execute("SELECT count(*) FROM failure WHERE id = ? AND server = 0", (id,)).fetchone()
-    return max(0, int(errors) - failures)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from greentask.queue import looking
+from greentask.queue import looking, losses
+from greentask.queue import store as store_module
 from greentask.queue.ids import id_text
 from greentask.queue.interface import Delivery, Ending, Want
 from greentask.queue.managing import stats
@@ -243,6 +244,30 @@ def test_one_that_is_tried_again_for_ever_does_not_fill_the_disk(store: Store) -
     errors = [json.loads(error) for _, _, error in looking.dead(store, 1)[0]["errors"]]
     assert [len(one) for one in errors] == [2] * 201 + [3] * 100
     assert {one["message"] for one in errors} == {"not yet"}
+
+
+@pytest.mark.parametrize("keep", [3, 100])
+def test_of_very_many_attempts_the_newest_are_kept_and_which_were_lost(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    for module in (losses, store_module):
+        monkeypatch.setattr(module, "MOST_ATTEMPTS", 20)
+    store = open_store(path, clock.as_clock(), keep_attempts=keep)
+    (id,) = put(store, message())
+    lost, asks = b'{"type":"WorkerLost","message":"killed"}', b'{"type":"Retry","message":"not yet"}'
+    for attempt in range(1, 151):
+        (delivery,) = take(store)
+        processes = sum(attempt > one for one in (5, 60, 61))
+        assert (delivery.attempt, delivery.lost_processes) == (attempt, processes)
+        how, error = ("lost", lost) if attempt in (5, 60, 61) else ("retry", asks)
+        settle(store, delivery, how, error, 0.0 if attempt < 150 else 5.0)
+        if attempt == 30:
+            settle(store, take(store)[0], "released", b"")
+    found = looking.find(store, id)
+    assert found is not None
+    assert (found.state, found.attempts) == ("scheduled", 150)
+    (kept,) = store.db.execute("SELECT count(*) FROM failure").fetchone()
+    assert kept == {3: 20 + 3, 100: 100 + 1}[keep], "the lost ones of the oldest, too"
 
 
 def test_how_many_attempts_are_kept_as_a_whole_can_be_said(path: Path, clock: FakeClock) -> None:
