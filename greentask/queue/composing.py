@@ -370,6 +370,15 @@ class Composer:
         row = self._db.execute("SELECT source FROM blocked WHERE id = ? AND is_group = 0", (id,)).fetchone()
         return None if row is None or self._state(row[0]) != _OPEN else int(row[0])
 
+    def cause(self, id: int) -> int | None:
+        """With which task it has failed without an attempt of its own; None where that is not known."""
+        cause = None
+        while row := self._db.execute("SELECT source FROM blocked WHERE id = ?", (id,)).fetchone():
+            if row[0] is None:
+                return None
+            id = cause = int(row[0])
+        return cause
+
     def reopened(self, id: int) -> None:
         """A dead letter waits again: so do those who failed with it."""
         again = [(id, False)]

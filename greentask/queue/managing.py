@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
 from ..errors import InvalidArguments
+from ..wire.chain import GROUP
 from ..wire.json import loads
 from .ids import id_text, parse_id
 from .interface import State
@@ -160,7 +161,7 @@ def show(store: Store, text: str) -> dict[str, Any] | None:
     row, (retries, expires, body) = _Row(*found[:-3]), found[-3:]
     state, attempts = state_of(store, row.id, row.lane, row.rank, row.state, row.attempts)
     told = _told(store, row, state, attempts, None)
-    if row.state in (OPEN, FAILED):
+    if row.state in (OPEN, FAILED) and told["name"] != GROUP:
         told["args"] = loads(body).get("args")
     if row.state == DONE:
         told["result"] = loads(body)
@@ -173,6 +174,10 @@ def show(store: Store, text: str) -> dict[str, Any] | None:
     before = store.composer.before(id)
     if before is not None:
         told["waits_for"] = id_text(before)
+    if state == "failed" and (cause := store.composer.cause(id)) is not None:
+        told["failed_with"] = id_text(cause)
+    if told["name"] == GROUP and (progress := store.composer.progress(id)) is not None and row.state == OPEN:
+        told["progress"] = loads(progress)
     holder = store.db.execute(
         "SELECT h.name FROM running r JOIN holder h ON h.id = r.holder WHERE r.id = ?", (id,)
     ).fetchone()

@@ -334,10 +334,24 @@ def test_what_failed_with_another_is_retried_by_that(queue: Run, peer: LineClien
     told = peer.call(
         "greentask.compose", chain=[{"function": "fail", "args": ["KeyError"]}, {"function": "me", "takes": False}]
     )
-    _, second = told["tasks"]
+    first, second = told["tasks"]
     assert outcome(peer, second)["state"] == "failed"
     done = queue("retry", second, code=1)
-    assert done.stderr == f"greentask: {second} (me) is left as it is: the one before it failed: retry that one\n"
+    assert (
+        done.stderr
+        == f"greentask: {second} (me) is left as it is: it failed with {first}, which is failed: retry that one\n"
+    )
+    assert f"failed with  {first}" in queue("show", second).stdout
+
+
+def test_a_batch_is_shown_with_how_far_it_is(queue: Run, peer: LineClient) -> None:
+    call = {"function": "odd", "batch": [[1], [2], [3]], "id": 1, "enqueue": {"group": True, "open": True}}
+    kept = peer.ask(call)["result"]
+    for task in kept["tasks"]:
+        outcome(peer, task)
+    shown = queue("show", kept["group"]).stdout
+    assert ("progress  3 of 3 have ended, 1 failed" in shown, "args" in shown) == (True, False)
+    queue("revoke", kept["group"])
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(file: Path, server: RunningServer) -> None:

@@ -88,12 +88,13 @@ def _why_not(access: Access, action: str, task: str) -> str:
         )
     why = "its state has changed meanwhile: try again"
     if action == "retry":
-        # Without an attempt of its own it failed with another; otherwise it is a singleton.
-        why = (
-            "another one waits or runs in its place"
-            if found["attempts"]
-            else "the one before it failed: retry that one"
-        )
+        why = "another one waits or runs in its place"
+        if (cause := found.get("failed_with")) is not None:
+            before = access.look("show", task=cause)
+            why = f"it failed with {cause}, which is {'not known any more' if before is None else before['state']}"
+            why += ": retry that one" if before is not None and before["state"] == "failed" else ""
+        elif not found["attempts"]:
+            why = "the one before it failed"
     elif action == "purge":
         why = "what follows it is going to take its result"
     return f"{task} ({found['name']}) is left as it is: {why}"

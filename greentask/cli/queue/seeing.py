@@ -112,6 +112,8 @@ def _print_task(found: dict[str, Any]) -> None:
             value = _moment(value)
         elif name in ("due_in", "expires_in"):
             value = _age(value)
+        elif name == "progress":
+            value = f"{value['done'] + value['failed']:,} of {value['total']:,} have ended, {value['failed']:,} failed"
         table.add_row(name.replace("_", " "), clean(value))
     console.print(table)
     for part in ("args", "result"):
