@@ -36,6 +36,7 @@ class ItemFuture(CallFuture):
 
     def __init__(self, batch: BatchReceiver, index: int) -> None:
         super().__init__(batch.router, batch.id)
+        self.is_patient = batch.is_patient
         self._batch = batch
         self.index = index
         self._is_alone = False
@@ -67,8 +68,15 @@ class BatchReceiver(Receiver):
     """
 
     def __init__(
-        self, router: Router, id: int, count: int, failed: Callable[[ItemFuture, BaseException, bool], None]
+        self,
+        router: Router,
+        id: int,
+        count: int,
+        failed: Callable[[ItemFuture, BaseException, bool], None],
+        *,
+        patient: bool = False,
     ) -> None:
+        self.is_patient = patient
         self.router = router
         self.id = id
         self._failed = failed
@@ -113,8 +121,8 @@ class BatchReceiver(Receiver):
 class Batching:
     """Starts the calls of one ``map``: several on a line where they may be, else one by one with ``submit``.
 
-    What becomes of a call doesn't depend on how it was sent: an item is sent again, as a call of its own, where that
-    would have been.
+    ``patient`` ones wait where a server has no room for them. What becomes of a call doesn't depend on how it was sent:
+    an item is sent again, as a call of its own, where that would have been.
     """
 
     def __init__(
@@ -125,12 +133,14 @@ class Batching:
         timeout: Callable[[], float | None],
         *,
         idempotent: bool,
+        patient: bool = False,
     ) -> None:
         self._core = core
         self._function = function
         self._submit = submit
         self._timeout = timeout
         self._idempotent = idempotent
+        self._patient = patient
         self._most = _MOST
 
     def start(self, items: Sequence[Args], together: bool) -> Sequence[Future[Any]]:
@@ -159,6 +169,8 @@ class Batching:
         until = None if timeout is None else time.monotonic() + timeout
 
         def failed(future: ItemFuture, error: BaseException, is_whole: bool) -> None:
+            if self._patient and isinstance(error, Overloaded):
+                self._most = 0  # of those that share a line, it would refuse the most again
             left = None if until is None else until - time.monotonic()
             if self._may_go_alone(error, is_whole) and (left is None or left > 0):
                 id = self._core.next_id()
@@ -167,7 +179,7 @@ class Batching:
                     return
             future.ended(None, error)
 
-        receiver = BatchReceiver(router, call.id, len(items), failed)
+        receiver = BatchReceiver(router, call.id, len(items), failed, patient=self._patient)
         futures = receiver.pending
         router.home.run(router.start, call.id, data, receiver, timeout, self._idempotent, len(items))
         return futures

@@ -16,6 +16,7 @@ class Receiver(ABC):
     """Who waits for a call. Told in the home's thread, where nothing may block. Most ask for nothing but its end."""
 
     __slots__ = ()
+    is_patient = False  # it may wait for a server to have room for it
 
     @abstractmethod
     def ended(self, value: Any, error: BaseException | None) -> None:

@@ -11,14 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LineTooLong, out_of_time
-from ..hub.files import TLSFiles
 from ..tasks.checks import check_count, check_seconds
 from ..tasks.context import current
 from ..tasks.enqueueing import with_options
 from ..tasks.remote import BatchReceipt, ProgressCallback, Receipt, TaskFuture
 from ..tasks.steps import Step, wire_chain
 from ..tasks.task import DEFAULT_WINDOW, each_arguments, known_length, zip_arguments
-from ..wire.address import Address, parse_addresses
+from ..wire.address import Address
 from ..wire.enqueue import Enqueue, EnqueueOptions
 from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, encode_plain_call, has_large
 from ..wire.text import DEFAULT_MAX_LINE
@@ -27,16 +26,13 @@ from .batch import ClientBatch
 from .batching import Batching, one_by_one
 from .carrier import Carrier, Receiver, carrier_of
 from .chain import SubmittedFuture
-from .core import Core
 from .enqueueing import enqueue_group
-from .environment import default_address, default_file
 from .large import encode
-from .link import LinkOptions
 from .mapping import Start, map_calls
 from .receipt import ClientReceipt
 from .receivers import WaitingGreenlet
+from .settings import core_of
 from .target import Target, arguments_of, name_of
-from .trust import context_of, secrets_of
 from .waiting import forget, wait_reporting, wait_streaming
 
 if TYPE_CHECKING:
@@ -113,36 +109,23 @@ class Client:
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
     ) -> None:
-        is_default = address is None
-        if address is None:
-            address = default_address()
-            if secret is None:
-                secret_file = secret_file or default_file("SECRET_FILE")
-            tls_ca, tls_cert, tls_key = (
-                given or default_file(name)
-                for given, name in ((tls_ca, "TLS_CA"), (tls_cert, "TLS_CERT"), (tls_key, "TLS_KEY"))
-            )
-        addresses = parse_addresses(address)
         self._timeout = _check_timeout(timeout)
         self._progress: ProgressCallback | bool | None = None
         self._idempotent = False
         self._durable: Enqueue | None = None
-        files = TLSFiles(*(None if path is None else os.fspath(path) for path in (tls_cert, tls_key, tls_ca)))
-        tls = None
-        if files.paths or any(one.scheme == "tls" for one in addresses):
-            tls = context_of(files)
-        secrets = secrets_of(secret, secret_file)
-        options = LinkOptions(
-            check_seconds("connect_timeout", connect_timeout),
-            check_count("max_line", max_line),
-            check_seconds("dead_after", dead_after),
-            check_seconds("idle_after", idle_after),
-            check_seconds("gone_after", gone_after, zero=True),
-            check_seconds("resolve_after", resolve_after),
-            secrets,
-            tls,
+        self._core = core_of(
+            address,
+            weights,
+            connect_timeout=connect_timeout,
+            max_line=max_line,
+            dead_after=dead_after,
+            idle_after=idle_after,
+            gone_after=gone_after,
+            resolve_after=resolve_after,
+            secret=secret,
+            secret_file=secret_file,
+            tls=(tls_cert, tls_key, tls_ca),
         )
-        self._core = Core(addresses, None if weights is None else tuple(weights), options, is_default=is_default)
 
     def __repr__(self) -> str:
         return f"<Client of {', '.join(map(str, self.addresses))}>"
@@ -336,11 +319,7 @@ class Client:
         progress: ProgressCallback | bool | None = None,
     ) -> TaskFuture[Any]:
         """``submit``, with the arguments as the wire has them."""
-        report = self._progress if progress is None else progress
-        if not (report is None or callable(report)):
-            raise TypeError("progress=True draws a bar while a call or a map is waited for: give submit a function")
-        call = Call(function, args, self._core.next_id(), self._time_left(timeout), report is not None)
-        return self._submit(call, report)
+        return self._submit_patiently(function, args, timeout, progress, patient=False)
 
     def map_args(
         self,
@@ -364,7 +343,9 @@ class Client:
 
         if report is None:
             time_left = partial(self._time_left, timeout)
-            start: Start[Args] = Batching(self._core, function, submit, time_left, idempotent=self._idempotent).start
+            start: Start[Args] = Batching(
+                self._core, function, submit, time_left, idempotent=self._idempotent, patient=True
+            ).start
         else:  # reports are of calls, and a batch is one
             start = one_by_one(submit)
         results = map_calls(iter(items), start, window, unordered=unordered, return_exceptions=return_exceptions)
@@ -452,10 +433,29 @@ class Client:
                 "send less at once, or raise max_line here and on the server"
             )
 
-    def _submit(self, call: Call, progress: ProgressCallback | None, *, idempotent: bool = False) -> SubmittedFuture:
+    def _submit_patiently(
+        self,
+        function: str,
+        args: Args,
+        timeout: float | None,
+        progress: ProgressCallback | bool | None = None,
+        *,
+        patient: bool = True,
+    ) -> SubmittedFuture:
+        """``submit_args``; where it is ``patient``, it waits for a server that has no room for it."""
+        report = self._progress if progress is None else progress
+        if not (report is None or callable(report)):
+            raise TypeError("progress=True draws a bar while a call or a map is waited for: give submit a function")
+        call = Call(function, args, self._core.next_id(), self._time_left(timeout), report is not None)
+        return self._submit(call, report, patient=patient)
+
+    def _submit(
+        self, call: Call, progress: ProgressCallback | None, *, idempotent: bool = False, patient: bool = False
+    ) -> SubmittedFuture:
         carrier = carrier_of(self._core.router)
         assert isinstance(call.id, int)
         future = SubmittedFuture(carrier, self.submit, call.id, progress)
+        future.is_patient = patient
         try:
             self._start(carrier, call, future, idempotent=idempotent)
         except BaseException:  # a Ctrl-C, when it was sent: nobody has its future
@@ -473,7 +473,7 @@ class Client:
         """``submit_args``, where an error has its turn like that of a task."""
         try:
             call = Call(function, item, self._core.next_id(), self._time_left(timeout), report is not None)
-            return self._submit(call, report)
+            return self._submit(call, report, patient=True)
         except Exception as error:
             failed: Future[Any] = Future()
             failed.set_exception(error)

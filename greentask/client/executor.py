@@ -252,7 +252,7 @@ class TaskExecutor(Executor):
         if batching is not None:
             return batching.start([future.args for future in futures], True)
         return [
-            self._client.submit_args(future.name, future.args, timeout=self._time_left(future.deadline))
+            self._client._submit_patiently(future.name, future.args, self._time_left(future.deadline))
             for future in futures
         ]
 
@@ -265,7 +265,7 @@ class TaskExecutor(Executor):
         def submit(args: Args) -> Future[Any]:
             return client._try_submit(name, args, self._time_left(deadline), None)
 
-        return Batching(client._core, name, submit, time_left, idempotent=client._idempotent)
+        return Batching(client._core, name, submit, time_left, idempotent=client._idempotent, patient=True)
 
     def _time_left(self, deadline: float | None) -> float | None:
         """Seconds for a call that is made now, for a task with that deadline; None: as the client says."""

@@ -58,6 +58,7 @@ class Mending:
             if link.greenlet is None:
                 router.link_ended(link, INTERRUPTED)
         router._parked.mend(late)
+        router._pacing.mend()
         for id, sent in list(router._calls.items()):
             if router._calls.get(id) is sent:  # the end of another one may have been its end
                 self._look_at(id, sent, late)
@@ -66,7 +67,7 @@ class Mending:
     def _look_at(self, id: int, sent: Sent, late: float) -> None:
         router, link = self._router, sent.link
         if link is None:
-            if id not in router._parked and sent.due < late:
+            if id not in router._parked and id not in router._pacing and sent.due < late:
                 router._send(id, sent)
         elif link not in router._links or (link.is_open and not sent.was_sent):
             router._end(id, sent, ConnectionLost(INTERRUPTED, sent=True))  # it may have left

@@ -23,6 +23,7 @@ from .link import PING_ID, Link, LinkOptions
 from .links import Links
 from .mending import MENDED_EVERY, Mending
 from .names import Where
+from .pacing import Pacing
 from .parking import Parking
 from .retrying import Retrying, Verdict
 from .sent import Sent, error_of
@@ -57,6 +58,8 @@ class Router:
         self._calls: dict[int, Sent] = {}
         self._links = Links(self._make_link, self._link_made)
         self._parked = Parking(self._send)
+        self._pacing = Pacing(home, self._send)
+        self._paced = self._pacing.lines
         self._changed = Event()  # a link has opened, or ended
         self._is_left = False
         self._upkeep = Upkeep(
@@ -110,6 +113,10 @@ class Router:
             self._upkeep.is_full(before.link.target)
         sent = Sent(data, receiver, 1, before.idempotent)
         may_go = self._retrying.may_go_alone(sent, before, error)
+        if not may_go and isinstance(error, Overloaded) and receiver.is_patient:
+            may_go = True
+            sent.avoid = frozenset()
+            self._pacing.begin(sent.task)  # it joins the others
         if may_go:
             self._start(id, sent, timeout)
         return may_go
@@ -124,6 +131,8 @@ class Router:
             self._upkeep.called()
             if self._retrying.missing:
                 self._retrying.avoid_missing(sent)
+        if self._paced and sent.receiver.is_patient and self._pacing.join(id, sent):
+            return
         self._send(id, sent)
 
     def _end_after(self, seconds: float, id: int, sent: Sent, timeout: float) -> None:
@@ -179,6 +188,7 @@ class Router:
     def close(self, why: str = "the client was closed") -> None:
         """Close the connections; calls in flight fail with ``ConnectionLost``."""
         self._parked.clear()
+        self._pacing.clear()
         self._upkeep.rest()
         self._links.close()
         for id in list(self._calls):
@@ -197,6 +207,7 @@ class Router:
         if self.home.is_here():
             for sent in calls.values():
                 sent.stop_timer()
+            self._pacing.clear()
             self._mending.end()
         self._parked.clear()
         self._links.abandon()
@@ -246,13 +257,25 @@ class Router:
     def _go_on(self, id: int, sent: Sent, verdict: Verdict) -> None:
         """Its last try has come to nothing: send it again, or that is its end."""
         if isinstance(verdict, Exception):
-            self._end(id, sent, verdict)
+            if isinstance(verdict, Overloaded) and sent.receiver.is_patient and not sent.has_begun:
+                self._wait_for_room(id, sent, verdict)
+            else:
+                self._end(id, sent, verdict)
             return
         self._unlink(sent)
         if verdict:
             self._send_later(id, sent, verdict)
         else:
             self._send(id, sent)
+
+    def _wait_for_room(self, id: int, sent: Sent, refusal: Overloaded) -> None:
+        if sent.is_late:
+            self._end(id, sent, sent.too_late())
+            return
+        self._unlink(sent)
+        sent.refusal = refusal
+        sent.avoid = frozenset()
+        self._pacing.refused(id, sent)
 
     def _make_link(self, target: Target) -> Link:
         return Link(self.home, target, self._options, self)
@@ -354,6 +377,8 @@ class Router:
         sent.has_begun = True
         if reply.kind == "result":
             is_awaited = sent.receiver.part(reply.index, reply.value, None)
+            if self._paced:
+                self._pacing.has_room(sent.task)
         elif reply.kind == "error":
             is_awaited = sent.receiver.part(reply.index, None, error_of(reply.value, link.target))
         else:
@@ -393,6 +418,7 @@ class Router:
                 link.target.outstanding -= sent.size
             else:
                 self._parked.forget(id)
+                self._pacing.forget(id, sent)
                 self._changed.set()
         return sent
 
@@ -400,6 +426,8 @@ class Router:
         # Told first: where a Ctrl-C comes in between, the end of the link finds the call, and tells its receiver again.
         sent.receiver.ended(value, error)
         self._take(id)
+        if self._paced and sent.link is not None:
+            self._pacing.has_room(sent.task)
         if self._is_left:
             self._end_if_left()
 

@@ -90,7 +90,10 @@ class Sent:
 
     def no_answer(self, timeout: float) -> DeadlineExceeded:
         """The error where nothing was heard of it in time."""
-        where = "from the server" if self.was_sent else "and no connection"
+        if self.was_sent:
+            where = "from the server"
+        else:
+            where = "and no room" if isinstance(self.refusal, Overloaded) else "and no connection"
         why = "" if self.was_sent or self.refusal is None else f": {self.refusal}"
         error = DeadlineExceeded(f"no answer {where} within {timeout:g} s{why}")
         error.started = None if self.was_sent or self.repeats else False

@@ -172,7 +172,7 @@ def test_a_lost_connection_costs_those_that_are_not_idempotent(idempotent: bool)
 
 @pytest.mark.parametrize(
     ("kind", "idempotent", "again"),
-    [("Draining", False, True), ("WorkerLost", False, False), ("WorkerLost", True, True), ("Overloaded", False, False)],
+    [("Draining", False, True), ("WorkerLost", False, False), ("WorkerLost", True, True), ("Overloaded", False, True)],
 )
 def test_an_item_is_sent_again_where_a_call_would_be(kind: str, idempotent: bool, again: bool) -> None:
     refused: list[Any] = []
