@@ -35,6 +35,7 @@ def test_crashes():
 """
 
 
+@pytest.mark.slow
 def test_each_failure_and_each_rerun_is_on_a_line(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text(FAIL)
     (tmp_path / "test_two.py").write_text("import no_such_module")

@@ -60,6 +60,7 @@ def test_a_signal_ends_it_in_good_order(server: RunningServer, shop: Path, tmp_p
         assert (relay.returncode, output, complaints) == (0, "1 task enqueued\n", "")
 
 
+@pytest.mark.slow
 def test_exit_codes_say_what_is_missing(shop: Path, tmp_path: Path) -> None:
     def run(*arguments: str, **variables: str) -> tuple[int, str]:
         done = greentask("outbox", *arguments, "--once", **variables)

@@ -150,6 +150,7 @@ def test_long_names_and_errors_leave_room_for_the_rest(tmp_path: Path) -> None:
     assert name in "".join(line[15:].split("  ")[0].strip() for line in told[1:])
 
 
+@pytest.mark.slow
 def test_tables_fit_80_columns_and_obey_no_name(queue: Run, peer: LineClient) -> None:
     task = enqueue(peer, "note", "/dev/null", "\x1b[31mred\x1b[0m" + "x" * 200)
     assert outcome(peer, task)["state"] == "done"
@@ -489,6 +490,7 @@ def test_where_an_export_has_no_room_it_is_said_in_one_line(file: Path, server: 
     assert (folder.returncode, folder.stderr) == (7, f"greentask: {tmp_path}: Is a directory\n")
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_queue_that_is_served(queue: Run, peer: LineClient, tmp_path: Path) -> None:
     task, copy = enqueue(peer, "add", 5, delay=3600), str(tmp_path / "copy.db")
     assert "verified" in queue("backup", copy).stdout

@@ -104,6 +104,7 @@ def test_an_application_that_is_imported_before_it_starts_knows_where_it_will_be
         assert early.call("version") == "first"
 
 
+@pytest.mark.slow
 def test_a_reload_brings_new_code_and_keeps_the_old_where_that_is_broken(
     module: Path, arbiter: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_reload_brings_new_code_and_keeps_the_old_where_that_is_broken(
     assert running() is process
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("module")
 def test_one_that_was_killed_starts_again_at_a_reload(
     arbiter: SimpleNamespace, caplog: pytest.LogCaptureFixture

@@ -76,6 +76,7 @@ def test_the_unit_starts_and_reloads_with_its_own_commands(tmp_path: Path) -> No
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_image_serves_and_its_health_check_proves_the_secret(tmp_path: Path) -> None:
     file, ours = (FOLDER / "Dockerfile").read_text(), str(secret_file(tmp_path))
     [variable] = re.findall(r"GREENTASK_SECRET_FILE=(\S+)", file)

@@ -43,6 +43,7 @@ def test_the_processes_share_a_table_of_300_megabytes() -> None:
         assert own < 600_000_000
 
 
+@pytest.mark.slow
 def test_its_memory_is_told(small: RunningServer) -> None:
     done = subprocess.run(
         [sys.executable, str(Path(FOLDER, "memory.py")), str(small.process.pid)], capture_output=True, text=True

@@ -138,6 +138,7 @@ def test_n11_a_restart_under_two_hundred_calling_clients_ends_every_call_truly(h
     assert run_source(CALLING, how, patched=True) == ["0", "True", str(how == "SIGKILL")]
 
 
+@pytest.mark.slow
 def test_n11_a_call_that_was_in_flight_when_the_server_died_says_that_it_was_sent() -> None:
     with serving() as server, Client(server.address, gone_after=0) as client:
         in_flight = [client.submit("nap", 30) for _ in range(5)]
@@ -611,6 +612,7 @@ def test_o7_the_end_of_the_program_with_calls_in_flight_is_quick_and_quiet(
         check_ends(started)
 
 
+@pytest.mark.slow
 @PLAIN_AT_HAND
 def test_o7_a_server_that_cannot_be_reached_does_not_hold_up_the_end(patched: bool) -> None:
     with deaf() as address, peer(silent) as quiet:
@@ -696,7 +698,7 @@ while True:
 
 
 @BOTH
-@pytest.mark.parametrize(("rounds", "each"), [(1, 3), pytest.param(8, 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("rounds", "each"), [(1, 3), pytest.param(4, 5, marks=pytest.mark.slow)])
 def test_o7_ctrl_c_at_any_moment_ends_it_quickly(server: RunningServer, patched: bool, rounds: int, each: int) -> None:
     for _ in range(rounds):
         arguments = [[server.address, str(random.random())] for _ in range(each)]

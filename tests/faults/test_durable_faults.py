@@ -288,7 +288,7 @@ def test_each_tick_comes_once_whichever_fronts_are_killed(tmp_path: Path, monkey
     monkeypatch.setenv("TICKS", str(tmp_path / "ticks"))
     file, begun = tmp_path / "tasks.db", time.time()
     with serving("--queue", str(file), "--fronts", "3", apps=("support.ticking_tasks",)) as server:
-        while time.time() < begun + 24:
+        while time.time() < begun + 16:
             time.sleep(chance.uniform(1.0, 4.0))
             if fronts := [front for front in server.fronts() if front.is_running()]:
                 chance.choice(fronts).kill()
@@ -296,7 +296,7 @@ def test_each_tick_comes_once_whichever_fronts_are_killed(tmp_path: Path, monkey
         tasks = [task for task in queue.look("list", limit=1000)["tasks"] if task["name"] == "tick_in_process"]
     ticks = Counter(int(task["enqueued"] // 2) for task in tasks)
     assert set(ticks.values()) == {1}
-    assert len(ticks) >= 5, "it went on"
+    assert len(ticks) >= 4, "it went on"
 
 
 # ---- D7

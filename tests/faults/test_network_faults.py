@@ -270,6 +270,7 @@ def has_gone(peer: LineClient) -> bool:
     return (error["type"], "id" in goodbye, "idle" in error["message"]) == ("Draining", False, True)
 
 
+@pytest.mark.slow
 def test_n5_idle_connections_are_closed_where_that_is_wanted_and_busy_ones_are_not() -> None:
     with serving("--idle-timeout", "0.3") as server, server.connect() as busy, server.connect() as reader:
         busy.send({"id": 1, "function": "nap", "args": [1]}, {"id": 2, "function": "nap_in_process", "args": [1]})
@@ -539,6 +540,7 @@ def cpu(server: RunningServer) -> float:
 # ---- O1: SIGTERM under load
 
 
+@pytest.mark.slow
 def test_o1_sigterm_under_load_loses_no_call() -> None:
     """Each of a number of peers calls and calls. What the server has taken it answers; what it refuses did not run."""
     calls, answers, errors = Counter[int](), Counter[int](), Counter[str]()

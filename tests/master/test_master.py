@@ -40,6 +40,7 @@ def reload(server: RunningServer) -> "subprocess.CompletedProcess[str]":
 # ---- Fronts
 
 
+@pytest.mark.slow
 def test_connections_are_spread_over_the_fronts_however_idle_they_are() -> None:
     with serving("--fronts", "2", apps=["support.server_tasks:add"]) as server, ExitStack() as stack:
         for _ in range(30):
@@ -107,6 +108,7 @@ def is_on(server: RunningServer, pid: int) -> LineClient | None:
     return None
 
 
+@pytest.mark.slow
 def test_who_connects_while_there_is_no_front_waits_for_the_next_one(server: RunningServer) -> None:
     front = server.pid
     os.kill(front, signal.SIGKILL)
@@ -257,6 +259,7 @@ def test_stop_answers_what_is_in_flight_and_returns_when_it_has_ended(server: Ru
         assert peer.hear() == {"id": 1, "result": 1}
 
 
+@pytest.mark.slow
 def test_stop_with_a_drain_timeout_waits_no_longer(server: RunningServer) -> None:
     with server.connect() as peer:
         peer.send({"id": 1, "function": "version", "args": [60]})
@@ -292,6 +295,7 @@ def test_other_users_can_not_tell_it_anything(server: RunningServer) -> None:
 # ---- Signals and files
 
 
+@pytest.mark.slow
 def test_sigttin_and_sigttou_make_one_task_process_more_and_one_fewer(server: RunningServer) -> None:
     def sizes() -> tuple[int, int]:
         processes = server.status()["processes"]
@@ -334,6 +338,7 @@ def test_the_pid_file_and_the_ready_file_are_there_while_it_serves(tmp_path: Pat
         assert not ready.exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_can_not_be_written_is_an_error_at_start(tmp_path: Path) -> None:
     for flag in ("--pid-file", "--ready-file", "--log-file"):
         path = str(tmp_path / "no" / "such" / "folder")

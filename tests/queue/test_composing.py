@@ -361,6 +361,7 @@ def test_a_group_that_was_open_again_is_known_as_long_as_others(store: Store, cl
     assert looking.find(store, id) is None
 
 
+@pytest.mark.slow
 def test_nobody_looks_through_all_that_have_ended_to_try_one_again(store: Store) -> None:
     steps: list[int] = []
 

@@ -403,6 +403,7 @@ def test_another_writer_waits(store: Store, path: Path) -> None:
     other.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_half_empty_shrinks(store: Store, clock: FakeClock) -> None:
     put(store, *(message(args="[" + "1" * 4000 + "]") for _ in range(10_000)))
     taken = take(store, 10_000)

@@ -194,6 +194,7 @@ def test_bytes(text: str, size: int) -> None:
     assert parse_bytes(text) == size
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_is_wrong() -> None:
     for options, message in (
         (("--group", "ml=2,x=1"), "has no option 'x'"),

@@ -199,7 +199,7 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-@pytest.mark.parametrize("depth", [5, 200, 500])
+@pytest.mark.parametrize("depth", [5, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (200, 500))])
 def test_a_line_is_nested_no_deeper_than_max_depth(depth: int) -> None:
     """Arguments are two levels down. Who sends more than that is told in the answer to the call that was too much."""
     with serving("--max-depth", str(depth)) as server:

@@ -257,6 +257,7 @@ def test_what_can_not_be_loaded_is_its_callers_error_when_no_process_has_it(tmp_
         def calls_until(number: int) -> None:
             while tries() < number:
                 assert client.call("shaky") == "well", "the other one has what it needs"
+                time.sleep(0.01)
 
         calls_until(2)
         began = time.monotonic()
