@@ -40,8 +40,10 @@ def sell(path: str) -> None:
     with transaction.atomic():
         print(note.enqueue(path, "sold").id)
         note.using(priority=2).enqueue_many([[path, "many-1"], {"path": path, "what": "many-2"}])
+        transaction.on_commit(lambda: note.enqueue(path, "on-commit"))
     try:
         with transaction.atomic():
+            transaction.on_commit(lambda: note.enqueue(path, "on-rolled-back"))
             note.enqueue(path, "rolled-back")
             raise ValueError("no such article")
     except ValueError:

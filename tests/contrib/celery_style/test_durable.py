@@ -237,7 +237,7 @@ def test_a_result_is_asked_for_by_a_key(client: Client) -> None:
     receipt = client.using(key="order 5").enqueue("support.celery_tasks.add", 1, 2)
     told = client.call("greentask.result", key="order 5", wait=True)
     assert (told["task"], told["result"]) == (receipt.id, 3)
-    with pytest.raises(QueueError, match="knows no task 'order 6'"):
+    with pytest.raises(QueueError, match="knows no task with the key 'order 6'"):
         client.call("greentask.result", key="order 6")
     for wrong in ({}, {"task": receipt.id, "key": "order 5"}, {"key": 5}):
         with pytest.raises(InvalidArguments, match=r"greentask\.result: .* by its key"):

@@ -54,9 +54,9 @@ def test_what_is_enqueued_is_part_of_the_transaction(manage: Run, tmp_path: Path
     receipt, total = manage("sell", str(path)).split()
     assert (len(receipt), total) == (32, "3"), "a row's key; and calls go to the server, as ever"
     assert marks(path) == []
-    assert manage("greentask_outbox", "--once") == "5 tasks enqueued\n"
-    wait_until(lambda: len(marks(path)) == 5)
-    assert sorted(marks(path)) == ["many-1", "many-2", "outer", "sold", "without-transaction"]
+    assert manage("greentask_outbox", "--once") == "6 tasks enqueued\n"
+    wait_until(lambda: len(marks(path)) == 6)
+    assert sorted(marks(path)) == ["many-1", "many-2", "on-commit", "outer", "sold", "without-transaction"]
     assert manage("greentask_outbox", "--once", "--batch", "3") == "0 tasks enqueued\n"
 
 
@@ -99,6 +99,6 @@ def test_it_can_be_switched_off(server: RunningServer, tmp_path: Path) -> None:
         capture_output=True,
         env=environment(GREENTASK_URL=server.address, DJANGO_SQLITE=str(shop), GREENTASK_OUTBOX_OFF="1"),
     )
-    wait_until(lambda: len(marks(path)) == 7)
+    wait_until(lambda: len(marks(path)) == 8)
     with closing(sqlite3.connect(shop)) as db:
         assert db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
