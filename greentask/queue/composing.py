@@ -315,7 +315,7 @@ class Composer:
         return []
 
     def _fail(self, id: int, error: bytes) -> list[tuple[int, bool]]:
-        self._store.note_failure(id, 0, error)
+        self._store.attempts.note(id, 0, error)
         self._db.execute(
             "UPDATE task SET state = ?, ended = ?, attempts = 0 WHERE id = ?", (_FAILED, self._store.clock.wall(), id)
         )

@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 from ..errors import WorkerLost, refusal
 from ..wire.json import dumps
+from .attempts import lost_processes
 from .beside import SETTLING, Beside
 from .ids import id_text
 from .limits import DEFAULT_MAX_LOST_FRONTS
-from .losses import lost_processes
 from .offers import write_offers
 from .store import REVOKED, Store
 
@@ -216,7 +216,7 @@ class Holders:
         is_too_many = lost >= self._max_lost
         if is_too_many:
             how += f", and it was the last of {lost} (max_lost_fronts)"
-        store.note_failure(id, attempt, dumps(refusal(WorkerLost(how))), server=True)
+        store.attempts.note(id, attempt, dumps(refusal(WorkerLost(how))), server=True)
         if not is_too_many:
             store.put_back(id, failures, losses + 1, pause_after_loss(lost))
             return

@@ -11,8 +11,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..wire.json import dumps, loads
 from .allowances import Allowances
+from .attempts import Attempts
 from .bulk import SMALL, Ended, Row, end_tasks, insert_tasks, runs
 from .cleaning import Cleaner
 from .clock import Clock, QueueTime
@@ -27,9 +27,7 @@ from .limits import (
     DEFAULT_KEY_TTL,
     DEFAULT_MAX_MEMBERS,
     DEFAULT_MAX_TAKEN,
-    MOST_ATTEMPTS,
 )
-from .losses import drop_failure
 from .revoking import Revoking
 from .timetable import Ticks
 
@@ -40,7 +38,6 @@ logger = logging.getLogger(__name__)
 #: The states of a task's row. Of an open one, the other tables know more.
 OPEN, DONE, FAILED, REVOKED, EXPIRED = range(5)
 
-_MOST_MESSAGE = 100  # characters that are kept of the error of an attempt of long ago
 _MOST_RIPE = 1000  # tasks whose moment has come that wait for their turn after one transaction
 
 _NO_OPTIONS = Message("", b"")[3:]  # behind name, payload and priority
@@ -69,7 +66,8 @@ class Store:
         self.clock = clock
         self.time = QueueTime(clock)
         self._result_ttl = result_ttl
-        self._keep_attempts = keep_attempts
+        #: What came of those that ended badly.
+        self.attempts = Attempts(db, keep_attempts, clock.wall)
         self._lanes: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self.keys = Keys(db, key_ttl)
@@ -403,7 +401,7 @@ class Store:
     def _settle_otherwise(self, delivery: Delivery, ending: Ending) -> None:
         id, failures, losses = delivery.handle[0], delivery.failures, delivery.losses
         if ending.how != "released":
-            self.note_failure(id, delivery.attempt, ending.body)
+            self.attempts.note(id, delivery.attempt, ending.body)
         elif len(delivery.handle) > 2:
             self.allowances.give_back(*delivery.handle[2:])
         if ending.how == "failed":
@@ -416,26 +414,9 @@ class Store:
     def _settle_revoked(self, delivery: Delivery, ending: Ending) -> None:
         id = delivery.handle[0]
         if ending.how != "released":  # it had an error of its own
-            self.note_failure(id, delivery.attempt, ending.body)
+            self.attempts.note(id, delivery.attempt, ending.body)
         self.revoked.add(id)
         self.end_without(REVOKED, id, delivery.attempt)
-
-    def note_failure(self, id: int, attempt: int, error: bytes, *, server: bool = False) -> None:
-        """Write down what came of an attempt. ``server``: it was lost with that."""
-        row = (id, attempt, self.clock.wall(), error, server)
-        self.db.execute("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", row)
-        if attempt > self._keep_attempts:
-            self._shorten(id, attempt - self._keep_attempts)
-        if attempt > (most := max(MOST_ATTEMPTS, self._keep_attempts)):
-            drop_failure(self.db, id, attempt - most)
-
-    def _shorten(self, id: int, attempt: int) -> None:
-        """Keep only what kind of error an attempt ended with."""
-        row = self.db.execute("SELECT error FROM failure WHERE id = ? AND attempt = ?", (id, attempt)).fetchone()
-        if row is not None:
-            error = loads(row[0])
-            short = dumps({"type": error.get("type"), "message": str(error.get("message"))[:_MOST_MESSAGE]})
-            self.db.execute("UPDATE failure SET error = ? WHERE id = ? AND attempt = ?", (short, id, attempt))
 
     def put_back(self, id: int, failures: int, losses: int, delay: float) -> None:
         """Have it wait again, for its turn or for so many seconds."""

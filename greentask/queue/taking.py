@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, repeat
 
+from .attempts import lost_processes
 from .bulk import SMALL
 from .ids import id_text
 from .interface import Delivery, Message, Want
-from .losses import lost_processes
 from .sharing import Group
 
 __all__ = ["deliveries_of", "find_first", "fit", "is_any_ready", "waiting_groups"]

@@ -56,7 +56,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
             store.settle([(one, Ending("failed", error)) for one in taken[:50]])
             store.settle([(one, Ending("done", b'"result"')) for one in taken[50:100]])
             store.settle([(one, Ending("retry", error, 2e6)) for one in taken[100:150]])
-            store.note_failure(taken[150].handle[0], 1, b'{"type":"WorkerLost","message":"died"}', server=True)
+            store.attempts.note(taken[150].handle[0], 1, b'{"type":"WorkerLost","message":"died"}', server=True)
 
         file.transact(enqueue)
         forgotten = file.transact(lambda store: store.enqueue([message("gone") for _ in range(TASKS)]))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from greentask.queue import looking, losses
-from greentask.queue import store as store_module
+from greentask.queue import attempts, looking
 from greentask.queue.ids import id_text
 from greentask.queue.interface import Delivery, Ending, Want
 from greentask.queue.managing import stats
@@ -250,8 +249,7 @@ def test_one_that_is_tried_again_for_ever_does_not_fill_the_disk(store: Store) -
 def test_of_very_many_attempts_the_newest_are_kept_and_which_were_lost(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, keep: int
 ) -> None:
-    for module in (losses, store_module):
-        monkeypatch.setattr(module, "MOST_ATTEMPTS", 20)
+    monkeypatch.setattr(attempts, "MOST_ATTEMPTS", 20)
     store = open_store(path, clock.as_clock(), keep_attempts=keep)
     (id,) = put(store, message())
     lost, asks = b'{"type":"WorkerLost","message":"killed"}', b'{"type":"Retry","message":"not yet"}'

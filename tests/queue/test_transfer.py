@@ -55,7 +55,7 @@ def one_of_each(file: QueueFile) -> None:
                 (taken["b3"], Ending("lost", b'{"type":"WorkerLost","message":"no"}')),
             ]
         )
-        store.note_failure(taken["b4"].handle[0], 1, b'{"type":"WorkerLost","message":"its server"}', server=True)
+        store.attempts.note(taken["b4"].handle[0], 1, b'{"type":"WorkerLost","message":"its server"}', server=True)
 
     file.transact(make)
     revoked = next(task["task"] for task in file.look("list")["tasks"] if task["name"] == "b5")
