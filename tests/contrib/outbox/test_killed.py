@@ -50,7 +50,7 @@ def write(place: Place, path: Path, chance: random.Random, stop: threading.Event
             else:
                 db.commit()
                 committed.update(names)
-            time.sleep(chance.random() * 0.02)
+            time.sleep(chance.random() * 0.08)
 
 
 def kill_relays(place: Place, server: RunningServer, path: Path, kills: int) -> None:
