@@ -11,12 +11,13 @@ import os
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..errors import ConfigurationError
 from .schema import be_copy, check_file, open_file
 
-__all__ = ["back_up", "check", "check_target", "sync_folder"]
+__all__ = ["back_up", "check", "check_target", "room_for", "sync_folder"]
 
 _STEP = 4096  # pages (16 MB) between two reports
 
@@ -44,7 +45,8 @@ def back_up(
             os.fchown(fd, os.stat(path).st_uid, os.stat(path).st_gid)
         db = open_file(path)
         try:
-            _copy(db, part, report)
+            with room_for(target):
+                _copy(db, part, report)
         finally:
             db.close()
         os.fsync(fd)
@@ -58,6 +60,17 @@ def back_up(
         raise
     finally:
         os.close(fd)
+
+
+@contextmanager
+def room_for(target: str) -> Iterator[None]:
+    """While inside, a copy is written: where there is no room for it, that is said of it, and not of the queue."""
+    try:
+        yield
+    except (sqlite3.OperationalError, ConfigurationError) as error:
+        if "disk is full" not in str(error):
+            raise
+        raise ConfigurationError(f"{target!r} can't be written: is its disk full?") from None
 
 
 def check(path: str) -> None:

@@ -11,11 +11,12 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError, GreentaskError
 from ..wire.json import dumps, loads
-from .backup import check_target, sync_folder
+from .backup import check_target, room_for, sync_folder
 from .beside import is_anybody_at
 from .ids import MOST_ID
 from .limits import DEFAULT_RESULT_TTL
@@ -57,16 +58,13 @@ def recover(path: str, target: str, *, log: bool = True) -> Recovered:
     fd, part = tempfile.mkstemp(prefix=f"{os.path.basename(target)}.part-", dir=os.path.dirname(target))
     try:
         check_is_queue(salvage, path, APPLICATION_ID, VERSION)
-        db = open_file(part)
-        try:
+        with room_for(target), closing(open_file(part)) as db:
             db.execute("PRAGMA synchronous = OFF")  # it is synced as a whole
             broken = _take_over(db, salvage)
             _piece_together(db)
             be_copy(db)
             check_file(db, part, most=None)
             (tasks,) = db.execute("SELECT count(*) FROM task").fetchone()
-        finally:
-            db.close()
         if not (tasks or broken or salvage.is_whole_head):  # whose file it is, nothing says
             raise ConfigurationError(f"nothing of a queue is to be found in {path!r}: is it the right file?")
         os.fsync(fd)

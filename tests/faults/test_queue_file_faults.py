@@ -1,5 +1,6 @@
 """A queue's file that is full or can't be used (D2 and D3), as who runs a server sees it."""
 
+import os
 import random
 import shutil
 import signal
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from greentask.queue.backup import check
+from greentask.errors import ConfigurationError
+from greentask.queue.backup import back_up, check
 from greentask.queue.byhand import QueueFile
 from greentask.queue.managing import Filter
+from greentask.queue.recover import recover
 from greentask.queue.schema import VERSION, open_file
 from greentask.queue.transfer import export_tasks
 from support.durable_tasks import marks
@@ -46,6 +49,25 @@ def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"x" * 4096)
+
+
+def test_d2_where_a_queue_or_its_copy_has_no_room_it_is_said_of_that_one(small_disk: Path, tmp_path: Path) -> None:
+    queue, filler = str(tmp_path / "tasks.db"), small_disk / "filler"
+    with QueueFile(queue, make=True) as file:
+        file.transact(lambda store: store.enqueue([message(args='["' + "x" * 1000 + '"]')] * 500))
+    fill(filler)
+    for room in (0, 12, 24, 48):  # KB
+        os.truncate(filler, filler.stat().st_size - room * 1024)
+        new = small_disk / "new.db"
+        with pytest.raises(ConfigurationError, match=r"new\.db' can't be opened .*is its disk full\?"):
+            QueueFile(new, make=True)
+        for copy in (back_up, recover):
+            with pytest.raises(ConfigurationError, match=r"copy\.db' can't be written: is its disk full\?"):
+                copy(queue, str(small_disk / "copy.db"))
+        for left in small_disk.glob("new.db*"):
+            left.unlink()
+        assert sorted(small_disk.iterdir()) == [filler], "no copy is left in part"
+        fill(filler)
 
 
 @pytest.mark.slow
