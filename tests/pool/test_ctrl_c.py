@@ -167,6 +167,7 @@ def test_a_template_whose_word_was_lost_is_started_anew() -> None:
         link: Any = pool._population._link
 
         def lost(*_: object) -> None:
+            del link._take  # once: what follows is heard
             raise KeyboardInterrupt
 
         link._take = lost
