@@ -46,6 +46,9 @@ _LINES_AT_ONCE = 200  # then others get their turn
 #: The id of what asks for a sign of life.
 PING_ID = "ping"
 _PING = encode_call(Call("greentask.ping", None, PING_ID))
+#: What the ids of cancellations begin with.
+_CANCEL_ID = "cancel-"
+_STUCK_AFTER = 0.25  # seconds without an answer to one
 _MENDED_AFTER = 1.0  # seconds for which a look may be late
 _LOOKS = 3  # at a connection's signs of life, in the time after which it is taken for dead
 
@@ -91,6 +94,7 @@ class Link:
         self.target = target
         self.in_flight = 0  # calls that were given to it, and have not ended
         self.is_leaving = False  # its server goes away: it gets no more calls
+        self.unheard = 0  # cancellations that its server has not answered
         self.complaint: str | None = None  # an error about the connection and not about a call
         self._home = home
         self._options = options
@@ -100,6 +104,7 @@ class Link:
         self._large = LargeAnswers(options.max_line, self._hear, self._cannot_read)
         self._watch: Any = None  # the timer that looks for signs of life
         self._heard_at = self._busy_at = self._look_at = 0.0
+        self._unheard_since = 0.0
         self._taken: int | None = None  # bytes that the server's side had at the last look, if more were on their way
         #: That reads it. None when it can't be, or no longer be, opened and used.
         self.greenlet: gevent.Greenlet[..., Any] | None = gevent.spawn(self._live)
@@ -125,6 +130,26 @@ class Link:
         else:
             outlet.write(data)
         return True
+
+    def cancel(self, id: int) -> None:
+        """Cancel a call that was sent."""
+        if not self.unheard:
+            self._unheard_since = time.monotonic()
+        self.unheard += 1
+        self.write(encode_call(Call("greentask.cancel", {"id": id}, f"{_CANCEL_ID}{id}")))
+
+    def heard_other(self, id: object) -> bool:
+        """An answer to what was no call of a caller's has come; False where it is to nothing that we sent."""
+        if isinstance(id, str) and id.startswith(_CANCEL_ID):
+            self.unheard = max(0, self.unheard - 1)
+            self._unheard_since = time.monotonic()
+            return True
+        return id == PING_ID
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether its server reads no further for now: it answers a cancellation at once."""
+        return self.unheard > 0 and time.monotonic() - self._unheard_since > _STUCK_AFTER
 
     def ask(self) -> None:
         """Ask for a sign of life."""

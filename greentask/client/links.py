@@ -10,7 +10,7 @@ from .link import Link
 __all__ = ["Links"]
 
 #: Calls in flight on one connection from which on another one is opened, and how many there are to one server. A server
-#: reads no further while a connection has max_in_flight (1,000) calls in flight, pings among it.
+#: reads no further while a connection has max_in_flight (1,000) calls in flight: pings, cancellations and all.
 _MANY_IN_FLIGHT, _MOST_LINKS = 500, 4
 
 
@@ -28,12 +28,16 @@ class Links:
 
     def to(self, target: Target) -> Link:
         """The one that the next call goes over: that with the fewest in flight, or a new one."""
-        best, count = None, 0
+        best, stuck, count = None, None, 0
         for link in self.all:
             if link.target is target and link.greenlet is not None and not link.is_leaving:
                 count += 1
-                if best is None or link.in_flight < best.in_flight:
+                if link.unheard and link.is_stuck:
+                    stuck = link
+                elif best is None or link.in_flight < best.in_flight:
                     best = link
+        if best is None and count == _MOST_LINKS:
+            best = stuck
         if best is None or (best.in_flight >= _MANY_IN_FLIGHT and best.is_open and count < _MOST_LINKS):
             best = self._make(target)
             self.all.append(best)

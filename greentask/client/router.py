@@ -16,10 +16,10 @@ from gevent.event import Event
 from ..errors import ConnectionLost, Draining, Overloaded, Unauthenticated, from_wire
 from ..hub.bell import Bell
 from ..hub.home import Home
-from ..wire.message import Call, Reply, encode_call
+from ..wire.message import Reply
 from .balance import Balance, Name, Target
 from .carrier import Receiver
-from .link import PING_ID, Link, LinkOptions
+from .link import Link, LinkOptions
 from .links import Links
 from .mending import MENDED_EVERY, Mending
 from .names import Where
@@ -153,7 +153,7 @@ class Router:
         sent = self._take(id)
         if sent is not None:
             if sent.link is not None and sent.link.is_open:  # a Ctrl-C may have come before it was noted as sent
-                sent.link.write(encode_call(Call("greentask.cancel", {"id": id}, f"cancel-{id}")))
+                sent.link.cancel(id)
             self._end_if_left()
 
     def send(self, id: int, data: bytes) -> None:
@@ -358,7 +358,7 @@ class Router:
         id = reply.id if type(reply.id) is int else None  # ours are
         sent = None if id is None else self._calls.get(id)
         if id is None or sent is None or sent.link is not link:
-            self.dropped += not (reply.id == PING_ID or str(reply.id).startswith("cancel-"))
+            self.dropped += not link.heard_other(reply.id)
         elif reply.kind == "result" and reply.index is None:
             self._end(id, sent, None, reply.value)
         elif reply.index is not None:  # about an item of a batch: it ends no call

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,25 @@ def test_hundreds_of_calls_in_flight_are_spread_over_a_few_connections(server: R
 
 
 # ---- What may run twice, and what may not
+
+
+def test_who_cancels_or_runs_out_of_time_is_not_held_up_by_a_full_connection(tmp_path: Path) -> None:
+    """The server reads no cancellation behind the call for which it has no room."""
+    with served("--max-in-flight", "2", "--drain-timeout", "0") as full, Client(full.address) as client:
+        naps = [client.submit("mark", str(tmp_path / "runs"), 60) for _ in range(3)]
+        wait_until(lambda: (tmp_path / "runs").exists() and full.status()["in_flight"] == 2, "it is full")
+        began = time.monotonic()
+        assert all(nap.cancel() for nap in naps)
+        with pytest.raises(CancelledError):
+            naps[0].result()
+        assert time.monotonic() - began < 0.2
+        with pytest.raises(DeadlineExceeded):
+            client.using(timeout=0.3).call("add", 1, 2)
+        assert time.monotonic() - began < 2
+        assert len(client._core.router()._links.all) == 1
+        assert [client.using(timeout=20).call("add", number, 2) for number in range(5)] == [*range(2, 7)]
+        assert len(client._core.router()._links.all) == 2
+        assert full.status()["in_flight"] == 2, "and these run on"
 
 
 def test_what_was_sent_is_sent_again_only_where_that_does_no_harm(tmp_path: Path) -> None:
