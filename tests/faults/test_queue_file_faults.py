@@ -1,5 +1,6 @@
 """A queue's file that is full or can't be used (D2 and D3), as who runs a server sees it."""
 
+import errno
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from greentask.cli.queue.moving import _at_its_own_pace
 from greentask.errors import ConfigurationError
 from greentask.queue.backup import back_up, check
 from greentask.queue.byhand import QueueFile
@@ -68,6 +70,19 @@ def test_d2_where_a_queue_or_its_copy_has_no_room_it_is_said_of_that_one(small_d
             left.unlink()
         assert sorted(small_disk.iterdir()) == [filler], "no copy is left in part"
         fill(filler)
+
+
+def test_d2_where_an_export_into_a_pipe_has_no_room_beside_the_queue_that_is_said(small_disk: Path) -> None:
+    fill(small_disk / "filler")
+    into, out = os.pipe()
+    with (
+        open(into, "rb"),
+        open(out, "wb") as pipe,
+        pytest.raises(OSError) as caught,
+        _at_its_own_pace(pipe, str(small_disk)) as file,
+    ):
+        file.write(b"x" * 100_000)
+    assert (caught.value.filename, caught.value.errno) == (str(small_disk), errno.ENOSPC)
 
 
 @pytest.mark.slow

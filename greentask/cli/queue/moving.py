@@ -77,7 +77,12 @@ def _at_its_own_pace(output: BinaryIO, folder: str) -> Iterator[BinaryIO]:
         yield output
         return
     with tempfile.TemporaryFile(prefix=".greentask-export-", dir=folder) as file:
-        yield file
+        try:
+            yield file
+            file.flush()
+        except OSError as error:  # of this file, which has no name, and not of the output
+            error.filename = error.filename or folder
+            raise
         file.seek(0)
         shutil.copyfileobj(file, output)
 
