@@ -25,6 +25,7 @@ sys.dont_write_bytecode = False
 
 pytest.register_assert_rewrite("support")  # before any of it is imported
 
+from support.compiling import compile_part  # noqa: E402
 from support.failures import Failures  # noqa: E402
 from support.parts import in_ci  # noqa: E402
 from support.servers import LineClient, RunningServer, free_port  # noqa: E402
@@ -59,7 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if in_ci() and config.getoption("reruns", None) is None:
         config.option.reruns = 1
     file = config.getoption("failures_to")
-    if file is not None and not hasattr(config, "workerinput"):  # who has the workers hears of it all
+    workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if workerinput is not None:
+        compile_part(int(workerinput["workerid"].removeprefix("gw")), workerinput["workercount"])
+    elif file is not None:  # who has the workers hears of it all
         config.pluginmanager.register(Failures(file))
 
 

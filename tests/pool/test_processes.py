@@ -38,7 +38,7 @@ from support.pools import (
 from support.programs import TESTS, program, run_source
 from support.waiting import wait_until
 
-SOON = 1.0  # seconds: what happens "at once", on a machine that is busy
+SOON = 4.0  # seconds: what happens "at once", on a machine that is busy
 
 
 def soon(seconds: float) -> float:
@@ -47,7 +47,7 @@ def soon(seconds: float) -> float:
 
 
 def wait_for_losses(pool: Processes, count: int) -> None:
-    wait_until(lambda: pool.stats().lost == count, 2, f"loss {count}")
+    wait_until(lambda: pool.stats().lost == count, 10, f"loss {count}")
 
 
 # ---- Calls and results
@@ -903,10 +903,12 @@ def under_chance(folder: Path, seconds: float, size: int) -> None:
                 asked.append(ask(pool, tasks.tiny, str(notes), str(len(asked)), then, **options))
             gevent.sleep(chance.choice([0, 0, 0.001, 0.01, 0.03]))
         gevent.joinall(others, raise_error=True)
+        # Where the machine is busy, none may have lived for long enough.
+        asked += [ask(pool, tasks.tiny, str(notes), str(len(asked) + more), 0) for more in range(5)]
         for each in asked:
             each.wait(30)
-        wait_until(lambda: not killed & set(pool.pids()), 2, "the news of the deaths")
-        wait_until_whole(pool, 2)
+        wait_until(lambda: not killed & set(pool.pids()), 10, "the news of the deaths")
+        wait_until_whole(pool, 10)
         assert ask(pool, tasks.echo, "still here").result() == "still here"
         assert (pool.stats().sent, pool.stats().waiting) == (0, 0)
     ran = set(lines(notes))
@@ -970,8 +972,8 @@ def under_random_kills(folder: Path, seconds: float, size: int) -> None:
         killer.get()
         for each in asked:
             each.wait(30)
-        wait_until(lambda: not killed & set(pool.pids()), 2, "the news of the deaths")
-        wait_until_whole(pool, 2)
+        wait_until(lambda: not killed & set(pool.pids()), 10, "the news of the deaths")
+        wait_until_whole(pool, 10)
         assert ask(pool, tasks.echo, "still here").result() == "still here"
         ran = lines(notes)
         lost = pool.stats().lost
