@@ -362,6 +362,9 @@ class Population:
         if process is not None:
             process.retiring = True  # its last answer must not bring it another call
             process.read_rest()
+            if slot not in self.members:  # its last answer has let it go; but it has died
+                self.members[slot] = process
+                self._has_left(slot)
             was_healthy = process.ready and (process.has_worked or time.monotonic() - process.born >= _HEALTHY_AFTER)
             self._bury(process, status)
             if was_healthy:
