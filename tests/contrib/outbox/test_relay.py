@@ -26,13 +26,15 @@ in_sqlite = pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # the o
 
 
 @contextmanager
-def relaying(place: Place, client: Client, **options: object) -> Iterator[threading.Thread]:
-    """A relay in a thread; it ends well."""
-    stop, failed = threading.Event(), list[BaseException]()
+def relaying(
+    place: Place, client: Client, sent: list[int] | None = None, **options: object
+) -> Iterator[threading.Thread]:
+    """A relay in a thread; it ends well. How many it has sent is added to `sent`."""
+    stop, failed, count = threading.Event(), list[BaseException](), [] if sent is None else sent
 
     def run() -> None:
         try:
-            relay(place.where, client, stop=stop, **options)  # type: ignore[arg-type]
+            count.append(relay(place.where, client, stop=stop, **options))  # type: ignore[arg-type]
         except BaseException as error:
             failed.append(error)
 
@@ -190,14 +192,15 @@ def test_a_file_that_was_replaced_is_noticed(client: Client, tmp_path: Path) -> 
 
 
 def test_several_relays_send_each_row_once(place: Place, client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "marks"
-    with relaying(place, client, batch=5), relaying(place, client, batch=7):
+    path, sent = tmp_path / "marks", list[int]()
+    with relaying(place, client, sent, batch=5), relaying(place, client, sent, batch=7):
         for start in range(0, 300, 30):
             items = [[str(path), number] for number in range(start, start + 30)]
             commit(place, lambda db, items=items: outbox.enqueue_many(db, note, items))
         wait_until(lambda: place.rows() == [])
     wait_until(lambda: len(marks(path)) >= 300)
     assert sorted(map(int, marks(path))) == list(range(300))
+    assert sum(sent) == 300, "and the queue had no second one to refuse"
 
 
 def test_another_relay_takes_over(place: Place, client: Client, tmp_path: Path) -> None:
