@@ -34,7 +34,7 @@ from support.servers import LineClient, RunningServer, free_port  # noqa: E402
 # greenlet. Unless gevent takes it for a system error, it prints it and waits on.
 Hub.SYSTEM_ERROR = (*Hub.SYSTEM_ERROR, pytest.fail.Exception)
 
-settings.register_profile("local", max_examples=20, deadline=None, print_blob=True)
+settings.register_profile("local", max_examples=12, deadline=None, print_blob=True)
 settings.register_profile("ci", max_examples=100, deadline=None, print_blob=True, derandomize=False)
 settings.load_profile("ci" if in_ci() else "local")
 

@@ -32,6 +32,7 @@ def start(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.slow
 def test_every_mail_is_accepted_once_and_the_closing_message_comes() -> None:
     done = greentask("demo", "--mails", "40", *FREE)
     assert done.returncode == 0, done.stderr

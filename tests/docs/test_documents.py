@@ -154,6 +154,7 @@ def test_a_program_of_the_documents_runs(tmp_path: Path, name: str, index: int) 
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_queues_document_runs(tmp_path: Path) -> None:
     (serve,) = blocks("docs/queue.md", "sh")
     package = tmp_path / "app"
@@ -203,6 +204,7 @@ def publish(names: list, title: str) -> str:
 """
 
 
+@pytest.mark.slow
 def test_the_outbox_document_runs(tmp_path: Path) -> None:
     package = tmp_path / "app"
     package.mkdir()
@@ -231,6 +233,7 @@ def test_the_outbox_document_runs(tmp_path: Path) -> None:
         assert done.stdout.endswith("102 tasks enqueued\n")
 
 
+@pytest.mark.slow
 def test_the_outbox_document_runs_in_django(tmp_path: Path) -> None:
     apps, transaction = (block for block in blocks("docs/outbox.md", "python") if "shop.db" not in block)
     project = """
@@ -254,6 +257,7 @@ def test_the_outbox_document_runs_in_django(tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_the_testing_document_runs(tmp_path: Path) -> None:
     shop, tests, _, plain, faults = blocks("docs/testing.md", "python")
     (tmp_path / "shop.py").write_text(shop, encoding="utf-8")

@@ -63,6 +63,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     assert complaints == []
 
 
+@pytest.mark.slow
 def test_the_unit_starts_and_reloads_with_its_own_commands(tmp_path: Path) -> None:
     secret_file(tmp_path).rename(tmp_path / "secret")
     unit = dict(re.findall(r"^(\w+)=(.*)$", (FOLDER / "greentask.service").read_text(), re.MULTILINE))

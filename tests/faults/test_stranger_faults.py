@@ -175,6 +175,7 @@ def test_s1_who_says_nothing_is_not_waited_for(secrets: Path) -> None:
             assert peer.call("add", 1, 2) == 3
 
 
+@pytest.mark.slow
 def test_s1_a_server_that_stops_does_not_wait_for_a_proof(secrets: Path) -> None:
     options = ("--secret-file", str(secrets))
     with serving(*options, apps=["support.server_tasks:add"]) as stopping, stopping.connect() as peer:
@@ -223,6 +224,7 @@ def test_s1_10_000_guesses(secrets: Path, tmp_path: Path, count: int) -> None:
         assert server.memory() - memory < 20_000_000
 
 
+@pytest.mark.slow
 def test_s1_many_guesses_at_the_same_time_are_no_more_guesses(secrets: Path) -> None:
     with serving("--secret-file", str(secrets), "--max-failures", "5", apps=["support.server_tasks:add"]) as server:
         peers = [server.connect() for _ in range(50)]

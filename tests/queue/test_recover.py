@@ -250,6 +250,7 @@ def test_where_a_page_is_lost_that_leads_to_others_they_are_saved(path: Path, tm
         assert line.partition(b'"call":')[2] == after[id].partition(b'"call":')[2]
 
 
+@pytest.mark.slow
 def test_whatever_is_damaged_what_is_saved_is_true(path: Path, tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")

@@ -207,6 +207,7 @@ def test_the_command_line_says_what_is_wrong() -> None:
         assert message in " ".join(said.stderr.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_the_default_groups_limits_are_flags() -> None:
     apps = ["support.work:me", "support.work:eat"]
     options = ("--process", "me", "--process", "eat", "--max-memory", "200M", "--max-tasks", "3")

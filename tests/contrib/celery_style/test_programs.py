@@ -59,7 +59,9 @@ def test_it_runs_with_one_import_changed(called: Path, name: str) -> None:
     check(called, name)
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in NEEDS_QUEUE else pytest.mark.slow) for name in EACH]
+)
 def test_it_runs_in_a_queue_with_one_import_changed(kept: Path, name: str) -> None:
     check(kept, name)
 

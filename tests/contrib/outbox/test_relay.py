@@ -107,6 +107,7 @@ def test_what_is_refused_is_set_aside_and_holds_nothing_up(place: Place, client:
         wait_until(lambda: place.rows()[0][3] >= 3)
 
 
+@pytest.mark.slow
 def test_what_is_refused_for_too_long_is_forgotten(
     place: Place, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,6 +164,7 @@ def test_a_server_without_a_queue_takes_nothing(place: Place) -> None:
     assert [row[2:4] for row in place.rows()] == [(None, 0)], "that is no fault of the row"
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_is_waited_for(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "marks"
     with running_postgres() as postgres:
