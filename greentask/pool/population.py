@@ -384,8 +384,8 @@ class Population:
         how = _say(status) + (f", for {process.doom}" if process.doom else "")
         logger.warning("task process %d %s", process.pid, how)
         self._pool.process_died(process, how)
-        if self.members.pop(process.slot, None) is not None:  # last: where a Ctrl-C comes in between, it dies once more
-            self.lost += 1
+        self.members.pop(process.slot, None)  # last: where a Ctrl-C comes in between, it dies once more
+        self.lost += 1
 
     def _break(self, why: str) -> None:
         """Nothing can run for now: tell whoever waits, and whoever comes before a process is ready again."""
