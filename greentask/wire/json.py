@@ -242,6 +242,7 @@ def dumps_plain(value: Any) -> bytes | None:
     if kind is dict:
         if len(value) > _FEW:
             return None
+        value = value.copy()  # another thread may change it between the look at it and the writing
         for key, inner in value.items():
             kind = type(inner)
             if kind is str:
@@ -257,6 +258,7 @@ def dumps_plain(value: Any) -> bytes | None:
     elif kind is list:
         if len(value) > _FEW:
             return None
+        value = value.copy()
         for inner in value:
             kind = type(inner)
             if kind is str:

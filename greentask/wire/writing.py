@@ -140,9 +140,9 @@ def _runs(items: Any, large: int) -> Iterator[tuple[bytes, Any]]:
     """All of them, in runs that are not large or have one item; and what is to be written in front of each."""
     comma = b""
     most = length = max(1, large // _ITEM)  # more of them are large in any case
-    start = 0
-    while start < len(items):
-        run = items[start : start + length]
+    start, end = 0, len(items)
+    while start < min(end, len(items)):  # it may become shorter meanwhile, or longer without an end
+        run = items[start : min(start + length, end)]
         length = min(most, length + length // 4 + 1)
         while len(run) > 1 and is_large(run, large):
             run = run[: len(run) // 2]

@@ -2,14 +2,17 @@
 
 import array
 import collections
+import copy
 import datetime
 import decimal
 import enum
+import itertools
 import json
 import math
 import sys
 import uuid
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -315,6 +318,61 @@ def test_plain_values_are_written_as_any_other(value: Any) -> None:
 )
 def test_what_is_not_plain_is_left_to_the_standard_library(value: Any) -> None:
     assert dumps_plain(value) is None
+
+
+def at_line(number: int, change: Callable[[], object], run: Callable[[], Any]) -> Any:
+    """What ``run`` returns where another thread makes a change before so many lines of json.py, or None at an end."""
+    lines = itertools.count()
+    is_made = False
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal is_made
+        if frame.f_code.co_filename != dumps.__code__.co_filename:
+            return None
+        if event == "line" and next(lines) == number:
+            is_made = True
+            change()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        returned = run()
+    finally:
+        sys.settrace(before)
+    return returned if is_made else None
+
+
+@pytest.mark.parametrize(
+    "put",
+    [math.nan, -math.inf, decimal.Decimal("1.10"), {1: 2}, "\ud800", b"", [1, [2]], 10**5_000, "a" * 3_000],
+    ids=lambda put: type(put).__name__,
+)
+@pytest.mark.parametrize("value", [{"a": 1, "b": 2.5}, {"a": 1, "b": "c"}, [1, 2.5], ["a", None, 3]])
+def test_what_another_thread_changes_meanwhile_is_written_as_it_was_or_as_it_is(value: Any, put: Any) -> None:
+    def write(changing: Any) -> bytes:
+        try:
+            return dumps(changing)
+        except InvalidResult:
+            return b"refused"
+
+    def put_it(changing: Any) -> None:
+        changing["a" if type(changing) is dict else 0] = put
+
+    def make_longer(changing: Any) -> None:
+        changing.update(z=put) if type(changing) is dict else changing.append(put)
+
+    for change in (put_it, make_longer):
+        changed = copy.copy(value)
+        change(changed)
+        fine = {write(value), write(changed), b"refused"}
+        for number in itertools.count():  # each line in turn
+            changing = copy.copy(value)
+            text = at_line(number, lambda: change(changing), lambda: write(changing))  # noqa: B023
+            if text is None:
+                break
+            assert text in fine
+        assert number > 5
 
 
 class Broken:

@@ -1,5 +1,6 @@
 """Writing a large value step by step comes to what writing it in one go does."""
 
+import json
 import math
 import re
 from collections import OrderedDict
@@ -141,3 +142,20 @@ def test_what_is_changed_meanwhile_is_written_as_it_was_or_is() -> None:
     next(steps)
     table.clear()
     assert finish(steps)[0].startswith(b'{"0":[0],"1":[1],')
+
+
+@pytest.mark.parametrize("change", [lambda rows: rows.extend(rows[:20_000]), lambda rows: rows.clear()])
+def test_what_grows_or_shrinks_meanwhile_comes_to_an_end(change: Callable[[list[str]], object]) -> None:
+    rows = [str(number) for number in range(20_000)]
+    steps = dumps_in_steps(rows)
+    for _ in range(1_000):
+        try:
+            next(steps)
+        except StopIteration as end:
+            written = json.loads(b"".join(end.value))
+            break
+        change(rows)
+    else:
+        pytest.fail("it does not end")
+    assert written == [str(number) for number in range(len(written))]
+    assert 0 < len(written) <= 20_000
