@@ -102,9 +102,11 @@ def dialect_of(cursor: Any) -> tuple[Dialect, str]:
         found = _BY_MODULE.get(kind.__module__.partition(".")[0])
         if found is not None:
             return found
+    given = f"{type(cursor).__module__}.{type(cursor).__qualname__}"
+    hint = "; of a session it is session.connection().connection" if given.startswith("sqlalchemy.") else ""
     raise ConfigurationError(
         f"an outbox is in SQLite or PostgreSQL: give it a cursor or connection of sqlite3, psycopg, psycopg2 or "
-        f"Django, not a {type(cursor).__module__}.{type(cursor).__qualname__}"
+        f"Django, not a {given}{hint}"
     )
 
 

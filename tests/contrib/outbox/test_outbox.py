@@ -134,8 +134,11 @@ def test_other_tables_and_other_databases() -> None:
         assert db.execute("SELECT task FROM other").fetchall() == [("add",)]
     with pytest.raises(ConfigurationError, match="can't be an outbox's table"):
         Outbox("other; DROP TABLE orders")
-    with pytest.raises(ConfigurationError, match=r"not a builtins\.object"):
+    with pytest.raises(ConfigurationError, match=r"not a builtins\.object$"):
         outbox.enqueue(object(), add, 1)
+    session = type("Session", (), {"__module__": "sqlalchemy.orm.session"})()
+    with pytest.raises(ConfigurationError, match=r"Session; of a session it is session\.connection\(\)\.connection$"):
+        outbox.enqueue(session, add, 1)
 
 
 def test_a_task_s_own_enqueue_can_be_the_outbox_s(place: Place, client: Client) -> None:
