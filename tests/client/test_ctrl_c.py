@@ -134,8 +134,8 @@ print("left", len(left), "wrong", wrong, "goes on", any(goes_on() for _ in range
 """
 
 
-def draining_now_and_then(connection: LineClient) -> None:
-    """Answers, goes away now and then, and cuts a connection."""
+def refusing_now_and_then(connection: LineClient) -> None:
+    """Answers, goes away or has too much to do now and then, and cuts a connection."""
     chance = random.Random()
     for line in connection.socket.makefile("rb"):
         call = json.loads(line) if line.endswith(b"\n") else None
@@ -147,8 +147,9 @@ def draining_now_and_then(connection: LineClient) -> None:
         else:
             answers = [{"id": id, "index": number, "result": args[0]} for number, args in enumerate(call["batch"])]
             answers.append({"id": id, "result": None})
-        if call["function"] == "echo" and chance.random() < 0.08:
-            answers = [{"id": id, "error": {"type": "Draining", "message": "goes away"}}]
+        if call["function"] == "echo" and chance.random() < 0.12:
+            kind = chance.choice(["Draining", "Draining", "Overloaded"])
+            answers = [{"id": id, "error": {"type": kind, "message": "not now"}}]
         connection.send(*answers)
 
 
@@ -157,7 +158,7 @@ def test_every_call_of_other_greenlets_ends_and_the_client_goes_on(server: Runni
     seconds = 1.2 if runs == 1 else 3.0
     for _ in range(runs):
         seed = random.randrange(10**6)
-        with peer(draining_now_and_then) as wild:
+        with peer(refusing_now_and_then) as wild:
             each = [server.address, f"{wild.address},{wild.address.replace('127.0.0.1', 'localhost')}"]
             arguments = [[addresses, str(seed), str(seconds)] for addresses in each]
             with starting(INTERRUPTED, arguments, patched=True) as started:
