@@ -424,9 +424,9 @@ class Client:
 
     def _check(self, function: str, data: bytes, enqueue: Enqueue | None = None) -> None:
         if self._durable is not None and enqueue is None:
-            raise TypeError(
-                "delay, at, priority, key, singleton, retries and ttl are for what is enqueued: use enqueue"
-            )
+            told = self._durable.to_json()
+            given = "what using() was given" if isinstance(told, bool) else ", ".join(f"{name}=" for name in told)
+            raise TypeError(f"{given} of using() is for what is enqueued, and this is a call: use enqueue")
         if len(data) > self._core.max_line:
             raise LineTooLong(
                 f"the call of {function} is {len(data)} bytes long, and max_line is {self._core.max_line}: "

@@ -26,7 +26,7 @@ class Step:
 
     def __init__(self, function: str | Task[..., Any], /, *args: Any, **kwargs: Any) -> None:
         if not isinstance(function, (str, Task)):
-            raise TypeError(f"a step is a @task or the name of one, with its arguments, not {function!r:.200}")
+            raise TypeError(f"a step is a @task or the name of one, with its arguments, not {_told(function)}")
         name, binder = (function, None) if isinstance(function, str) else (function.name, function.binder)
         if args and kwargs:  # the wire doesn't mix them: all by name, but for the first
             named = merge_arguments((None, *args), kwargs, binder)
@@ -72,6 +72,14 @@ class Fan:
         if not chains:
             raise ValueError("a fan has at least one step")
         self._wire = {"group": [wire_chain(chain) for chain in chains]}
+
+    def __repr__(self) -> str:
+        return f"<Fan of {len(self._wire['group'])}>"
+
+
+def _told(given: object) -> str:
+    """What was given in place of a task."""
+    return f"{given!r:.200}" + ": say several with using(then=…)" * isinstance(given, (Fan, Step, list, tuple))
 
 
 #: One, or several of which each follows the one before it.

@@ -114,6 +114,9 @@ def test_what_can_not_follow_is_refused_at_once(client: Client) -> None:
         client.using(then=Step("me")).enqueue("add", 1)
     with pytest.raises(InvalidArguments, match="without 'a'"):
         client.using(then=Step("add", a=1)).enqueue("add", 1)
+    for several in ([Step("add"), Step("add")], Fan(Step("add"))):
+        with pytest.raises(TypeError, match=r"say several with using\(then=…\)"):
+            client.receipt("0000000000000").then(several)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="write Step"):
         client.using(then="add")
     with pytest.raises(QueueError, match="knows no task"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from greentask import Client, Receipt
+from greentask import Client, Receipt, Step
 from greentask.errors import (
     Cancelled,
     ConnectionLost,
@@ -160,8 +160,8 @@ def test_what_cannot_be_kept_is_refused(client: Client) -> None:
 
 @pytest.mark.parametrize("what", ["call", "submit", "map", "stream"])
 def test_options_of_what_is_enqueued_are_for_nothing_else(client: Client, what: str) -> None:
-    with pytest.raises(TypeError, match="use enqueue"):
-        list(getattr(client.using(delay=5), what)("add", [1]))
+    with pytest.raises(TypeError, match=r"delay=, then= of using\(\) is for what is enqueued.*: use enqueue"):
+        list(getattr(client.using(delay=5, then=Step("add")), what)("add", [1]))
 
 
 @pytest.mark.slow
