@@ -35,6 +35,12 @@ class ClientReceipt(Receipt[R]):
     def __repr__(self) -> str:
         return f"<Receipt {self.id}>"
 
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, ClientReceipt) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     def result(self, timeout: float | None = None, *, progress: ProgressCallback | bool | None = None) -> R:
         timeout = self._client._time_left(timeout)
         give_up = None if timeout is None else time.monotonic() + timeout

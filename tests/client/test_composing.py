@@ -55,6 +55,7 @@ def test_a_batch_tells_how_far_it_is_and_when_it_has_ended(client: Client) -> No
     assert client.receipt(batch.id).progress == batch.result()
     assert [one.state for one in batch[:3]] == ["done", "failed", "done"]
     assert batch[-1].result() == 9
+    assert (batch.index(client.receipt(batch[3].id)), batch[0] in batch, len({*batch, *batch})) == (3, True, 9)
     with pytest.raises(ValueError, match="2 is even"):
         batch.then("collect").result()
     assert [set(one) for one in batch.then(Step("collect").using(errors=True)).result()[:3]] == [
