@@ -78,8 +78,8 @@ _WANTS = [Want(frozenset({"add"}), 10)]
 class HolderServer:
     """A server's part of the queue, in this thread."""
 
-    def __init__(self, path: Path, clock: FakeClock, lease: float = LEASE) -> None:
-        self.store: Store = open_store(path, clock.as_clock())
+    def __init__(self, path: Path, clock: FakeClock, lease: float = LEASE, **options: Any) -> None:
+        self.store: Store = open_store(path, clock.as_clock(), **options)
         self.beside = Beside(str(path))
         self.holders = Holders(self.store, self.beside, lease, lambda: clock.steady)
         self.do(self.holders.open)
