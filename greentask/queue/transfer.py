@@ -30,7 +30,7 @@ from .managing import STATES, Filter, select
 from .moments import in_later
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
 
-__all__ = ["Imported", "export_tasks", "import_tasks"]
+__all__ = ["Imported", "check_head", "export_tasks", "import_tasks"]
 
 _VERSION, _SAYS_ITS_END = 2, 2  # the newest one, and the first whose last line says that it was all
 _STATES = {"done": DONE, "failed": FAILED, "revoked": REVOKED, "expired": EXPIRED}  # the others are open
@@ -113,16 +113,14 @@ def import_tasks(file: QueueFile, lines: Iterable[bytes]) -> Imported:
     Raises ``ConfigurationError``, which names the line that is none, or says that the last ones are missing; what came
     before may have been kept, and when it is mended, the whole can be imported again.
     """
-    total, part, size, number = Imported(), [], 0, 0
-    is_whole = has_ended = False
-    for number, line in enumerate(lines, 1):
+    lines = iter(lines)
+    is_whole, has_ended = check_head(next(lines, b"")) < _SAYS_ITS_END, False
+    total, part, size, number = Imported(), [], 0, 1
+    for number, line in enumerate(lines, 2):
         if not line.strip():
             continue
         try:
             read = loads(line)
-            if number == 1:
-                is_whole = _check_head(read) < _SAYS_ITS_END
-                continue
             if has_ended:
                 raise ValueError("the export ends before it: import another one by itself")
             if isinstance(read, dict) and read.get("greentask") == "end":
@@ -136,8 +134,6 @@ def import_tasks(file: QueueFile, lines: Iterable[bytes]) -> Imported:
         if len(part) >= _MOST or size >= _MOST_BYTES:
             total = _keep(file, part, total, number)
             part, size = [], 0
-    if number == 0:
-        raise ConfigurationError("line 1 is missing: this is no export of a queue")
     total = _keep(file, part, total, number)
     if not is_whole:
         raise ConfigurationError(
@@ -157,13 +153,19 @@ def _keep(file: QueueFile, part: list[_Task], total: Imported, number: int) -> I
     return Imported(*(sum(column) for column in zip(total, *outcomes)))
 
 
-def _check_head(head: Any) -> int:
-    """The version of the export."""
+def check_head(line: bytes) -> int:
+    """The version of the export that begins with this line. Raises ``ConfigurationError`` where none does."""
+    if not line:
+        raise ConfigurationError("line 1 is missing: this is no export of a queue")
+    try:
+        head = loads(line)
+    except (GreentaskError, ValueError) as error:
+        raise ConfigurationError(f"line 1 is no task of a queue: {error!s:.200}") from None
     if not isinstance(head, dict) or head.get("greentask") != "queue":
-        raise ValueError('the first line of an export has "greentask": "queue"')
+        raise ConfigurationError('the first line of an export has "greentask": "queue": this is none')
     version = head.get("version")
     if not isinstance(version, int) or version > _VERSION:
-        raise ValueError(f"it was written by a newer greentask (version {version!r:.20}): update this one")
+        raise ConfigurationError(f"it was written by a newer greentask (version {version!r:.20}): update this one")
     return version
 
 

@@ -491,6 +491,13 @@ def test_where_an_export_has_no_room_it_is_said_in_one_line(file: Path, server: 
 
 
 @pytest.mark.slow
+def test_no_queue_is_made_for_what_is_no_export(tmp_path: Path) -> None:
+    done = greentask("queue", "import", "--queue", str(tmp_path / "new.db"), input="hello\n")
+    assert (done.returncode, done.stderr.count("\n")) == (7, 1)
+    assert "line 1 is no task of a queue" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_backup_of_a_queue_that_is_served(queue: Run, peer: LineClient, tmp_path: Path) -> None:
     task, copy = enqueue(peer, "add", 5, delay=3600), str(tmp_path / "copy.db")
     assert "verified" in queue("backup", copy).stdout

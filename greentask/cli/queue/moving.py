@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, BinaryIO
 
 import click
@@ -18,7 +19,7 @@ from ...errors import InvalidArguments
 from ...queue.backup import back_up, check
 from ...queue.byhand import QueueFile
 from ...queue.managing import Filter
-from ...queue.transfer import export_tasks, import_tasks
+from ...queue.transfer import check_head, export_tasks, import_tasks
 from .access import EXIT_CODES, Where, accessed, queue_options, told_of_files
 from .filters import filter_options
 
@@ -104,8 +105,11 @@ def import_command(input: BinaryIO, as_json: bool, queue: Where) -> None:
     One that is known already is left as it is, so to do it again changes nothing. With --queue the file is made where
     there is none.
     """
-    with told_of_files(), _made(queue), accessed(queue) as access:
-        done = import_tasks(access.file, input)
+    with told_of_files():
+        first = next(input, b"")
+        check_head(first)  # before a file is made for what is no export
+        with _made(queue), accessed(queue) as access:
+            done = import_tasks(access.file, chain((first,), input))
     if as_json:
         click.echo(json.dumps(done._asdict()))
     else:
