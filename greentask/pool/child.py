@@ -127,6 +127,7 @@ class _Channel:
         self.fd = _out_of_the_way(fd)
         self.running: tuple[int, Job] | None = None
         self.ahead: deque[tuple[int, Body]] = deque()  # calls that were read, and not started
+        self.granted: dict[int, int] = {}  # items, to streams among them
         self._pid = os.getpid()
         self._readable = select.poll()
         self._readable.register(self.fd, select.POLLIN)
@@ -277,19 +278,25 @@ class _Channel:
             self._hand_back()
         elif kind == Kind.LOOK:
             self._look()
-        elif kind == Kind.MORE and about == token:
-            job.grant(MORE.unpack(whole(body))[0])
+        elif kind == Kind.MORE:
+            items = MORE.unpack(whole(body))[0]
+            if about == token:
+                job.grant(items)
+            elif any(about == waits for waits, _ in self.ahead):
+                self.granted[about] = self.granted.get(about, 0) + items
         elif kind == Kind.INTERRUPT and about == token:
             raise _interruption(whole(body))
         elif kind == Kind.INTERRUPT:
             kept = deque(call for call in self.ahead if call[0] != about)
             if len(kept) < len(self.ahead):
                 self.ahead = kept
+                self.granted.pop(about, None)
                 self._write(frame_header(Kind.NOT_STARTED, about, len(body)), whole(body))
 
     def _hand_back(self) -> None:
         tokens = pack_tokens(token for token, _ in self.ahead)
         self.ahead.clear()
+        self.granted.clear()
         self._write(frame_header(Kind.HANDED_BACK, 0, len(tokens)), tokens)
 
     def _look(self) -> None:
@@ -325,6 +332,8 @@ def serve(fd: int, handler: Handler) -> NoReturn:
             except EOFError:
                 break
             job = Job(decode_call(body), token, channel)
+            if channel.granted:
+                job.grant(channel.granted.pop(token, 0))
             del body  # the payload is the job's to let go of
             _run(channel, token, job, handler)
         handler.finish()

@@ -630,6 +630,22 @@ def test_what_is_granted_while_the_call_waits_counts(tmp_path: Path) -> None:
         assert asked.result() == {"items": 10}
 
 
+@pytest.mark.parametrize("is_handed_back", [False, True])
+def test_what_is_granted_while_the_call_waits_in_a_process_counts(is_handed_back: bool) -> None:
+    with processes() as pool:
+        learn(pool, tasks.stream, 1)
+        quick, first = ask(pool, tasks.stream, 1), ask(pool, tasks.stream, 2, window=1)
+        second = ask(pool, tasks.stream, 10, window=3)
+        wait_until(lambda: second.call.process is not None)  # sent ahead, behind one that waits for its reader
+        pool.grant(second.call, 4)
+        pool.grant(second.call, 3)
+        if is_handed_back:
+            wait_until(lambda: pool.is_waiting(second.call))
+        pool.grant(first.call, 1)
+        assert (quick.result(), first.result()) == ([0], {"items": 2})
+        assert second.result() == {"items": 10}
+
+
 def test_grants_beyond_all_bounds_harm_nobody(tmp_path: Path) -> None:
     started, release = tmp_path / "started", tmp_path / "release"
     with processes() as pool:
