@@ -25,11 +25,12 @@ _chance = random.SystemRandom()  # the program's own generator may have been see
 class _Line:
     """The calls of one task that wait."""
 
-    __slots__ = ("calls", "pause", "timer")
+    __slots__ = ("calls", "is_refused", "pause", "timer")
 
     def __init__(self, timer: Any) -> None:
         self.calls: OrderedDict[int, Sent] = OrderedDict()
         self.pause = _FIRST_PAUSE
+        self.is_refused = False  # the one that was sent last, before it had left: no server is left to it
         self.timer = timer  # runs while there is a line
 
 
@@ -64,6 +65,7 @@ class Pacing:
         line = self.lines[task]
         line.calls[id] = sent
         line.calls.move_to_end(id, last=False)
+        line.is_refused = True
         line.pause = min(line.pause * 2, _LONGEST_PAUSE)
 
     def has_room(self, task: bytes) -> None:
@@ -94,9 +96,11 @@ class Pacing:
         while line.calls:
             id, sent = next(iter(line.calls.items()))
             is_next = sent.link is None  # else it was sent, and a Ctrl-C came before that was noted
+            line.is_refused = False
             if is_next:
                 self._send(id, sent)
-            line.calls.pop(id, None)
+            if not line.is_refused:
+                line.calls.pop(id, None)
             if is_next:
                 break
         if not line.calls:

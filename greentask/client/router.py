@@ -426,7 +426,7 @@ class Router:
         # Told first: where a Ctrl-C comes in between, the end of the link finds the call, and tells its receiver again.
         sent.receiver.ended(value, error)
         self._take(id)
-        if self._paced and sent.link is not None:
+        if self._paced and sent.link is not None and not isinstance(error, Overloaded):
             self._pacing.has_room(sent.task)
         if self._is_left:
             self._end_if_left()

@@ -16,7 +16,7 @@ from .limits import MOST_ATTEMPTS
 __all__ = ["Attempts", "lost_processes"]
 
 _MOST_MESSAGE = 100  # characters that are kept of an error of long ago
-_LOST = '{"type":"WorkerLost"'  # how the error of one that was lost begins; a task that raises it says so otherwise
+_LOST = '{"type":"WorkerLost"'  # how the error of a lost one begins; of a task that raises it: greentask.WorkerLost
 
 
 class Attempts:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 
 from .schema import CHECKPOINT_BYTES, PAGE
+from .walfile import FRAME_HEADER, HEADER
 
 __all__ = ["LogRoom"]
 
-_HEAD, _FRAME_HEAD = 32, 24  # bytes of the log, and of each page in it
-_FRAME = _FRAME_HEAD + PAGE
+_FRAME = FRAME_HEADER + PAGE
 _MADE = 64 * _FRAME  # bytes that are written ahead
 _SMALL = 16 * _FRAME  # where a commit writes more, it isn't the file's length that it waits for
 
@@ -44,8 +44,8 @@ class LogRoom:
         if length == self._length:
             return
         grown, self._length = length - self._length, length
-        is_wanted = 0 < grown <= _SMALL and _HEAD < length < CHECKPOINT_BYTES and (length - _HEAD) % _FRAME == 0
-        if is_wanted and any(os.pread(self._fd, _FRAME_HEAD, length - _FRAME)):  # else another server has made some
+        is_wanted = 0 < grown <= _SMALL and HEADER < length < CHECKPOINT_BYTES and (length - HEADER) % _FRAME == 0
+        if is_wanted and any(os.pread(self._fd, FRAME_HEADER, length - _FRAME)):  # else another server has made some
             try:
                 self._length += os.pwrite(self._fd, bytes(_MADE), length)
             except OSError:  # the disk is full, say: SQLite will tell

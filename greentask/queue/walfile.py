@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import struct
 
-__all__ = ["newest_pages"]
+__all__ = ["FRAME_HEADER", "HEADER", "newest_pages"]
 
-_HEADER, _FRAME = 32, 24  # bytes
+#: Bytes of the log's header, and of that of each page in it.
+HEADER, FRAME_HEADER = 32, 24
 _LITTLE, _BIG = 0x377F0682, 0x377F0683
 
 
@@ -18,8 +19,8 @@ def newest_pages(path: str, page_size: int) -> tuple[int | None, dict[int, int]]
     except FileNotFoundError:
         return None, {}
     pages: dict[int, int] = {}
-    head = os.pread(fd, _HEADER, 0)
-    if len(head) == _HEADER:
+    head = os.pread(fd, HEADER, 0)
+    if len(head) == HEADER:
         magic, _, size, _ = struct.unpack(">4I", head[:16])
         order = {_LITTLE: "<", _BIG: ">"}.get(magic)
         if order is not None and size == page_size and _sum(head[:24], order, 0, 0) == struct.unpack(">2I", head[24:]):
@@ -31,21 +32,21 @@ def _scan(fd: int, page_size: int, order: str, head: bytes) -> dict[int, int]:
     pages: dict[int, int] = {}
     open_pages: dict[int, int] = {}  # of a transaction whose end has not been seen
     sums = struct.unpack(">2I", head[24:])
-    at = _HEADER
+    at = HEADER
     while True:
-        frame = os.pread(fd, _FRAME + page_size, at)
-        if len(frame) < _FRAME + page_size or frame[8:16] != head[16:24]:  # the salts, which each new log changes
+        frame = os.pread(fd, FRAME_HEADER + page_size, at)
+        if len(frame) < FRAME_HEADER + page_size or frame[8:16] != head[16:24]:  # the salts, which each new log changes
             return pages
         sums = _sum(frame[:8], order, *sums)
-        sums = _sum(frame[_FRAME:], order, *sums)
+        sums = _sum(frame[FRAME_HEADER:], order, *sums)
         if sums != struct.unpack(">2I", frame[16:24]):
             return pages
         number, ends = struct.unpack(">2I", frame[:8])
-        open_pages[number] = at + _FRAME
+        open_pages[number] = at + FRAME_HEADER
         if ends:
             pages |= open_pages
             open_pages = {}
-        at += _FRAME + page_size
+        at += FRAME_HEADER + page_size
 
 
 def _sum(data: bytes, order: str, first: int, second: int) -> tuple[int, int]:

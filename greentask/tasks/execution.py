@@ -130,13 +130,11 @@ def _told(error: BaseException, *, debug: bool = False) -> dict[str, Any]:
 
 def _seen(error: BaseException) -> Any:
     """The error as a task's author knows it."""
-    return (
-        error.error
-        if isinstance(error, Refused)
-        else InvalidResult(str(error))
-        if isinstance(error, _NotJSON)
-        else error
-    )
+    if isinstance(error, Refused):
+        return error.error
+    if isinstance(error, _NotJSON):
+        return InvalidResult(str(error))
+    return error
 
 
 class _NotJSON(Exception):

@@ -101,7 +101,7 @@ class RetryPolicy:
     def wants_retry(self, error: BaseException) -> Wanted:
         """Whether the error is worth another attempt, or asks for it."""
         if isinstance(error, Retry):
-            return {"delay": getattr(error, "delay", None)}  # a subclass may not have called our __init__
+            return {"delay": _delay_of(error)}
         return isinstance(error, self.retry_on) and not isinstance(error, (*self.give_up_on, *_NEVER_MENDS))
 
     def delay(self, error: dict[str, Any], failures: int, retries: int | None = None) -> float | None:
@@ -118,6 +118,18 @@ class RetryPolicy:
         if not may:
             return None
         return self.backoff.delay(failures) if asked is None else asked
+
+
+def _delay_of(error: Retry) -> float | None:
+    """In how many seconds it asks for another attempt.
+
+    A subclass may not have called ``Retry.__init__``, and have put anything there. What is no delay is none: from here
+    on nobody could tell the task's author, and the attempt has to come to an end.
+    """
+    try:
+        return Retry(delay=error.delay).delay
+    except Exception:
+        return None
 
 
 def make_policy(

@@ -103,6 +103,48 @@ def test_a_server_that_has_no_room_is_seldom_asked() -> None:
     assert 2 <= len(pauses) <= 40, "20 at first, and then one after another, after a longer and longer pause"
 
 
+def test_one_that_is_refused_before_it_has_left_waits_on() -> None:
+    """The only server that it did not avoid has gone from its name meanwhile."""
+    home: Any = SimpleNamespace(hub=get_hub())
+    sent: list[int] = []
+
+    def send(id: int, call: Any) -> None:
+        sent.append(id)
+        if len(sent) == 1:
+            pace.refused(id, call)
+        else:
+            call.link = "one"
+
+    pace = Pacing(home, send)
+    receiver: Any = None
+    calls = [Sent(b'{"function":"f","id":1}', receiver, 1, False) for _ in range(2)]
+    pace.begin(calls[0].task)
+    assert all(pace.join(number, call) for number, call in enumerate(calls))
+    for _ in range(3):
+        pace.has_room(calls[0].task)
+    assert sent == [0, 0, 1]
+    assert not pace.lines
+
+
+def test_the_refusal_of_a_single_call_makes_no_room() -> None:
+    asked: list[str] = []
+
+    def refuse(connection: LineClient) -> None:
+        for line in connection.socket.makefile("rb"):
+            call = json.loads(line)
+            asked.append(call["args"][0])
+            connection.send({"id": call["id"], "error": {"type": "Overloaded", "message": "full"}})
+
+    with peer(refuse) as full, Client(full.address, timeout=30) as client, client.executor() as executor:
+        waiting = executor.submit("f", "waits")
+        wait_until(lambda: client._core.router()._pacing.lines, "it waits")
+        for _ in range(100):
+            assert isinstance(client.submit("f", "single").exception(20), Overloaded)
+        assert asked.count("single") == 100
+        assert asked.count("waits") < 50
+        assert waiting.cancel()
+
+
 def test_a_ctrl_c_keeps_none_from_being_sent() -> None:
     for run in at_each_moment(pacing):
         home: Any = SimpleNamespace(hub=get_hub())

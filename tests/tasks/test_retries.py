@@ -108,6 +108,20 @@ class NotPaid(Retry):
     """A user's own."""
 
 
+class Unpaid(Retry):
+    """One that does not call ours when it is made."""
+
+    def __init__(self, delay: Any) -> None:
+        self.delay = delay
+
+
+class Puzzling(Retry):
+    delay = property(lambda self: self.nothing)
+
+    def __init__(self) -> None:
+        pass
+
+
 class Retries:
     class Retry(Exception):
         """Another library's."""
@@ -123,7 +137,15 @@ def test_who_asks_is_known_by_its_class_and_not_by_its_name() -> None:
 
 @pytest.mark.parametrize(
     ("error", "worth"),
-    [(OSError("x"), True), (KeyError("x"), False), (Retry(delay=5), {"delay": 5.0}), (NotPaid(), {"delay": None})],
+    [
+        (OSError("x"), True),
+        (KeyError("x"), False),
+        (Retry(delay=5), {"delay": 5.0}),
+        (NotPaid(), {"delay": None}),
+        (Unpaid(timedelta(seconds=9)), {"delay": 9.0}),
+        *((Unpaid(wrong), {"delay": None}) for wrong in ("soon", -3, float("nan"), 1e12, True, [])),
+        (Puzzling(), {"delay": None}),
+    ],
 )
 def test_the_error_of_a_durable_task_says_what_it_is_worth(error: Exception, worth: object) -> None:
     def fails() -> None:
