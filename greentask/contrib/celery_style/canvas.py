@@ -14,7 +14,7 @@ from .result import GroupResult, Result
 from .signature import Canvas, Plan, Signature, go_on, maybe_signature, signature
 from .transport import Transport
 
-__all__ = ["Signature", "chain", "chord", "chunks", "group", "maybe_signature", "nested", "signature"]
+__all__ = ["Signature", "chain", "chord", "chunks", "group", "linked", "maybe_signature", "nested", "signature"]
 
 
 class chain(Canvas):
@@ -207,3 +207,12 @@ def _members(tasks: tuple[Any, ...]) -> tuple[Canvas, ...]:
         if not isinstance(task, Canvas):
             raise TypeError(f"{task!r:.80} is no signature: write task.s(arguments)")
     return given
+
+
+def linked(links: tuple[Canvas, ...]) -> tuple[Canvas, ...]:
+    """What is linked to a task, as Celery sends it: several are a group, but for those that are groups themselves."""
+    if len(links) < 2:
+        return links
+    groups = [link for link in links if isinstance(link, group)]
+    others = [link for link in links if not isinstance(link, group)]
+    return (*groups, group(*others)) if others else tuple(groups)

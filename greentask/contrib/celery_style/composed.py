@@ -11,7 +11,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ...tasks.task import merge_arguments
-from .canvas import chain, chord, group
+from .canvas import chain, chord, group, linked
 from .durable import LEAST, Kept
 from .exceptions import NotCarriedOver
 from .message import Message, make_message
@@ -31,7 +31,7 @@ def compose(client: Client, canvas: Canvas, args: tuple[Any, ...], kwargs: dict[
     """Have it kept, with these arguments for what is first in it; returns when it is on disk."""
     links: tuple[Canvas, ...] = ()
     if isinstance(canvas, Signature):
-        links = make_message(canvas.task, (), None, canvas.options).link
+        links = linked(make_message(canvas.task, (), None, canvas.options).link)
     steps = _steps(canvas, args, kwargs, is_first=True, has_links=bool(links))
     if links:
         steps.append({"group": [_steps(link, None, {}) for link in links]})

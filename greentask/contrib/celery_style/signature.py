@@ -229,7 +229,9 @@ class Signature(Canvas):
         return make_message(self.task, args, kwargs, {**self.options, **options}, packed=task is not None)
 
     def _send_links(self, transport: Transport, message: Message, result: AsyncResult) -> None:
-        for link in message.link:
+        from .canvas import linked
+
+        for link in linked(message.link):
             plan = link.plan(transport)
             plan.result.parent = result
             result.children.append(plan.result)

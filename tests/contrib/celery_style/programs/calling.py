@@ -33,7 +33,7 @@ except TaskRevokedError:
 linked = add.apply_async((2, 2), link=add.s(16))
 print(linked.get(timeout=20), [value for _, value in linked.collect(timeout=20)])
 several = add.apply_async((2, 2), link=[add.s(16), add.si(5, 5)])
-print(several.get(timeout=20), len(several.children) > 0)
+print(several.get(timeout=20), [child.get(timeout=20) for child in several.children])
 
 own = uuid()
 print(add.apply_async((3, 4), task_id=own).id == own, app.AsyncResult(own).get(timeout=20), app.AsyncResult(own).state)
