@@ -14,7 +14,7 @@ from .carrier import Carrier
 from .future import ClientFuture
 from .receivers import CallFuture
 
-__all__ = ["ChainedFuture", "SubmittedFuture"]
+__all__ = ["ChainedFuture", "PatientFuture", "SubmittedFuture"]
 
 #: ``Client.submit``.
 Submit = Callable[..., Future[Any]]
@@ -29,6 +29,12 @@ class SubmittedFuture(CallFuture, TaskFuture[Any]):
 
     def then(self, function: Any, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         return ChainedFuture(self._carrier, self._submit, self, function, args, kwargs)
+
+
+class PatientFuture(SubmittedFuture):
+    """That of a call which may wait for a server to have room for it."""
+
+    is_patient = True
 
 
 class ChainedFuture(ClientFuture, TaskFuture[Any]):

@@ -25,7 +25,7 @@ from .bar import counted, showing
 from .batch import ClientBatch
 from .batching import Batching, one_by_one
 from .carrier import Carrier, Receiver, carrier_of
-from .chain import SubmittedFuture
+from .chain import PatientFuture, SubmittedFuture
 from .enqueueing import enqueue_group
 from .large import encode
 from .mapping import Start, map_calls
@@ -454,8 +454,7 @@ class Client:
     ) -> SubmittedFuture:
         carrier = carrier_of(self._core.router)
         assert isinstance(call.id, int)
-        future = SubmittedFuture(carrier, self.submit, call.id, progress)
-        future.is_patient = patient
+        future = (PatientFuture if patient else SubmittedFuture)(carrier, self.submit, call.id, progress)
         try:
             self._start(carrier, call, future, idempotent=idempotent)
         except BaseException:  # a Ctrl-C, when it was sent: nobody has its future

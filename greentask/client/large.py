@@ -11,7 +11,15 @@ from gevent._hub_local import get_hub_if_exists  # the one way to ask without ma
 
 from ..errors import InvalidMessage
 from ..hub.steps import run_in_turns
-from ..wire.message import Call, Reply, decode_reply_in_steps, encode_call, encode_call_in_steps, has_large
+from ..wire.message import (
+    Call,
+    Reply,
+    decode_reply_in_steps,
+    encode_call,
+    encode_call_in_steps,
+    encode_plain_call,
+    has_large,
+)
 from ..wire.writing import is_large
 from .carrier import Carrier
 
@@ -30,7 +38,10 @@ def encode(carrier: Carrier, call: Call) -> bytes:
     else:
         large = bool(call.args) and has_large(call.args or [])
     if not large:
-        return encode_call(call)
+        id, args = call.id, call.args
+        if args is None or type(id) is not int or call.progress or call.stream or call.enqueue is not None:
+            return encode_call(call)
+        return encode_plain_call(call.function, args, id, call.timeout)
     steps = encode_call_in_steps(call)
     if _may_switch(carrier):
         return run_in_turns(steps)

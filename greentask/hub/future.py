@@ -33,7 +33,9 @@ class HomeFuture(Future[Any]):
     or fail in the hub, where another thread holds it; and to make one costs more than all the rest of a future.
     """
 
-    _is_telling = False  # callbacks are being called, by whoever has set this, and takes it back however that ends
+    #: Callbacks are being called, by whoever has set this, and takes it back however that ends. None: they will be, by
+    #: whoever is about to set the result.
+    _is_telling: bool | None = False
     _is_relied_on = False  # somebody else wanted to meanwhile, and left them to that one
 
     def __init__(self, home: Home) -> None:
@@ -97,7 +99,7 @@ class HomeFuture(Future[Any]):
 
     def _set(self, value: Any, error: BaseException | None) -> None:
         """With the lock, which is not for callbacks."""
-        before, self._is_telling = self._is_telling, True
+        before, self._is_telling = self._is_telling, None
         try:
             if error is None:
                 self.set_result(value)
@@ -141,11 +143,13 @@ class HomeFuture(Future[Any]):
         callbacks = self._done_callbacks
         if not callbacks:
             return
-        if self._is_telling:  # in a callback, which lets other greenlets run
-            self._is_relied_on = True
+        if self._is_telling is not False:
+            if self._is_telling:  # in a callback, which lets other greenlets run
+                self._is_relied_on = True
             return
         self._is_telling = True
-        self._is_relied_on = False
+        if self._is_relied_on:
+            self._is_relied_on = False
         try:
             while callbacks:
                 callback = callbacks[0]

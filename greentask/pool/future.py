@@ -78,7 +78,7 @@ class PoolFuture(HomeFuture):
 
     def _set_cancelled(self) -> None:
         """With the lock, which is not for callbacks."""
-        before, self._is_telling = self._is_telling, True
+        before, self._is_telling = self._is_telling, None
         try:
             super().cancel()
             if self._state == CANCELLED:
