@@ -161,7 +161,7 @@ class HomeFuture(Future[Any]):
                     del callbacks[0]
         finally:
             self._is_telling = False
-            if callbacks and self._is_relied_on:  # a Ctrl-C: who tells it again when one comes has done so already
+            if callbacks and self._is_relied_on:  # a Ctrl-C, and who would go on after one has come by already
                 self._gate.home.soon(self._invoke_callbacks)
 
 

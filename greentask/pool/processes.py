@@ -234,10 +234,8 @@ class Processes:
 
     def grant(self, call: PoolCall, items: int) -> None:
         """The reader of a stream takes so many more items."""
-        if call.window:
-            call.window = min(
-                call.window + items, MOST_ITEMS
-            )  # what it begins with, if it is still to be sent, or again
+        if call.window:  # with which it begins, if it is still to be sent, or is sent once more
+            call.window = min(call.window + items, MOST_ITEMS)
         if call.process is not None:
             call.process.grant(call, items)
             self._population.nudge(call.process)

@@ -146,9 +146,8 @@ def test_a_task_s_own_enqueue_can_be_the_outbox_s(place: Place, client: Client) 
         enqueuing = Enqueuing(outbox, lambda: db, lambda: client)
         receipt = add.using(enqueuing, key="of its own").enqueue(1, b=2)
         assert len(add.using(enqueuing).enqueue_many([[1], [2]])) == 2
-        with pytest.raises(
-            InvalidArguments, match="add"
-        ):  # where a server would refuse it, nobody else would hear of it
+        # Nobody would hear of it where the server refused it.
+        with pytest.raises(InvalidArguments, match="add"):
             add.using(enqueuing).enqueue(1, 2, 3)  # type: ignore[call-arg]
         with pytest.raises(InvalidArguments, match="add"):
             add.using(enqueuing).enqueue_many([[1], [1, 2, 3]])
