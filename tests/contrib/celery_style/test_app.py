@@ -124,7 +124,7 @@ def test_a_signature_has_as_many_links_as_it_is_given() -> None:
     signature = tasks.add.s(1, 1)
     assert signature.link(tasks.add.s(1)) == tasks.add.s(1)
     signature.link(chain(tasks.add.s(10), tasks.add.s(100)))
-    assert [child.get() for child in signature.apply().children] == [3, 112]
+    assert [child.get() for child in signature.apply().children] == [[3, 112]], "several are a group"
 
 
 def test_a_task_that_runs_here_is_tried_again_at_once_and_waits_for_nothing(tmp_path: Path) -> None:
