@@ -20,6 +20,7 @@ STEP = 16 * 1024
 
 _FEW = 16  # items
 _ITEM = 8  # characters that an item takes, with what is around it
+_TEXT = 8  # times as much of a text: it is quick to write, and what is written takes up memory until it's all there
 _CONTAINERS = frozenset({dict, list, tuple})
 
 _are_short = frozenset({int, float, bool, type(None)}).issuperset  # of types
@@ -106,8 +107,8 @@ def _cut(value: Any, room: int, large: int) -> Iterator[Any]:
     """
     if type(value) is str:
         yield b'"'
-        for start in range(0, len(value), large):
-            yield dumps(value[start : start + large])[1:-1]
+        for start in range(0, len(value), _TEXT * large):
+            yield dumps(value[start : start + _TEXT * large])[1:-1]
         yield b'"'
     elif type(value) not in _CONTAINERS or (type(value) is dict and not _are_strings(map(type, value))):
         # 1 and "1" are one key in JSON: who takes them apart doesn't see it.

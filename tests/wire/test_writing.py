@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from greentask.errors import InvalidResult
 from greentask.wire.json import DEEPEST, dumps
 from greentask.wire.steps import LARGE
-from greentask.wire.writing import dumps_in_steps, is_large
+from greentask.wire.writing import STEP, dumps_in_steps, is_large
 from support.values import values
 
 pytestmark = pytest.mark.once
@@ -110,7 +110,7 @@ def test_as_deep_as_may_be(depth: int) -> None:
 def test_no_step_is_large(value: Any) -> None:
     expected = dumps(value)
     assert is_large(value)
-    written, steps = write(value)
+    written, steps = write(value, STEP)
     assert written == expected
     assert steps >= len(expected) / (5 * LARGE)
 
