@@ -210,9 +210,11 @@ class Population:
         """Do what a Ctrl-C may have taken the place of. Of no effect where it hasn't."""
         if self._link is not None:
             self._link.mend()
-            self.fill_up()
-        elif not self._closed:
-            self._restart()
+        if time.monotonic() - self._failed_at > 2 * _LONGEST_PAUSE:  # else what failed is tried again after its pause
+            if self._link is not None:
+                self.fill_up()
+            elif not self._closed:
+                self._restart()
         for process in list(self.members.values()):
             process.mend()
             if process.is_nudged:

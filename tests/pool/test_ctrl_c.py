@@ -1,7 +1,9 @@
 """Ctrl-C at any moment, caught by the main greenlet: every call ends, none runs twice, and the pool goes on."""
 
+import os
 import random
 import select
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ from greentask.pool import calls as calls_module
 from greentask.pool import mending
 from greentask.pool import process as process_module
 from greentask.pool import processes as processes_module
+from greentask.pool.setup import Setup
 from support import process_tasks as tasks
 from support.interrupting import at_each_moment
-from support.pools import Asked, ask, lines, processes
+from support.pools import Asked, ask, lines, processes, wait_for_lines
 from support.programs import run_source
 from support.waiting import wait_until
 
@@ -151,6 +154,21 @@ def test_a_call_whose_answer_is_heard_is_not_lost(tmp_path: Path, monkeypatch: p
             process._watcher.stop()  # as gevent does where it has called us
             check(asked, path)
     assert len(asked) > 40
+
+
+@pytest.mark.usefixtures("quickly_mended")
+def test_who_looks_after_them_starts_no_process_before_its_pause_is_over(tmp_path: Path) -> None:
+    dies, starts = tmp_path / "dies", tmp_path / "starts"
+    with processes(setup=Setup("support.raw_handlers:die_at_start_while", (str(dies), str(starts)))) as pool:
+        dies.touch()
+        os.kill(pool.pids()[0], signal.SIGKILL)
+        wait_until(lambda: not pool._idle, 10, "its end is noticed")
+        asked = Asked()
+        pool.submit("anything", b"1", asked)
+        *_, before, last = map(float, wait_for_lines(starts, 5))
+        dies.unlink()
+        assert asked.wait() == ("result", b"1")
+    assert last - before > 0.35, "the fifth start, after a pause of 0.4 s"
 
 
 def test_a_process_whose_watcher_was_stopped_is_heard_again() -> None:

@@ -53,6 +53,19 @@ def wait_at_import_while(path: str) -> Handler:
     return give_back()
 
 
+def die_at_start_while(path: str, starts: str) -> Handler:
+    """Processes note their starts, and end with them as long as that file is there."""
+
+    class Dying(Plain):
+        def prepare(self) -> None:
+            with open(starts, "a") as file:
+                file.write(f"{time.monotonic()}\n")
+            if os.path.exists(path):
+                os._exit(3)
+
+    return Dying(lambda job: (True, bytes(job.call.payload)))
+
+
 def fail_in_handler() -> Handler:
     def handle(job: Job) -> tuple[bool, bytes]:
         raise RuntimeError("a handler may not raise")
