@@ -175,6 +175,47 @@ plain_calls = st.fixed_dictionaries(
 ).map(dumps)
 
 
+# A call as another program may write it: with blanks, names that are escaped, and some that are there twice.
+written_names = st.sampled_from(
+    ["function", "args", "id", "timeout", "batch", "jsonrpc", "a", "a:", "\\u0061", "f\\u0075nction", "\\u0069d"]
+).map(lambda name: f'"{name}"')
+
+
+def written_objects(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    pair = st.tuples(written_names, st.sampled_from([":", " :", ": "]), inner).map("".join)
+    return st.lists(pair, max_size=4).flatmap(st.permutations).map(lambda pairs: f"{{{','.join(pairs)}}}")
+
+
+written_values = st.recursive(
+    st.sampled_from(
+        ['"f"', '""', '":"', '"\\ud800"', '"\\u003a"', "1", "-0", "1.5", "1e400", "18446744073709551616", "NaN", "null"]
+    ),
+    lambda inner: st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]") | written_objects(inner),
+    max_leaves=6,
+)
+written_args = st.just('{"a":1}') | written_objects(written_values) | written_values
+
+
+def write_call(args: str, more: list[str], end: str, order: Callable[[list[str]], list[str]]) -> bytes:
+    members = order(['"function":"f"', f'"args":{args}', '"id":1', *more])
+    return f"{{{','.join(members)}}}{end}".encode()
+
+
+written_calls = st.builds(
+    write_call,
+    written_args,
+    st.just([]) | st.lists(st.tuples(written_names, st.just(":"), written_values).map("".join), min_size=1, max_size=2),
+    st.sampled_from(["", "", "", "", " ", "}", "\0"]),
+    st.sampled_from([sorted, list, lambda members: members[::-1]]),
+)
+
+
+@MORE_EXAMPLES
+@given(written_calls, st.sampled_from([2, 3, MAX_DEPTH, MAX_DEPTH]))
+def test_a_call_that_others_have_written_is_read_as_any_other(data: bytes, max_depth: int) -> None:
+    assert alike(told(decode_request, data, max_depth), told(decode_slowly, data, max_depth))
+
+
 @MORE_EXAMPLES
 @given(plain_calls | damaged(plain_calls), st.sampled_from([1, 2, 3, MAX_DEPTH]))
 def test_a_plain_call_is_read_as_any_other(data: bytes, max_depth: int) -> None:
