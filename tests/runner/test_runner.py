@@ -1,13 +1,17 @@
 """The runner: one call in, one answer out, in a greenlet here or in a task process."""
 
+import contextvars
 import json
 import os
+import random
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.local
 import pytest
 from gevent.event import Event
 
@@ -423,3 +427,58 @@ def test_an_interrupt_that_a_task_raises_itself_is_an_answer_in_either_place() -
                 assert isinstance(from_wire(json.loads(body)), cls)
                 bodies.add(body)
             assert len(bodies) == 1
+
+
+# ---- Whatever happens
+
+_variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
+_local = gevent.local.local()
+_LEAVES: dict[str, Callable[[], object]] = {
+    "nothing": lambda: None,
+    "variable": lambda: _variable.set("mine"),
+    "local": lambda: setattr(_local, "value", "mine"),
+    "attribute": lambda: setattr(gevent.getcurrent(), "mine", "mine"),
+    "kill": lambda: gevent.getcurrent().kill(block=False),  # type: ignore[attr-defined]
+}
+_RAISES = (ValueError("no"), SystemExit(1), gevent.GreenletExit(), CancelRequest("no"), TimeLimit("no"))
+
+
+@tasks.task
+def leave_here(what: str, raises: int | None, looks: bool) -> list[Any]:
+    """What was on the greenlet before, and where it is to be looked for: that alone makes the greenlet another's."""
+    me = gevent.getcurrent()
+    found = [greentask.current().id, _variable.get(), sys.exc_info()[0], [*{*me.__dict__} - {"_run"}]]
+    found.append(getattr(_local, "value", None) if looks else None)
+    _LEAVES[what]()
+    if raises is not None:
+        raise _RAISES[raises]
+    return found
+
+
+def test_each_call_ends_once_and_is_counted_once_and_leaves_nothing_to_the_next() -> None:
+    seed = random.getrandbits(32)
+    print(f"seed: {seed}")
+    chance = random.Random(seed)
+    runner = Runner(tasks)
+    started: list[Started] = []
+    for number in range(1_000):
+        if chance.random() < 0.8:
+            raises = chance.choice([None, None, *range(len(_RAISES))])
+            function, args = "leave_here", [chance.choice([*_LEAVES]), raises, chance.random() < 0.3]
+        else:
+            function, args = chance.choice([("nap_here", [0.001]), ("steps_here", [2]), ("unfit", []), ("unfit", [1])])
+        deadline = time.monotonic() + chance.choice([-1, 0.0005, 60]) if chance.random() < 0.2 else None
+        started.append(start(runner, function, *args, deadline=deadline, id=number))
+        if chance.random() < 0.2:
+            gevent.spawn(started[-1].running.cancel)
+        if chance.random() < 0.1:
+            gevent.sleep(chance.choice([0, 0.001]))
+    answers = [each.wait() for each in started]
+    assert all(len(each.answers) == 1 for each in started)
+    results = [(number, json.loads(body)) for number, (kind, body) in enumerate(answers) if kind == "result"]
+    left = [(number, found) for number, found in results if isinstance(found, list)]
+    assert all(found == [number, "nothing", None, [], None] for number, found in left)
+    assert len(left) > 50
+    assert not runner.statistics.running
+    assert sum(runner.statistics.totals().values()) == len(started)
+    assert runner.statistics.totals()["done"] == len(results)
