@@ -3,7 +3,7 @@
 Where a file gets longer, its new length is synced as well, which the file system writes to its own log: such a commit
 takes twice as long. SQLite's log is empty when the first server starts, and without this each commit would make it
 longer, until it has 16 MB and is written from its begin again. So zeros are written ahead, some at a time. To SQLite,
-and to whoever reads the log, what is behind the last commit is what is left of an older log: it has not its salts.
+and to whoever reads the log, they are what is left of an older one, for they don't have the salts of this one.
 """
 
 from __future__ import annotations
