@@ -498,6 +498,7 @@ def test_no_queue_is_made_for_what_is_no_export(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_queue_that_is_served(queue: Run, peer: LineClient, tmp_path: Path) -> None:
     task, copy = enqueue(peer, "add", 5, delay=3600), str(tmp_path / "copy.db")
     assert "verified" in queue("backup", copy).stdout

@@ -402,6 +402,7 @@ def kill_all_again_and_again(seconds: float) -> None:
         assert pool.stats().lost > 10
 
 
+@pytest.mark.slow
 def test_p14_all_processes_killed_at_once_again_and_again() -> None:
     kill_all_again_and_again(1.5)
 
