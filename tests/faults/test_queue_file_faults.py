@@ -94,8 +94,8 @@ def test_d2_a_full_disk_refuses_loses_nothing_and_goes_on_by_itself(small_disk: 
         assert outcome(peer, failed)["state"] == "failed"
         fill(filler)
         refused = None
-        for _ in range(100):  # what room there is in the log
-            reply = peer.ask({"function": "add", "args": [1, 10**4000], "id": 1, "enqueue": {"delay": 3600}})
+        for _ in range(300):  # what room there is in the log, of which some is made ahead
+            reply = peer.ask({"function": "add", "args": [1, 1], "id": 1, "enqueue": {"delay": 3600}})
             if "error" in reply:
                 refused = reply["error"]
                 break
