@@ -7,6 +7,7 @@ To which server: see ``balance``; over which connection: ``links``; whether once
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import gevent
@@ -16,12 +17,13 @@ from gevent.event import Event
 from ..errors import ConnectionLost, Draining, Overloaded, Unauthenticated, from_wire
 from ..hub.bell import Bell
 from ..hub.home import Home
+from ..hub.mending import MENDED_EVERY, Mending
 from ..wire.message import Reply
 from .balance import Balance, Name, Target
 from .carrier import Receiver
 from .link import Link, LinkOptions
 from .links import Links
-from .mending import MENDED_EVERY, Mending
+from .mending import mend
 from .names import Where
 from .pacing import Pacing
 from .parking import Parking
@@ -69,7 +71,7 @@ class Router:
             found=self._found,
             connect=self._links.to,
         )
-        self._mending = Mending(self)
+        self._mending = Mending(home.hub.loop if home.is_interrupted() else None, partial(mend, self))
 
     def check_may_wait(self) -> None:
         """Raise ``RuntimeError`` where waiting for a call would keep its answer from being read."""

@@ -25,12 +25,14 @@ from gevent.hub import get_hub
 
 from ..errors import CallError, Cancelled, GreentaskError, WorkerLost, out_of_time
 from ..hub.forks import current_pid
+from ..hub.home import is_main_thread
+from ..hub.mending import MENDED_EVERY, Mending
 from .ahead import Estimates, room_for
 from .calls import Listener, PoolCall
 from .child import CANCELLED, OUT_OF_TIME
 from .cpus import processors
 from .frames import MOST_ITEMS, PROGRESS, Body
-from .mending import MENDED_EVERY, Mending
+from .mending import mend
 from .population import Population
 from .process import Process
 from .seen import PoolStats, described
@@ -81,7 +83,7 @@ class Processes:
         self._estimates = Estimates()
         self._dispatching = False
         self._silence: Any = None  # the timer that looks for processes that have gone silent
-        self._mending = Mending(self)
+        self._mending = Mending(self._loop if is_main_thread() else None, partial(mend, self))
         self._closed = False
         self._pid = current_pid()
         _instances.add(self)

@@ -26,7 +26,7 @@ def test_somebody_looks_while_there_are_calls_and_nobody_where_there_are_none(se
     program = """
 import sys
 import gevent
-from greentask.client import mending
+from greentask.hub import mending
 mending.MENDED_EVERY = 0.02
 from greentask import Client
 with Client(sys.argv[1]) as client:

@@ -12,8 +12,8 @@ import pytest
 from gevent.hub import get_hub
 
 from greentask.errors import WorkerLost
+from greentask.hub import mending
 from greentask.pool import calls as calls_module
-from greentask.pool import mending
 from greentask.pool import process as process_module
 from greentask.pool import processes as processes_module
 from greentask.pool.setup import Setup
