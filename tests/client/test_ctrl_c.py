@@ -47,15 +47,13 @@ print(looks.active)
 # ---- At random moments
 
 INTERRUPTED = """
-import os, random, signal, sys, time, traceback
+import random, sys, traceback
 import gevent, greentask
-from gevent import monkey
-from gevent.hub import Hub
 from greentask import Client
+from support.ctrl_c import call_under_ctrl_c
 addresses, seed, seconds = sys.argv[1].split(","), int(sys.argv[2]), float(sys.argv[3])
-Hub.NOT_ERROR += (KeyboardInterrupt,)  # else gevent says that it came, where it came in the hub
-sleep = monkey.get_original("time", "sleep")
-client, calling, wrong, hits, ways, where = Client(addresses), True, [], [], {}, {}
+client, wrong, where = Client(addresses), [], {}
+chances = [random.Random(seed * 1000 + number) for number in range(12)]
 
 def through_executor(what):
     with client.executor(window=3) as executor: return list(executor.map("echo", [what] * 8, chunksize=4))
@@ -73,60 +71,24 @@ ways = [
     (3, as_completed),
 ]
 
-def caller(number):
-    chance, turn = random.Random(seed * 1000 + number), 0
-    while calling:
-        turn += 1
-        what = f"{number} {turn} " + "x" * chance.choice([0, 10, 400_000 if chance.random() < 0.1 else 0])
-        count, way = chance.choice(ways)
-        where[number] = (turn, ways.index((count, way)))
-        try:
-            got = way(what)
-            if got != (what if count == 1 else [what] * count): wrong.append((what[:50], str(got)[:50]))
-        except Exception: pass  # a connection was lost, say
-        except KeyboardInterrupt: pass  # it came in this greenlet
+def call(number, turn):
+    chance = chances[number]
+    what = f"{number} {turn} " + "x" * chance.choice([0, 10, 400_000 if chance.random() < 0.1 else 0])
+    count, way = chance.choice(ways)
+    where[number] = (turn, ways.index((count, way)))
+    got = way(what)
+    if got != (what if count == 1 else [what] * count): wrong.append((what[:50], str(got)[:50]))
 
-def interrupt():
-    chance, until = random.Random(seed), time.monotonic() + seconds
-    while time.monotonic() < until:
-        sleep(chance.uniform(0, 0.004))
-        os.kill(os.getpid(), signal.SIGINT)
-    hits.append("all")
+def wait():
+    if random.random() < 0.5: gevent.sleep(0.001)
+    else:
+        try: client.call("echo", "main")
+        except Exception: pass
 
-armed = []
-
-def on_ctrl_c(*_):
-    if armed:  # once in each turn of main: else it could hit the few lines that catch it
-        armed.clear()
-        raise KeyboardInterrupt
-
-def main():
-    while not hits:
-        armed[:] = [True]
-        if random.random() < 0.5: gevent.sleep(0.001)
-        else:
-            try: client.call("echo", "main")
-            except Exception: pass
-
-signal.signal(signal.SIGINT, on_ctrl_c)
-callers = [gevent.spawn(caller, number) for number in range(12)]
-monkey.get_original("_thread", "start_new_thread")(interrupt, ())
-while True:
-    try:
-        main()
-        armed.clear()
-        break
-    except KeyboardInterrupt: pass
-calling = False
-while True:
-    try:
-        gevent.joinall(callers, timeout=20)
-        break
-    except KeyboardInterrupt: pass  # the last one, which came in the hub
-left = [number for number, greenlet in enumerate(callers) if not greenlet.dead]
-for number in left:
+left = call_under_ctrl_c(len(chances), call, wait, seed=seed, seconds=seconds)
+for number, greenlet in left.items():
     print("left:", where[number])
-    traceback.print_stack(callers[number].gr_frame, file=sys.stdout)
+    traceback.print_stack(greenlet.gr_frame, file=sys.stdout)
 def goes_on():
     try: return client.using(timeout=10).call("echo", "after") == "after"
     except Exception: return False  # the server has cut the connection again

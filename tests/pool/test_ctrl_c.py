@@ -26,66 +26,24 @@ from support.waiting import wait_until
 # ---- At random moments
 
 INTERRUPTED = """
-import logging, os, random, signal, sys, time, warnings
+import logging, sys, warnings
 import gevent
-from gevent import monkey
-from gevent.hub import Hub
 from greentask import Pool
+from support.ctrl_c import call_under_ctrl_c
 from support.work import mark_number
 folder, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 logging.disable(logging.WARNING)  # that processes are lost
 warnings.simplefilter("ignore", ResourceWarning)  # a socket that was being made when it came
-Hub.NOT_ERROR += (KeyboardInterrupt,)  # else gevent says that it came, where it came in the hub
-sleep = monkey.get_original("time", "sleep")
-pool, calling, hits, wrong, turns = Pool(2), True, [], [], [0] * 8
+pool, wrong = Pool(2), []
 
-def caller(number):
-    while calling:
-        turns[number] += 1
-        what = f"{number}-{turns[number]}"
-        try:
-            got = pool.submit(mark_number, folder, what, 0).result()
-            if got != what: wrong.append((what, got))
-        except Exception: pass  # a process was lost
-        except KeyboardInterrupt: pass  # it came in this greenlet
-
-def interrupt():
-    chance, until = random.Random(seed), time.monotonic() + seconds
-    while time.monotonic() < until:
-        sleep(chance.uniform(0, 0.004))
-        os.kill(os.getpid(), signal.SIGINT)
-    hits.append("all")
-
-armed = []
-
-def on_ctrl_c(*_):
-    if armed:  # once in each turn of main: else it could hit the few lines that catch it
-        armed.clear()
-        raise KeyboardInterrupt
-
-def main():
-    while not hits:
-        armed[:] = [True]
-        gevent.sleep(0.001)
+def call(number, turn):
+    what = f"{number}-{turn}"
+    got = pool.submit(mark_number, folder, what, 0).result()
+    if got != what: wrong.append((what, got))
 
 pool.submit(mark_number, folder, "first", 0).result()
-signal.signal(signal.SIGINT, on_ctrl_c)
-callers = [gevent.spawn(caller, number) for number in range(8)]
-monkey.get_original("_thread", "start_new_thread")(interrupt, ())
-while True:
-    try:
-        main()
-        armed.clear()
-        break
-    except KeyboardInterrupt: pass
-calling = False
-while True:
-    try:
-        gevent.joinall(callers, timeout=20)
-        break
-    except KeyboardInterrupt: pass  # the last one, which came in the hub
-left = sum(not greenlet.dead for greenlet in callers)
-print("left", left, "wrong", wrong, "goes on", pool.submit(mark_number, folder, "last", 0).result(20), flush=True)
+left = call_under_ctrl_c(8, call, lambda: gevent.sleep(0.001), seed=seed, seconds=seconds)
+print("left", len(left), "wrong", wrong, "goes on", pool.submit(mark_number, folder, "last", 0).result(20), flush=True)
 pool.shutdown()
 """
 
