@@ -156,11 +156,14 @@ class _Template:
     def run(self) -> None:
         signal.signal(signal.SIGCHLD, _ignore)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        control = self.control.fileno()
+        waiting = select.poll()  # not select, which takes no descriptor above 1023: this one has its pool's number
+        for fd in (control, self.wake_read):
+            waiting.register(fd, select.POLLIN)
         try:
             self.control.sendall(RECORD.pack(Record.READY, 0, 0, 0))
             while True:
-                control = self.control.fileno()
-                readable, _, _ = select.select([control, self.wake_read], [], [])
+                readable = [fd for fd, _ in waiting.poll()]
                 if self.wake_read in readable:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self.wake_read, 4096)

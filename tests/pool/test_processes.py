@@ -225,6 +225,15 @@ def test_a_pool_without_a_free_descriptor_is_whole_again_when_there_is_one() -> 
         wait_until_whole(pool)
 
 
+def test_a_pool_starts_in_a_program_that_has_many_descriptors_open() -> None:
+    """A server with a thousand connections whose template has died: the new one's socket has a high number."""
+    with descriptors(1200), contextlib.ExitStack() as stack:
+        for _ in range(1100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        with processes() as pool:
+            assert ask(pool, tasks.echo, "there").result() == "there"
+
+
 def test_a_process_that_is_killed_has_no_group_to_hide_in(tmp_path: Path) -> None:
     with processes(grace=0.1) as pool:
         [pid] = pool.pids()
