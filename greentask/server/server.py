@@ -267,8 +267,6 @@ class Server:
             session.drain(patience)
         if not self._acceptor.join(drain):
             logger.warning("stopped with calls unanswered after %g s", drain)
-            for session in list(self._sessions):
-                session.cancel_all()
         if self.queue is not None:
             self.queue.join(max(0.0, until - time.monotonic()))
         self.groups.close()
@@ -386,6 +384,7 @@ class Server:
                 session.drain(self._patience)
             session.serve(first)
         finally:
+            session.cancel_all()  # what is left where it was cut off, for the server stops: else it would run on
             self._sessions.discard(session)
 
 

@@ -292,18 +292,23 @@ def test_a_second_signal_stops_at_once() -> None:
         wait_until(lambda: not alive(pids), "its processes have ended", patience=2.0)
 
 
-def test_the_drain_has_a_limit() -> None:
+def test_the_drain_has_a_limit_after_which_tasks_are_told_to_end(tmp_path: Path) -> None:
+    alone, item = tmp_path / "alone", tmp_path / "item"
     with (
-        serving("--drain-timeout", "0.3", apps=["support.server_tasks:nap", "support.server_tasks:add"]) as server,
+        serving("--drain-timeout", "0.3", apps=["support.server_tasks:mark", "support.server_tasks:add"]) as server,
         server.connect() as peer,
     ):
-        peer.send({"id": 1, "function": "nap", "args": [60]}, {"id": 2, "function": "add", "args": [1]})
-        assert peer.hear() == {"id": 2, "result": 1}
+        peer.send(
+            {"id": 1, "function": "mark", "args": [str(alone), 60]},
+            {"id": 2, "function": "mark", "batch": [[str(item), 60]]},
+        )
+        wait_until(lambda: all(file.exists() and file.read_text() for file in (alone, item)), "both run")
         began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
         assert 0.25 < time.monotonic() - began < 5
         assert "unanswered" in server.output()
+    assert [file.read_text().split() for file in (alone, item)] == [["started", "CancelRequest"]] * 2
 
 
 def test_ctrl_c_in_a_terminal_answers_what_is_in_flight() -> None:
