@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import ConnectionLost, DeadlineExceeded, from_wire
+from ..errors import ConnectionLost, DeadlineExceeded, Draining, from_wire
 from ..hub.bell import Bell
 from ..tasks.remote import ProgressCallback, Receipt
 from ..wire.chain import GROUP
@@ -46,13 +46,18 @@ class ClientReceipt(Receipt[R]):
         give_up = None if timeout is None else time.monotonic() + timeout
         pause, lost_at = _SHORTEST_PAUSE, None
         while True:
-            left = None if give_up is None else max(0.0, give_up - time.monotonic())
+            asked_at = time.monotonic()
+            left = None if give_up is None else max(0.0, give_up - asked_at)
             try:
                 found = self._ask("greentask.result", left, progress, wait=True if left is None else left)
                 break
-            except ConnectionLost:
+            except (ConnectionLost, Draining) as error:
                 now = time.monotonic()
-                lost_at = now if lost_at is None or pause == _SHORTEST_PAUSE else lost_at
+                # One that had the question was there until now, perhaps for hours, and one that drains is still there.
+                if lost_at is None or isinstance(error, Draining) or error.sent:
+                    lost_at = now
+                if now - asked_at > _LONGEST_PAUSE:
+                    pause = _SHORTEST_PAUSE
                 if now + pause > (lost_at + _LOST_FOR if give_up is None else give_up):
                     raise
                 Bell().wait(pause)

@@ -64,7 +64,8 @@ class Receipt(ABC, Generic[R]):
         ``timeout`` is in seconds, or the client's. ``progress`` is called with reports, or draws a bar (True).
         Raises what the last attempt raised; ``Cancelled`` for one that was revoked; ``DeadlineExceeded`` where the time
         is over, or where the task had not begun within its ttl; ``QueueError`` where it is not known (any more). A
-        server that is lost while one waits is asked again when it is back.
+        server that is stopped or lost while one waits is asked again when it is back; without a ``timeout``, for a
+        minute after it was last seen.
         """
 
     @property

@@ -4,6 +4,7 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from greentask.errors import (
     Cancelled,
     ConnectionLost,
     DeadlineExceeded,
+    Draining,
     InvalidArguments,
     LineTooLong,
     QueueError,
@@ -162,6 +164,53 @@ def test_what_cannot_be_kept_is_refused(client: Client) -> None:
 def test_options_of_what_is_enqueued_are_for_nothing_else(client: Client, what: str) -> None:
     with pytest.raises(TypeError, match=r"delay=, then= of using\(\) is for what is enqueued.*: use enqueue"):
         list(getattr(client.using(delay=5, then=Step("add")), what)("add", [1]))
+
+
+def answering(answers: list[dict[str, object] | None], asked: list[str]) -> Callable[[LineClient], None]:
+    """Answers each question about a task with the next of these; None: it closes the connection a moment later."""
+
+    def answer(connection: LineClient) -> None:
+        while (line := next_call(connection)) is not None:
+            call = json.loads(line)
+            asked.append(call["function"])
+            given = answers.pop(0)
+            if given is None:
+                time.sleep(0.25)
+                return
+            connection.send({"id": call["id"], **given})
+
+    return answer
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_who_waits_bears_with_a_server_that_drains(monkeypatch: pytest.MonkeyPatch, timeout: float | None) -> None:
+    """However long it drains: that of the last attempts of a call is over sooner."""
+    monkeypatch.setattr("greentask.client.retrying._PAUSES", (0.0,))
+    asked: list[str] = []
+    leaves: dict[str, object] = {"error": {"type": "Draining", "message": "this server is going away"}}
+    answers = [*(leaves for _ in range(6)), {"result": {"name": "f", "state": "done", "result": 5}}]
+    with peer(answering(answers, asked)) as server, Client(server.address) as client:
+        assert client.receipt("1M8").result(timeout) == 5
+    assert len(asked) == 7
+
+
+def test_who_waits_does_not_bear_with_one_that_drains_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greentask.client.retrying._PAUSES", ())
+    leaves: dict[str, object] = {"error": {"type": "Draining", "message": "this server is going away"}}
+    with (
+        peer(answering([leaves] * 100, [])) as server,
+        Client(server.address) as client,
+        pytest.raises(Draining, match="going away"),
+    ):
+        client.receipt("1M8").result(0.3)
+
+
+def test_who_waits_without_a_limit_bears_with_each_loss_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started anew each week is not one that has been lost for weeks."""
+    monkeypatch.setattr("greentask.client.receipt._LOST_FOR", 0.2)
+    answers = [None, None, None, {"result": {"name": "f", "state": "done", "result": 5}}]
+    with peer(answering(answers, [])) as server, Client(server.address) as client:
+        assert client.receipt("1M8").result() == 5
 
 
 @pytest.mark.slow
