@@ -170,7 +170,7 @@ def _is_later(values: tuple[Any, ...]) -> bool:
 def _is_meta(values: tuple[Any, ...]) -> bool:
     if values[:1] == ("newest",):
         return len(values) == 2 and isinstance(values[1], int) and 0 <= values[1] <= MOST_ID
-    if len(values) != 2 or values[0] not in ("base", "last", "result_ttl", "key_ttl"):
+    if len(values) != 2 or values[0] not in ("base", "last", "result_ttl", "key_ttl", "max_taken"):
         return len(values) == 2 and _are(str, values[:1])
     return isinstance(values[1], (int, float)) and abs(values[1]) < _END_OF_TIME
 
@@ -203,6 +203,8 @@ def _piece_together(db: sqlite3.Connection) -> None:
     for statement in (
         f"DELETE FROM later WHERE id NOT IN (SELECT id FROM task WHERE state = {OPEN})",
         "DELETE FROM moment WHERE id NOT IN (SELECT id FROM later)",
+        # Queue time begins anew where it is not known how it went on.
+        "DELETE FROM meta WHERE name = 'boot' AND (SELECT count(*) FROM meta WHERE name IN ('base', 'last')) < 2",
         "DELETE FROM failure WHERE id NOT IN (SELECT id FROM task)",
         f"DELETE FROM forget WHERE id NOT IN (SELECT id FROM task WHERE state IN ({DONE}, {REVOKED}, {EXPIRED}))",
         "DELETE FROM blocked WHERE id NOT IN (SELECT id FROM task)",

@@ -126,6 +126,25 @@ def test_what_is_in_the_log_only_is_saved(path: Path, tmp_path: Path) -> None:
     assert id in exported(tmp_path / "new.db")
 
 
+@pytest.mark.parametrize("name", ["base", "last"])
+def test_where_it_is_lost_how_time_went_on_it_begins_anew(path: Path, tmp_path: Path, name: str) -> None:
+    queue = SQLiteQueue(path)
+    queue.open()
+    queue.close()
+    db = sqlite3.connect(path)
+    with db:
+        assert db.execute("UPDATE meta SET value = 'nonsense' WHERE name = ?", (name,)).rowcount == 1
+    db.close()
+    new = tmp_path / "new.db"
+    recover(str(path), str(new))
+    queue = SQLiteQueue(new)
+    queue.open()
+    try:
+        assert len(queue.enqueue([message()]).result(10.0)) == 1
+    finally:
+        queue.close()
+
+
 def test_a_damaged_leaf_costs_its_own_tasks(path: Path, tmp_path: Path) -> None:
     before = exported(path)
     leaf = below(path, root_of(path, "task"))[3]
