@@ -24,7 +24,7 @@ from .clock import Clock
 from .holders import is_anybody_here
 from .ids import id_text
 from .interface import Message
-from .limits import DEFAULT_KEY_TTL, DEFAULT_RESULT_TTL
+from .limits import DEFAULT_KEY_TTL, DEFAULT_MAX_TAKEN, DEFAULT_RESULT_TTL
 from .managing import Filter
 from .schema import open_file
 from .stalls import who_holds
@@ -59,7 +59,8 @@ class QueueFile:
             raise
         kept = dict(self._db.execute("SELECT name, value FROM meta"))  # by the server that was started last
         result_ttl, key_ttl = kept.get("result_ttl", DEFAULT_RESULT_TTL), kept.get("key_ttl", DEFAULT_KEY_TTL)
-        self.store = Store(self._db, Clock(), result_ttl, key_ttl)
+        max_taken = kept.get("max_taken", DEFAULT_MAX_TAKEN)
+        self.store = Store(self._db, Clock(), result_ttl, key_ttl, max_taken=max_taken)
         self.store.know_time()
 
     def __enter__(self) -> QueueFile:

@@ -37,6 +37,7 @@ class Composer:
         self._store = store
         self._max_members = max_members
         self._db = store.db
+        self.max_taken = max_taken
         self._outcomes = Outcomes(store.db, max_taken)
         #: Of whom the counts have changed, or who has ended, in this transaction.
         self.changed: set[int] = set()
@@ -371,13 +372,26 @@ class Composer:
         return None if row is None or self._state(row[0]) != _OPEN else int(row[0])
 
     def cause(self, id: int) -> int | None:
-        """With which task it has failed without an attempt of its own; None where that is not known."""
+        """With which task it has failed without an attempt of its own; None where that is not known, or by itself."""
         cause = None
         while row := self._db.execute("SELECT source FROM blocked WHERE id = ?", (id,)).fetchone():
+            if self.could_not_take(id):
+                break
             if row[0] is None:
                 return None
             id = cause = int(row[0])
         return cause
+
+    def could_not_take(self, id: int) -> bool:
+        """Whether what it waits for has ended as it was to, and it has failed with what came of that."""
+        waited = "SELECT missing = 0 AND (failed = 0 OR errors = 1) FROM blocked WHERE id = ? AND is_group = 0"
+        row = self._db.execute(waited, (id,)).fetchone()
+        return row is not None and bool(row[0])
+
+    def take_again(self, id: int) -> bool:
+        """Have one that could not take what came of others try that once more; whether it waits for its turn now."""
+        self._go_on(self._release(id))
+        return self._state(id) == _OPEN
 
     def reopened(self, id: int) -> None:
         """A dead letter waits again: so do those who failed with it."""

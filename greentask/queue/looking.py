@@ -136,12 +136,15 @@ def _revoke_members(store: Store, members: list[int], running: bool) -> bool:
 def retry(store: Store, text: str) -> bool:
     """Have a dead letter wait for its turn again, as if it had never been tried, within a transaction.
 
-    False where it has failed with one that it waits for: then it is that one's turn. False also where it is a
-    singleton, and another one waits or runs in its place.
+    False where it has failed with one that it waits for: then it is that one's turn; or with what came of that, which
+    it can't take now either. False also where it is a singleton, and another one waits or runs in its place.
     """
     id = parse_id(text)
     row = store.db.execute("SELECT lane, single FROM task WHERE id = ? AND state = ?", (id, FAILED)).fetchone()
-    if id is None or row is None or store.composer.is_blocked(id):
+    if id is None or row is None:
+        return False
+    could_not_take = store.composer.could_not_take(id)
+    if store.composer.is_blocked(id) and not could_not_take:
         return False
     lane, single = row
     if single is not None and store.keys.claim_single(lane, single, id, sys.maxsize) is not None:
@@ -149,8 +152,10 @@ def retry(store: Store, text: str) -> bool:
     store.db.execute("UPDATE task SET state = 0, ended = NULL, attempts = NULL, expires = NULL WHERE id = ?", (id,))
     store.db.execute("DELETE FROM failure WHERE id = ?", (id,))
     store.revoking.take([id])  # of a server of an older version, which knows of no marks
-    store.put_back(id, 0, 0, 0.0)
     store.composer.reopened(id)
+    if could_not_take:
+        return store.composer.take_again(id)
+    store.put_back(id, 0, 0, 0.0)
     return True
 
 

@@ -136,7 +136,7 @@ class SQLiteQueue:
                 with beside.turn():
                     store.begin()
                     store.keep_time()
-                    store.keep_times_to_live()
+                    store.keep_settings()
                     holders.open()
                     store.commit()
                 holders.committed()

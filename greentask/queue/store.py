@@ -154,11 +154,15 @@ class Store:
             [("boot", self.clock.boot), ("base", self.time.base), ("last", self.time.now())],
         )
 
-    def keep_times_to_live(self) -> None:
-        """Write down how long things are known here, for who works on the file beside its servers."""
+    def keep_settings(self) -> None:
+        """Write down how long things are known here, and how much one task takes, for who works beside the servers."""
         self.db.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-            [("result_ttl", self._result_ttl), ("key_ttl", self.keys.ttl)],
+            [
+                ("result_ttl", self._result_ttl),
+                ("key_ttl", self.keys.ttl),
+                ("max_taken", self.composer.max_taken),
+            ],
         )
 
     def note_time(self) -> None:

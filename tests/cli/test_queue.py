@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from greentask.queue.byhand import QueueFile
-from greentask.queue.interface import Ending, Want
+from greentask.queue.interface import Ending, Step, Want
+from greentask.queue.sqlite import SQLiteQueue
 from greentask.tasks.schedules import Interval
 from support.durable_tasks import marks
 from support.namespaces import ALONE, can_unshare
@@ -343,6 +344,19 @@ def test_what_failed_with_another_is_retried_by_that(queue: Run, peer: LineClien
         == f"greentask: {second} (me) is left as it is: it failed with {first}, which is failed: retry that one\n"
     )
     assert f"failed with  {first}" in queue("show", second).stdout
+
+
+def test_why_one_is_not_retried_that_never_ran_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    made = SQLiteQueue(path, max_taken=1)
+    made.open()
+    first, body = made.compose([Step(message("a"), False), Step(message("b", "[null]"), errors=True)]).result(10.0)
+    made.close()
+    with QueueFile(path) as file:
+        file.change("revoke", [first])
+    done = greentask("queue", "retry", body, "--queue", str(path))
+    assert done.returncode == 1
+    assert f"{body} (b) is left as it is: it has not run: QueueError: what came of those before it" in done.stderr
 
 
 def test_a_batch_is_shown_with_how_far_it_is(queue: Run, peer: LineClient) -> None:

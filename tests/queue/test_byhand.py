@@ -9,6 +9,7 @@ import pytest
 
 from greentask.errors import ConfigurationError
 from greentask.queue.byhand import QueueFile
+from greentask.queue.interface import Step
 from greentask.queue.managing import Filter
 from greentask.queue.sqlite import SQLiteQueue
 from support.parts import require
@@ -79,3 +80,20 @@ def test_who_works_by_hand_keeps_things_for_as_long_as_the_servers_do(path: Path
         db, now = file.store.db, file.store.time.now()
         assert db.execute("SELECT ttl FROM key").fetchone() == (50.0,)
         assert 990 < db.execute("SELECT at FROM forget").fetchone()[0] - now <= 1000
+
+
+def test_what_a_person_lets_run_takes_as_much_as_at_the_servers(path: Path) -> None:
+    queue = SQLiteQueue(path, max_taken=40)
+    queue.open()
+    first, body = queue.compose([Step(message("a"), False), Step(message("b", "[null]"), errors=True)]).result(WITHIN)
+    queue.close()
+    with QueueFile(path) as file:
+        assert file.change("revoke", [first]) == [first]  # whose error has more than 40 bytes
+        assert "more than 40 bytes (max_taken)" in file.look("show", task=body)["errors"][0]["message"]
+        assert file.change("retry", [body]) == []
+    queue = SQLiteQueue(path)
+    queue.open()
+    queue.close()
+    with QueueFile(path) as file:
+        assert file.change("retry", [body]) == [body]
+        assert file.look("show", task=body)["args"][0]["error"]["type"] == "Cancelled"

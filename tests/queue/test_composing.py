@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greentask.errors import InvalidArguments, QueueError
-from greentask.queue import looking
+from greentask.queue import looking, managing
 from greentask.queue.ids import id_text
 from greentask.queue.interface import Chain, Delivery, Ending, Fan, Found, Message, Placed, Step, Want
 from greentask.queue.store import Store
@@ -470,6 +470,31 @@ def test_what_is_taken_has_a_limit(path: Path, clock: FakeClock) -> None:
     with pytest.raises(InvalidArguments, match=r"at most 3 members \(max_members\)"):
         store.composer.enqueue_group([message("a")] * 4, [step("b")], None, is_open=False)
     store.rollback()
+
+
+def test_what_could_not_be_taken_is_tried_again_with_a_higher_limit(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock.as_clock(), max_taken=1000)
+    _, _, (body, last) = group(store, *(message("a") for _ in range(3)), then=[step("b"), step("c")])
+    for delivery in take(store):
+        settle(store, delivery, body=b'"%b"' % (b"x" * 400))
+    shown = managing.show(store, last)
+    assert shown is not None
+    assert (shown["state"], shown["failed_with"]) == ("failed", body)
+    assert not transact(store, lambda: looking.retry(store, last)), "it has failed with another one"
+    assert not transact(store, lambda: looking.retry(store, body)), "the limit is as it was"
+    assert [find(store, one).state for one in (body, last)] == ["failed", "failed"]
+    more = open_store(path, clock.as_clock(), max_taken=2000)
+    clock.pass_by(1000.0)
+    more.begin()
+    while more.cleaner.step():
+        pass
+    more.commit()
+    assert transact(more, lambda: looking.retry(more, body))
+    assert [find(more, one).state for one in (body, last)] == ["waiting", "blocked"]
+    (taken,) = run_one(more)
+    assert [len(one) for one in taken] == [400] * 3
+    assert run_one(more) == [3]
+    assert find(more, last).state == "done"
 
 
 # ---- Whatever

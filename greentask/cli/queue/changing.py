@@ -94,7 +94,8 @@ def _why_not(access: Access, action: str, task: str) -> str:
             why = f"it failed with {cause}, which is {'not known any more' if before is None else before['state']}"
             why += ": retry that one" if before is not None and before["state"] == "failed" else ""
         elif not found["attempts"]:
-            why = "the one before it failed"
+            error = found["errors"][-1]
+            why = f"it has not run: {error['type']}: {error['message']}"
     elif action == "purge":
         why = "what follows it is going to take its result"
     return f"{task} ({found['name']}) is left as it is: {why}"
