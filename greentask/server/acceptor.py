@@ -120,7 +120,12 @@ class Acceptor:
         ]
 
     def bind(self) -> None:
-        """Take the addresses: from now on the kernel queues connections. Raises ``ConfigurationError``."""
+        """Take the addresses: from now on the kernel queues connections.
+
+        Raises ``ConfigurationError``, also for a certificate that can't be used; then none is taken.
+        """
+        if self._tls is not None and any(address.scheme == "tls" for address in self._listen):
+            self._tls_context()  # or it raises now, and not when task processes have been started
         if self._given is None:
             self._sockets = listen_on(
                 self._listen,

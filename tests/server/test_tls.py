@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from greentask import Client, ConnectionLost
+from greentask import Client, ConfigurationError, ConnectionLost, Server, TextServer, TLSFiles
+from support import server_tasks
 from support.certificates import Authority, flags
+from support.pools import children
 from support.programs import greentask
 from support.servers import LineClient, RunningServer, serving, wait_until
 
@@ -154,6 +156,15 @@ def test_what_can_not_be_used_is_an_error_at_start(options: tuple[str, ...], tol
     done = greentask("serve", "support.server_tasks:add", "--listen", "tls://127.0.0.1:0", *options)
     assert done.returncode == 1
     assert told in done.stderr.splitlines()[-1]
+
+
+def test_a_certificate_that_can_not_be_used_leaves_nothing_behind_in_a_program() -> None:
+    before, listen, tls = children(), "tls://127.0.0.1:0", TLSFiles("/no/such")
+    for server in (Server([server_tasks.spin], listen, tls=tls), TextServer(listen, print, tls=tls)):
+        with pytest.raises(ConfigurationError, match="/no/such can't be used: No such file"):
+            server.start()
+        assert server.addresses == []
+        assert children() == before
 
 
 def test_a_certificate_of_its_own_alone_opens_nothing_to_the_world(ours: Authority) -> None:
