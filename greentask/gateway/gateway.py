@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_LISTEN = "127.0.0.1:8080"
 #: Seconds that calls have for ending when the gateway stops.
 DEFAULT_DRAIN = 10.0
+_GOODBYE_WITHIN = 1.0  # seconds: a browser that doesn't read takes no goodbye either
 _PING = "greentask.ping"
 
 
@@ -121,8 +122,9 @@ class Gateway:
                 self._socket_files.pop().remove()
             self._server.close()
             self._calls.join(drain)
-            for websocket in list(self._open):
-                websocket.close(GOING_AWAY, "the service is going away")
+            goodbyes = [gevent.spawn(one.close, GOING_AWAY, "the service is going away") for one in self._open]
+            gevent.joinall(goodbyes, timeout=_GOODBYE_WITHIN)
+            gevent.killall(goodbyes, block=False)
             self._server.stop(timeout=1.0)
         self._stopped.set()
 

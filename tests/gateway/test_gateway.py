@@ -308,6 +308,22 @@ def test_a_call_in_flight_is_answered_before_the_service_goes_away() -> None:
         assert answers[-1] == {"id": 1, "result": 2, "message": DONE}
 
 
+@pytest.mark.slow
+def test_browsers_that_do_not_read_do_not_hold_up_the_end() -> None:
+    call = masked(0x81, b'{"function":"large","args":[9000000],"id":1}')
+    with program(SERVICE) as (url, service):
+        browsers = [raw_connection(url) for _ in range(2)]
+        for raw in browsers:
+            raw.sendall(call)
+            assert raw.recv(1) == b"\x81"
+        began = time.monotonic()
+        service.terminate()
+        assert service.wait(15) == 0
+        assert time.monotonic() - began < 10, "two seconds for calls, and a moment for goodbyes"
+        for raw in browsers:
+            raw.close()
+
+
 def test_a_page_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
     from greentask import Client, Gateway
 
