@@ -360,7 +360,8 @@ class Master:
 
     def _replace(self, number: int) -> None:
         """Start a front in the place of one that died, until one serves."""
-        while not self._stopping and self._fronts[number].status is not None:
+        failed: Front | None = None  # one that is killed for its --start-timeout may take its time for that, too
+        while not self._stopping and (self._fronts[number] is failed or self._fronts[number].status is not None):
             before = self._fronts[number]
             front = None
             try:
@@ -374,6 +375,7 @@ class Master:
                 if self._stopping or self._fronts[number] is not (front or before):
                     return
                 logger.error("front %d can't start again, and is tried further: %s", number, error.with_trace)
+                failed = self._fronts[number]
                 gevent.sleep(self._pause())
 
     # ---- Signals and files

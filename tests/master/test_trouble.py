@@ -10,17 +10,22 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import gevent
 import psutil
 import pytest
 
+from greentask.master import master as master_module
 from greentask.master.admin import connect as connect_to_master
+from greentask.master.config import ServeConfig
+from greentask.master.master import Master
 from greentask.master.watch import watch_sources
 from support.programs import environment, greentask
 from support.reloaded import write_module
 from support.servers import LineClient, RunningServer, connect, serving, wait_until
+from support.waiting import wait_until as wait_in_hub
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]  # each has a server of its own, and most reload it
 
@@ -81,6 +86,33 @@ def test_a_front_that_is_killed_while_it_drains_is_told_of(server: RunningServer
         os.kill(old, signal.SIGKILL)
         wait_until(lambda: f"(process {old}), which drained, was killed by signal 9" in server.output(), "it is told")
     assert server.status()["master"]["deaths"] == 0, "it was not to be replaced"
+
+
+def test_a_front_that_takes_its_time_to_die_for_starting_too_slowly_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system may have much memory to take back from it: here it lives on after a pause of no length."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(master_module, "_FIRST_PAUSE", 0.0)
+    write_module(tmp_path, 1)
+    config = ServeConfig(("mine",), listen=("127.0.0.1:0",), processes=1)
+    master = Master(config, [], say=lambda _: None)
+    master._listen()
+    try:
+        master._begin()
+        held = hold_imports(tmp_path, 2)
+        master._config = replace(master._config, start_timeout=0.5)
+        os.kill(master._fronts[0].pid, signal.SIGKILL)
+        wait_in_hub(lambda: "front 0 can't start again" in caplog.text, what="the first one is given up")
+        master._config = replace(master._config, start_timeout=config.start_timeout)
+        held.unlink()
+        wait_in_hub(lambda: master._fronts[0].is_ready, what="another one serves")
+    finally:
+        master._stopping = True
+        for front in master._all():
+            front.kill()
+        wait_in_hub(lambda: not master._all(), what="they have ended")
+        master._close_sockets()
 
 
 # ---- Signals
