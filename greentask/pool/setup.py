@@ -71,8 +71,24 @@ def start_template(control: socket.socket) -> int:
     flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
     root = str(Path(__file__).parents[2])
     program = f"import sys; sys.path.insert(0, {root!r}); from greentask.pool.template import main; main({fd})"
-    python = os.fsencode(sys.executable)
+    python = os.fsencode(_python())
     return util.spawnv_passfds(python, [python, *flags, "-c", program], [fd])
+
+
+def _python() -> str:
+    """This interpreter's program. ``sys.executable`` is another one where Python is a part of it, as it is of uWSGI.
+
+    What ``multiprocessing.set_executable`` was told goes first.
+    """
+    from multiprocessing import spawn
+
+    told = spawn.get_executable()
+    executable = os.fsdecode(told) if told else ""
+    if executable != sys.executable or Path(executable).name.startswith(("python", "pypy")):
+        return executable
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    beside = [str(Path(sys.prefix, "bin", name)) for name in (version, "python3", "python")]
+    return next(filter(os.path.exists, [*beside, getattr(sys, "_base_executable", "")]), executable)
 
 
 def setup_message(setup: Setup) -> list[bytes]:

@@ -1,4 +1,7 @@
-"""A client that was used before other people's servers forked: uWSGI's and Celery's processes have their own links."""
+"""A client that was used before other people's servers forked: uWSGI's and Celery's processes have their own links.
+
+And a pool's processes run Python where the program is uWSGI.
+"""
 
 import os
 import shutil
@@ -27,12 +30,13 @@ def server() -> Iterator[RunningServer]:
 
 WSGI = """
 import os
-from greentask import Client
+from greentask import Client, Pool
 client = Client(os.environ["SERVER"], timeout=10)
+pool = Pool(1)
 assert client.call("add", 1) == 1  # in the master, before it forks
 def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"%d %d" % (os.getpid(), client.call("add", 1, 2))]
+    return [b"%d %d" % (os.getpid(), pool.submit(abs, -client.call("add", 1, 2)).result(timeout=20))]
 """
 
 

@@ -24,7 +24,7 @@ import pytest
 
 from greentask import DeadlineExceeded, Pool, PoolBroken, TaskError, WorkerLost
 from support import work
-from support.programs import environment
+from support.programs import environment, run_source
 from support.waiting import wait_until
 
 
@@ -736,6 +736,26 @@ with Pool(1) as pool:
 """
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+@pytest.mark.parametrize(
+    "told", ["", "multiprocessing.set_executable(python)"], ids=["found", "told by set_executable"]
+)
+def test_its_processes_run_python_where_the_program_is_another_one(told: str) -> None:
+    """As in uWSGI, of which Python is a part: multiprocessing can't start anything there."""
+    program = f"""
+import sys
+
+python, sys.executable = sys.executable, "/bin/false"
+import multiprocessing
+
+{told}
+from greentask import Pool
+
+with Pool(1) as pool:
+    print(pool.submit(pow, 2, 5).result(timeout=20))
+"""
+    assert run_source(program) == ["32"]
 
 
 def test_a_script_s_arguments_are_known_in_its_processes(tmp_path: Path) -> None:
