@@ -24,7 +24,11 @@ from ..wire.message import Args, Call, decode_enqueueing, decode_request
 from .inplace import Answer, InPlace
 from .known import Known
 
-__all__ = ["InPlaceQueue", "Kept"]
+__all__ = ["MOST_ATTEMPTS", "InPlaceQueue", "Kept"]
+
+
+#: Attempts at a task that says by ``Retry`` alone whether there is a further one: here it could be so for ever.
+MOST_ATTEMPTS = 1000
 
 
 class Kept:
@@ -217,6 +221,12 @@ class InPlaceQueue:
             error = outcome.found.get("error")
             if error is None or task.policy.delay(error, attempts, options.retries) is None:
                 break
+            if attempts == MOST_ATTEMPTS and options.retries is None and task.policy.retries is None:
+                kept.keys.pop(options.key or "", None)
+                raise QueueError(
+                    f"{task.name} asks for a further attempt after {attempts:,} of them, and in place no time passes "
+                    "between two: have there be what it waits for before it is enqueued, or say retries=…"
+                )
         if error is not None:
             error.pop("retry", None)
             error.pop("traceback", None)

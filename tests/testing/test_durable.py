@@ -9,6 +9,7 @@ import pytest
 
 from greentask import Client, Fan, InvalidArguments, Overloaded, QueueError, Step, UnknownTask
 from greentask.testing import Calls, eager
+from greentask.testing.durable import MOST_ATTEMPTS
 from support import durable_tasks as tasks
 from support.guarded_tasks import SEEN
 
@@ -38,6 +39,14 @@ def test_it_knows_its_receipt_and_attempts() -> None:
     assert tasks.again.using(delay=3600).enqueue(5).result() == 6
     with pytest.raises(KeyError):
         tasks.fail.enqueue("KeyError").result()
+
+
+def test_what_asks_to_be_tried_again_and_again_comes_to_an_end() -> None:
+    with pytest.raises(QueueError, match=r"again asks for a further attempt after 1,000 of them.*retries="):
+        tasks.again.enqueue(MOST_ATTEMPTS + 1)
+    assert tasks.again.enqueue(MOST_ATTEMPTS - 1).result() == MOST_ATTEMPTS
+    longer = tasks.again.using(retries=MOST_ATTEMPTS + 5).enqueue(MOST_ATTEMPTS + 1)
+    assert longer.result() == MOST_ATTEMPTS + 2
 
 
 def test_a_key_is_one_task() -> None:
