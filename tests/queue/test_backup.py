@@ -12,6 +12,8 @@ import pytest
 from greentask.errors import ConfigurationError
 from greentask.queue.backup import back_up, check
 from greentask.queue.byhand import QueueFile
+from greentask.queue.ids import id_text
+from greentask.queue.interface import Step
 from greentask.queue.managing import Filter
 from greentask.queue.recover import recover
 from greentask.queue.schema import check_file, open_file
@@ -86,11 +88,10 @@ def fill(path: Path) -> None:
     db.close()
 
 
-def pages_of(path: Path, table: str) -> list[int]:
-    """The pages that begin as those of a table's leaves do."""
-    kind = {"task": b"\x0d", "ready": b"\x0a"}[table]
+def task_pages(path: Path) -> list[int]:
+    """The pages that begin as leaves of a table with row ids do: nearly all are of the tasks."""
     data = path.read_bytes()
-    return [number for number in range(1, len(data) // 4096) if data[number * 4096 : number * 4096 + 1] == kind]
+    return [number for number in range(1, len(data) // 4096) if data[number * 4096] == 0x0D]
 
 
 def damage(path: Path, page: int) -> None:
@@ -101,7 +102,7 @@ def damage(path: Path, page: int) -> None:
 
 def test_a_copy_of_a_damaged_queue_is_none(path: Path, tmp_path: Path) -> None:
     fill(path)
-    damage(path, pages_of(path, "task")[-10])
+    damage(path, task_pages(path)[-10])
     with pytest.raises(ConfigurationError, match="is damaged"):
         check(str(path))
     with pytest.raises(ConfigurationError, match="is damaged"):
@@ -109,15 +110,21 @@ def test_a_copy_of_a_damaged_queue_is_none(path: Path, tmp_path: Path) -> None:
     assert not [name for name in os.listdir(tmp_path) if "copy" in name]
 
 
-def test_of_a_large_file_what_all_work_needs_is_looked_through(path: Path) -> None:
+@pytest.mark.parametrize("table", ["ready", "blocked", "forget"])
+def test_of_a_large_file_all_but_the_tasks_is_looked_through(path: Path, table: str) -> None:
     fill(path)
-    damage(path, pages_of(path, "task")[-10])
+    with QueueFile(path) as file:
+        file.transact(lambda store: store.composer.compose([Step(message(), False), Step(message("b", "[null]"))]))
+        (ended,) = file.transact(lambda store: store.enqueue([message()]))
+        assert file.change("revoke", [id_text(ended)])
+    damage(path, task_pages(path)[-10])
     db = open_file(str(path))
     with pytest.raises(ConfigurationError, match="is damaged"):
         check_file(db, str(path))
     check_file(db, str(path), most=1000)
+    (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
     db.close()
-    damage(path, pages_of(path, "ready")[-1])
+    damage(path, root - 1)
     db = open_file(str(path))
     with pytest.raises(ConfigurationError, match="is damaged"):
         check_file(db, str(path), most=1000)
