@@ -107,19 +107,25 @@ class TaskServer:
             preexec_fn=die_with_parent,  # its fronts then answer what is in flight, and end
             **user,
         )
+        try:
+            self._wait_ready(process, ready)
+        except BaseException:  # Ctrl-C as well
+            process.kill()
+            process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        _running = _Running(process, self._command, folder, os.getpid())
+        os.environ["GREENTASK_URL"] = address
+        server.log.info("Task server at %s (pid: %s)", address, process.pid)
+
+    def _wait_ready(self, process: subprocess.Popen[bytes], ready: Path) -> None:
         until = time.monotonic() + self._timeout
         while not ready.exists():
             ended = process.poll() is not None
             if ended or time.monotonic() > until:
-                process.kill()
-                process.wait()
-                shutil.rmtree(folder, ignore_errors=True)
                 how = "could not start" if ended else f"did not serve within {self._timeout:g} s (timeout=)"
                 raise ConfigurationError(f"the task server {how}: see the lines above")
             time.sleep(_STEP)
-        _running = _Running(process, self._command, folder, os.getpid())
-        os.environ["GREENTASK_URL"] = address
-        server.log.info("Task server at %s (pid: %s)", address, process.pid)
 
     def on_reload(self, server: Any) -> None:
         """Let it load its code anew, before the new workers start. Where it can't, the old code goes on."""

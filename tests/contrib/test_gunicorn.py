@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,6 +152,29 @@ def test_gunicorn_does_not_start_where_it_does_not(
     with pytest.raises(ConfigurationError, match=why):
         TaskServer("hooked", **options).on_starting(arbiter)
     assert gunicorn._running is None
+    wait_until(lambda: not any("hooked" in " ".join(one.cmdline()) for one in children()))
+
+
+def test_a_ctrl_c_while_it_starts_leaves_nothing(module: Path, arbiter: SimpleNamespace) -> None:
+    module.write_text("import time; time.sleep(60)")
+    tasks = TaskServer("hooked")
+    folder = Path(gunicorn._folder())
+
+    def interrupt() -> None:
+        wait_until(lambda: folder.exists() and any("hooked" in " ".join(one.cmdline()) for one in children()))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    typist = threading.Thread(target=interrupt)
+    try:
+        typist.start()
+        with pytest.raises(KeyboardInterrupt):
+            tasks.on_starting(arbiter)
+    finally:
+        typist.join()
+        signal.signal(signal.SIGINT, before)
+    assert gunicorn._running is None
+    assert not folder.exists()
     wait_until(lambda: not any("hooked" in " ".join(one.cmdline()) for one in children()))
 
 
