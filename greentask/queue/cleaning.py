@@ -11,7 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from .ids import id_text
+from .ids import MOST_ID, id_text
 from .keys import Keyed, Keys
 
 __all__ = ["Cleaner"]
@@ -45,7 +45,7 @@ class Cleaner:
         self._db = db
         self._keys = keys
         self._now = now
-        self._dead_limit = dead_limit
+        self._dead_limit = min(dead_limit, MOST_ID)  # there are no more, and SQLite has no larger number
         self._result_ttl = result_ttl
         self._needed = needed
         self._too_old: int | None = None  # the newest dead letter that is one too many

@@ -21,6 +21,7 @@ from ..hub.steps import run_in_turns
 from ..pool.calls import Listener
 from ..runner.enqueueing import watch_enqueueing
 from ..tasks.binding import Binder
+from ..tasks.checks import check_count
 from ..tasks.schedules import Schedule
 from ..tasks.task import Task
 from ..wire.chain import check_chain, check_length
@@ -85,6 +86,8 @@ class TaskQueue:
     keep_attempts
         Attempts of a task, the newest ones, of which all of the error is kept.
 
+    Raises ``ConfigurationError`` for what one of these can't be.
+
     >>> Server([send_mail], queue=TaskQueue("tasks.db"))      # doctest: +SKIP
     """
 
@@ -105,12 +108,12 @@ class TaskQueue:
         memory: int = DEFAULT_MEMORY,
         keep_attempts: int = DEFAULT_KEEP_ATTEMPTS,
     ) -> None:
-        if greenlets < 1:
-            raise ConfigurationError(f"a queue runs at least one task at once in greenlets, not {greenlets!r}")
-        if max_batch < 1:
-            raise ConfigurationError(f"max_batch of a queue is a number of tasks above 0, not {max_batch!r}")
-        if max_lost_processes < 1:
-            raise ConfigurationError(f"max_lost_processes of a queue is a number above 0, not {max_lost_processes!r}")
+        try:
+            check_count("greenlets of a queue", greenlets)
+            check_count("max_batch of a queue", max_batch)
+            check_count("max_lost_processes of a queue", max_lost_processes)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(str(error)) from None
         self._queue = SQLiteQueue(
             path,
             lease=lease,

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, QueueError
 from ..hub.home import Home, find_home
+from ..tasks.checks import check_count, check_seconds
 from . import looking, managing
 from .batches import Listener
 from .beside import Beside
@@ -68,6 +69,8 @@ class SQLiteQueue:
     clock
         For tests.
 
+    Raises ``ConfigurationError`` for what one of these can't be.
+
     It is a ``Queue``, a ``Source`` and a ``Timetable``, for the hub that opens it.
     """
 
@@ -87,26 +90,22 @@ class SQLiteQueue:
         clock: Clock | None = None,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
+        try:
+            check_seconds("lease of a queue", lease)
+            check_seconds("result_ttl of a queue", result_ttl)
+            check_seconds("key_ttl of a queue", key_ttl, zero=True)
+            check_count("dead_limit of a queue", dead_limit, 0)
+            check_count("max_lost_fronts of a queue", max_lost_fronts)
+            check_count("max_members of a queue", max_members)
+            check_count("max_taken of a queue", max_taken)
+            check_count("memory of a queue", memory)
+            check_count("keep_attempts of a queue", keep_attempts)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(str(error)) from None
         if lease < LEAST_LEASE:
             raise ConfigurationError(f"the lease of a queue is in seconds, {LEAST_LEASE:g} or more, not {lease!r}")
-        if result_ttl <= 0:
-            raise ConfigurationError(f"result_ttl of a queue is in seconds above 0, not {result_ttl!r}")
-        if key_ttl < 0:
-            raise ConfigurationError(f"key_ttl of a queue is in seconds, 0 or more, not {key_ttl!r}")
-        if dead_limit < 0:
-            raise ConfigurationError(
-                f"dead_limit of a queue is a number of dead letters, 0 or more, not {dead_limit!r}"
-            )
-        if max_lost_fronts < 1:
-            raise ConfigurationError(f"max_lost_fronts of a queue is a number above 0, not {max_lost_fronts!r}")
-        if max_members < 1:
-            raise ConfigurationError(f"max_members of a queue is a number of tasks above 0, not {max_members!r}")
-        if not 0 < max_taken <= MOST_TAKEN:
+        if max_taken > MOST_TAKEN:
             raise ConfigurationError(f"max_taken of a queue is in bytes, from 1 to {MOST_TAKEN:,}, not {max_taken!r}")
-        if memory < 1:
-            raise ConfigurationError(f"memory of a queue is in bytes, above 0, not {memory!r}")
-        if keep_attempts < 1:
-            raise ConfigurationError(f"keep_attempts of a queue is a number above 0, not {keep_attempts!r}")
         self._lease, self._max_lost_fronts, self._memory = lease, max_lost_fronts, memory
         self._kept = result_ttl, key_ttl, dead_limit, max_members, max_taken, keep_attempts
         self._clock = clock or Clock()

@@ -3,18 +3,53 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from greentask.errors import Overloaded, QueueError
+from greentask.errors import ConfigurationError, Overloaded, QueueError
 from greentask.queue import sqlite
 from greentask.queue.beside import Beside
 from greentask.queue.interface import Found, Step
+from greentask.queue.service import TaskQueue
 from greentask.queue.sqlite import SQLiteQueue
 from support.queues import FakeClock, Taker, message
 from support.waiting import wait_until
 
 WITHIN = 10.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lease": float("nan")}, "lease of a queue is in seconds above 0, not nan"),
+        ({"lease": 1.5}, "the lease of a queue is in seconds, 2 or more, not 1.5"),
+        ({"result_ttl": "1d"}, "result_ttl of a queue is in seconds above 0, not '1d'"),
+        ({"result_ttl": 0}, "result_ttl of a queue is in seconds above 0, not 0"),
+        ({"key_ttl": float("inf")}, "key_ttl of a queue is in seconds from 0 on, not inf"),
+        ({"dead_limit": 1.5}, "dead_limit of a queue must be a whole number, not 1.5"),
+        ({"dead_limit": -1}, "dead_limit of a queue must be at least 0, not -1"),
+        ({"max_taken": 1 << 30}, "max_taken of a queue is in bytes, from 1 to 536,870,912, not 1073741824"),
+        ({"memory": 0}, "memory of a queue must be at least 1, not 0"),
+        ({"greenlets": True}, "greenlets of a queue must be a whole number, not True"),
+        ({"max_batch": "100"}, "max_batch of a queue must be a whole number, not '100'"),
+    ],
+)
+def test_what_can_be_no_limit_is_said_before_there_is_a_file(path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        TaskQueue(path, **options)
+    assert str(caught.value) == said
+    assert not path.exists()
+
+
+def test_a_limit_may_be_larger_than_a_files_numbers(path: Path) -> None:
+    queue = SQLiteQueue(path, dead_limit=10**20)
+    queue.open()
+    try:
+        wait_until(lambda: queue._writer._ticked_at)
+        assert len(queue.enqueue([message()]).result(WITHIN)) == 1
+    finally:
+        queue.close()
 
 
 def test_a_task_goes_in_and_its_result_comes_out(queue: SQLiteQueue) -> None:
