@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -81,7 +80,6 @@ class _Carried(Receiver):
         # Until then what comes is held back. Belongs to the thread of the home where the timer is.
         self._home = find_home() if seconds else None
         self._held: deque[Callable[[], None]] = deque()
-        self._opens_at = time.monotonic() + seconds
         self._timer: Any = None
         if self._home is not None:
             late = timeout is not None and timeout <= seconds

@@ -1,6 +1,5 @@
 """A real Chromium, driven through its DevTools protocol."""
 
-import base64
 import itertools
 import json
 import os
@@ -65,10 +64,6 @@ class Page:
             assert time.monotonic() < give_up, f"never true: {expression}"
             time.sleep(0.02)
         return value
-
-    def screenshot(self, file: Path) -> None:
-        """Write what the page looks like."""
-        file.write_bytes(base64.b64decode(self._command("Page.captureScreenshot")["data"]))
 
     def _command(self, method: str, **params: Any) -> dict[str, Any]:
         id = next(self._ids)
