@@ -3,7 +3,6 @@
 import importlib
 import multiprocessing
 import pickle
-import unittest
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +12,7 @@ from unittest import mock
 import pytest
 
 from greentask import Pool, WorkerLost
-from support.cpython import DEBIANS, find
+from support.cpython import DEBIANS, cases, run
 from support.parts import require
 from support.programs import ROOT
 
@@ -89,32 +88,18 @@ class Mixin:
         return multiprocessing.get_context("spawn")
 
 
-def cases() -> list[Any]:
-    found: dict[str, Any] = {}
-    for module, name in CLASSES:
-        tests = find(module, name)
-        if tests is None:
-            continue
-        case = type(
-            f"Pool{name}", (tests, Mixin, unittest.TestCase), {"__module__": __name__, "executor_type": Executor}
-        )
-        for test in unittest.defaultTestLoader.getTestCaseNames(case):
-            if test not in NOT_OURS:
-                found.setdefault(test, pytest.param(case, test, id=f"{name}.{test}"))
-    return list(found.values()) or [pytest.param(None, "", id="none")]
+CASES = [
+    pytest.param(case, test, id=f"{case.__name__}.{test}")
+    for case, test in cases(CLASSES, Mixin, NOT_OURS, executor_type=Executor)
+]
 
 
-@pytest.mark.parametrize(("case", "test"), cases())
+@pytest.mark.parametrize(("case", "test"), CASES or [pytest.param(None, "", id="none")])
 def test_cpython(case: Any, test: str) -> None:
     require(case, f"CPython's tests of executors (Debian has them in {DEBIANS})")
     module = importlib.import_module(getattr(case, test).__module__)
-    result = unittest.TestResult()
     with mock.patch.object(module, "BrokenProcessPool", OUR_ERRORS.get(test, WorkerLost), create=True):
-        case(test).run(result)
-    assert not result.errors, result.errors[0][1]
-    assert not result.failures, result.failures[0][1]
-    assert not result.skipped, result.skipped[0][1]
-    assert result.testsRun == 1
+        run(case, test)
 
 
 def test_what_is_left_out_is_told() -> None:

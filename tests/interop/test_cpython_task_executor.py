@@ -1,14 +1,13 @@
 """CPython's own tests of executors, with `client.executor()` as the executor: what is submitted runs on a server."""
 
 import importlib
-import unittest
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from greentask import Client
-from support.cpython import DEBIANS, find
+from support.cpython import DEBIANS, cases, run
 from support.parts import require
 from support.servers import RunningServer, serving
 
@@ -52,17 +51,7 @@ class Mixin:
         super().tearDown()  # type: ignore[misc]
 
 
-def cases() -> list[Any]:
-    found: dict[str, Any] = {}
-    for module, name in CLASSES:
-        tests = find(module, name)
-        if tests is None:
-            continue
-        case = type(f"Tasks{name}", (tests, Mixin, unittest.TestCase), {"__module__": __name__})
-        for test in unittest.defaultTestLoader.getTestCaseNames(case):
-            if test not in NOT_OURS:
-                found.setdefault(test, pytest.param(case, test, id=f"{name}.{test}"))
-    return list(found.values()) or [pytest.param(None, "", id="none")]
+CASES = [pytest.param(case, test, id=f"{case.__name__}.{test}") for case, test in cases(CLASSES, Mixin, NOT_OURS)]
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +60,9 @@ def server() -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.mark.parametrize(("case", "test"), cases())
+@pytest.mark.parametrize(("case", "test"), CASES or [pytest.param(None, "", id="none")])
 def test_cpython(case: Any, test: str, server: RunningServer) -> None:
     require(case, f"CPython's tests of executors (Debian has them in {DEBIANS})")
     importlib.import_module(getattr(case, test).__module__)
     case.server = server
-    result = unittest.TestResult()
-    case(test).run(result)
-    assert not result.errors, result.errors[0][1]
-    assert not result.failures, result.failures[0][1]
-    assert not result.skipped, result.skipped[0][1]
-    assert result.testsRun == 1
+    run(case, test)
