@@ -45,6 +45,17 @@ CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
 
 
+def ways_to_call(client: Client) -> list[Callable[[], object]]:
+    """Each waits for an answer, and some wait in another way than the others."""
+    return [
+        lambda: client.call("add", 1),
+        lambda: client.submit("add", 1).result(20),
+        lambda: client.using(progress=print).call("add", 1),
+        lambda: list(client.map("add", [1])),
+        lambda: list(client.stream("count", 3)),
+    ]
+
+
 def lines_of(file: Path) -> list[str]:
     return file.read_text().split() if file.exists() else []
 
@@ -458,13 +469,6 @@ def test_a_server_that_hangs_is_not_waited_for() -> None:
     """Stopped by a signal, its kernel goes on accepting and acknowledging; only the client's own clock helps."""
     with serving() as server, Client(server.address, timeout=0.3) as client:
         assert client.call("add", 1) == 1
-        ways: list[Callable[[], object]] = [
-            lambda: client.call("add", 1),
-            lambda: client.submit("add", 1).result(20),
-            lambda: client.using(progress=print).call("add", 1),
-            lambda: list(client.map("add", [1])),
-            lambda: list(client.stream("count", 3)),
-        ]
         told: list[BaseException] = []
 
         def give_up(way: Callable[[], object]) -> None:
@@ -474,7 +478,7 @@ def test_a_server_that_hangs_is_not_waited_for() -> None:
             assert 0.3 <= time.monotonic() - began < 3
             told.append(caught.value)
 
-        threads = [threading.Thread(target=give_up, args=(way,)) for way in ways]
+        threads = [threading.Thread(target=give_up, args=(way,)) for way in ways_to_call(client)]
         server.signal_all(signal.SIGSTOP)
         try:
             for thread in threads:
@@ -843,14 +847,7 @@ def test_the_lines_are_as_the_protocol_says() -> None:
 
 def test_nobody_listens(unused_port: int) -> None:
     client = Client(f"127.0.0.1:{unused_port}")
-    ways: list[Callable[[], object]] = [
-        lambda: client.call("add", 1),
-        lambda: client.submit("add", 1).result(20),
-        lambda: client.using(progress=print).call("add", 1),
-        lambda: list(client.map("add", [1])),
-        lambda: list(client.stream("count", 3)),
-    ]
-    for way in ways:
+    for way in ways_to_call(client):
         with pytest.raises(ConnectionLost, match=f"can't connect to tcp://127.0.0.1:{unused_port}") as caught:
             way()
         assert caught.value.sent is False

@@ -493,13 +493,19 @@ def test_n7_a_value_is_never_changed(peer: LineClient, function: str, sent: byte
 # ---- N9: out of file descriptors
 
 
+def take_all_descriptors(server: RunningServer) -> list[LineClient]:
+    """Connections, for half of which a server has no descriptor left."""
+    few = open_files(server) + 5
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (few, few))
+    taken = [server.connect() for _ in range(10)]
+    wait_until(lambda: "Too many open files" in server.output(), "it is told")
+    return taken
+
+
 def test_n9_out_of_descriptors_accepting_pauses_and_goes_on() -> None:
     with serving() as server, server.connect() as peer:
         assert peer.call("add", 1, 2) == 3
-        few = open_files(server) + 5
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (few, few))
-        others = [server.connect() for _ in range(10)]
-        wait_until(lambda: "Too many open files" in server.output(), "it is told")
+        others = take_all_descriptors(server)
         used = cpu(server)
         assert peer.call("nap", 0.6) == 0.6
         assert cpu(server) - used < 0.3, "it does not spin"
@@ -519,10 +525,7 @@ def test_n9_out_of_descriptors_accepting_pauses_and_goes_on() -> None:
 def test_n9_connections_that_idle_make_room_when_descriptors_are_out() -> None:
     with serving() as server, server.connect() as peer:
         assert peer.call("add", 1, 2) == 3
-        few = open_files(server) + 5
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (few, few))
-        idle = [server.connect() for _ in range(10)]
-        wait_until(lambda: "Too many open files" in server.output(), "it is told")
+        idle = take_all_descriptors(server)
         with server.connect(patience=30) as newcomer:
             newcomer.send({"function": "greentask.ping"})
             while not select.select([newcomer.socket], [], [], 0.2)[0]:

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,14 +22,6 @@ from support.reloaded import write_module
 from support.servers import LineClient, RunningServer, connect, is_goodbye, serving, wait_until
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningServer]:
-    write_module(tmp_path, 1)
-    with serving(apps=["mine"], cwd=tmp_path) as server:
-        yield server
-        assert "Traceback" not in server.output()
 
 
 def reload(server: RunningServer) -> "subprocess.CompletedProcess[str]":

@@ -30,14 +30,6 @@ from support.waiting import wait_until as wait_in_hub
 pytestmark = [pytest.mark.once, pytest.mark.slow]  # each has a server of its own, and most reload it
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningServer]:
-    write_module(tmp_path, 1)
-    with serving(apps=["mine"], cwd=tmp_path) as server:
-        yield server
-        assert "Traceback" not in server.output()
-
-
 def hold_imports(folder: Path, version: int) -> Path:
     """Write a module whose import waits until the file that this returns is gone. It notes each import."""
     held = folder / "held"

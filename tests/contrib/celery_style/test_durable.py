@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from greentask import Client, ConnectionLost, InvalidArguments, QueueError, UnknownTask, configure
-from greentask.client import default
+from greentask import Client, ConnectionLost, InvalidArguments, QueueError, UnknownTask
 from greentask.contrib.celery_style import AsyncResult, Celery, NotCarriedOver, Signature, chain, chord, group
 from greentask.contrib.celery_style.durable import has_queue
 from greentask.contrib.celery_style.exceptions import (
@@ -30,17 +29,10 @@ APPS = ["support.celery_tasks"]
 
 
 @pytest.fixture(scope="module")
-def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     file = tmp_path_factory.mktemp("durable") / "tasks.db"
     with serving("--queue", str(file), apps=APPS, processes=2) as running:
         yield running
-
-
-@pytest.fixture
-def client(durable: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(default, "_client", None)
-    with configure(durable.address) as client:
-        yield client
 
 
 pytestmark = pytest.mark.usefixtures("client")
@@ -132,12 +124,12 @@ def test_a_task_is_tried_again_by_itself_after_some_errors() -> None:
             tasks.by_itself.delay(error.__name__, times).get(SOON)
 
 
-def test_another_process_finds_the_result_by_its_id(durable: RunningServer) -> None:
+def test_another_process_finds_the_result_by_its_id(server: RunningServer) -> None:
     source = (
         "from support import celery_tasks as tasks\n"
         "print(tasks.add.apply_async((20, 22), countdown=0.3).id)"  # and ends
     )
-    (id,) = run_source(source, GREENTASK_URL=durable.address)
+    (id,) = run_source(source, GREENTASK_URL=server.address)
     found = tasks.app.AsyncResult(id)
     assert found.get(SOON) == 42
     assert (found.state, found.name) == ("SUCCESS", "support.celery_tasks.add")
