@@ -251,8 +251,12 @@ class Server:
     def stop(self, drain: float = DEFAULT_DRAIN, *, patience: float = 0.0) -> None:
         """Accept nothing more, answer what is in flight for up to ``drain`` seconds, then end everything.
 
-        Connections that have not asked for anything yet have ``patience`` seconds for their first call.
+        Connections that have not asked for anything yet have ``patience`` seconds for their first call. What is
+        unanswered after ``drain`` seconds is cancelled, also a task that has called this, and then waits for itself.
         """
+        gevent.spawn(self._stop, drain, patience).get()  # or the end of such a task would be the end of this, too
+
+    def _stop(self, drain: float, patience: float) -> None:
         until = time.monotonic() + drain
         if self.in_flight and drain and not self._stopping:
             logger.info("draining: %d calls have up to %g s for ending", self.in_flight, drain)

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import psutil
 import pytest
+from gevent.socket import create_connection
 
-from greentask import Client, InvalidArguments, InvalidMessage, Limits
+from greentask import CancelRequest, Client, InvalidArguments, InvalidMessage, Limits, Server
 from support.programs import environment, greentask
 from support.servers import LineClient, RunningServer, connect, is_goodbye, module_server, serving, wait_until
 
@@ -511,6 +513,25 @@ def test_a_server_can_be_started_and_stopped_inside_a_program() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, env=environment()
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
+def test_a_task_may_stop_its_server() -> None:
+    ended: list[str] = []
+
+    def leave() -> None:
+        try:
+            server.stop(0.1)
+        except CancelRequest:
+            ended.append("cut off like any other")
+
+    server = Server([leave], "127.0.0.1:0")
+    server.start()
+    with LineClient(create_connection((server.addresses[0].host, server.addresses[0].port))) as peer:
+        peer.send({"function": "leave"})
+        with gevent.Timeout(10):
+            server.wait_stopped()
+    assert ended == ["cut off like any other"]
+    assert server.status()["in_flight"] == 0
 
 
 def test_a_connection_that_says_nothing_is_served_like_any_other(server: RunningServer) -> None:
