@@ -37,11 +37,11 @@ class Notifier:
         if not self._path:
             return
         name = "\0" + self._path[1:] if self._path.startswith("@") else self._path
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, name)
-            except OSError:
-                pass  # who was to hear it is gone
+        except OSError:
+            pass  # who was to hear it is gone, or there is no descriptor left: a stop must go on all the same
 
 
 def write_file(path: str, text: str, flag: str) -> None:
