@@ -13,7 +13,7 @@ __all__ = ["DEFAULT_ADDRESS", "Address", "parse_address", "parse_addresses"]
 
 DEFAULT_ADDRESS = "127.0.0.1:12345"  # where a server listens, and a client looks for one
 
-_FORMS = "host:port, tcp://host:port, Text://host:port, unix:///path, [::1]:port for IPv6"
+_FORMS = "host:port, tcp://host:port, tls://host:port, Text://host:port, unix:///path, [::1]:port for IPv6"
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\s\[\]]+)\]|(?P<host>[^\s:/\[\]]*)):(?P<port>[0-9]{1,5})")
 _SCHEMES = {"tcp": "tcp", "text": "tcp", "tls": "tls", "unix": "unix"}
 
