@@ -94,8 +94,9 @@ class Pool(Executor):
         for name, value in (("max_tasks", max_tasks), ("max_memory", max_memory), ("timeout", timeout)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, not {value!r}")
-        if not 0 <= start_timeout < math.inf:
-            raise ValueError(f"start_timeout is in seconds, or 0, not {start_timeout!r}")
+        for name, value in (("grace", grace), ("start_timeout", start_timeout)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is in seconds, 0 or more, not {value!r}")
         self._size = size
         self._preload = tuple(preload)
         self._initializer = None if initializer is None else dump((initializer, initargs))

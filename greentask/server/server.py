@@ -23,6 +23,7 @@ from ..pool.memory import resident
 from ..pool.processes import DEFAULT_GRACE, Processes
 from ..runner import Runner
 from ..runner.statistics import Statistics
+from ..tasks.checks import check_seconds
 from ..tasks.middleware import Hooks, Middleware, load_middleware
 from ..tasks.processes import DEFAULT_START, DEFAULT_TEARDOWN
 from ..tasks.registry import Tasks
@@ -143,6 +144,9 @@ class Server:
         ask_status: Callable[[bool], dict[str, Any]] | None = None,
         shares: Shares | None = None,
     ) -> None:
+        times = {"grace": grace, "start_timeout": start_timeout, "teardown": teardown, "max_hold": max_hold}
+        for name, seconds in times.items():
+            check_seconds(name, seconds, zero=True)
         self.tasks = tasks if isinstance(tasks, Tasks) else Tasks(tasks)
         self.limits = limits or Limits()
         self.cancel_abandoned = cancel_abandoned

@@ -198,7 +198,7 @@ def test_one_that_is_not_used_starts_nothing() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"processes": 0}, {"max_tasks": 0}, {"max_memory": -1}, {"timeout": 0}, {"initializer": 3}],
+    [{"processes": 0}, {"max_tasks": 0}, {"max_memory": -1}, {"timeout": 0}, {"initializer": 3}, {"grace": -1}],
 )
 def test_wrong_arguments_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):

@@ -230,6 +230,13 @@ def test_a_time_is_above_0(seconds: float) -> None:
         Limits(handshake_timeout=seconds)
 
 
+@pytest.mark.parametrize("name", ["grace", "start_timeout", "teardown", "max_hold"])
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_a_time_of_a_server_is_from_0_on(name: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is in seconds from 0 on, not {seconds}"):
+        Server([], **{name: seconds})  # type: ignore[arg-type]
+
+
 # ---- The end
 
 
