@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import gevent
-from gevent.event import Event
-from gevent.lock import Semaphore
 
 from ..errors import CallError, Cancelled, refusal
 from ..pool.frames import Body, whole
-from ..runner import Running
 from ..wire.json import dumps
 from ..wire.message import Args, Call, item_line, member
+from .items import PAUSED_EVERY, Items
 
 if TYPE_CHECKING:
     from .answer import Answer
@@ -20,12 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch"]
 
-#: How many items of one batch run at once.
-WINDOW = 256
-
 
 class Batch:
-    """Runs the items in a greenlet of its own, which waits while ``WINDOW`` of them run or the peer doesn't read."""
+    """Runs the items in a greenlet of its own, which waits while too many of them run or the peer doesn't read."""
 
     def __init__(
         self,
@@ -43,48 +38,36 @@ class Batch:
         self._answer = answer
         self._peer = answer.session.connection.peer
         self.limits = server.limits
-        self._slots = Semaphore(min(WINDOW, self.limits.max_in_flight, self.limits.max_calls))
-        self._item_slots = server.item_slots
-        self._running: dict[int, Running | None] = {}
-        self._none_running = Event()
-        self._cancelled = False
+        self._running = Items(server)
         self._done = self._failed = 0
         gevent.spawn(self._run)
 
     def cancel(self) -> None:
         """Cancel the items that run, and start no more."""
-        self._cancelled = True
-        for running in list(self._running.values()):
-            if running is not None:
-                running.cancel()
+        self._running.cancel()
 
     def grant(self, items: int) -> None:
         """A batch is no stream: there is nothing to grant."""
 
     def _run(self) -> None:
         for index in range(len(self._items)):
-            if index % 64 == 63:
-                gevent.sleep(1e-9)  # there may be millions of them, and what is refused never waits: a whole turn
-            self._slots.acquire()
-            self._item_slots.acquire()
+            if index % PAUSED_EVERY == PAUSED_EVERY - 1:
+                gevent.sleep(1e-9)
+            self._running.take(index)
             self._answer.session.connection.wait_until_read()
-            if self._cancelled:
-                self._release()
+            if self._running.are_cancelled:
+                self._running.ended(index)
                 break
             args, self._items[index] = self._items[index], None
-            self._running[index] = None
             item = _Item(self, index)
             try:
                 running = self._runner.start_item(self.call, args, item, self._deadline, self._peer, index)
             except CallError as error:
                 item.refuse(error)
             else:
-                if index in self._running:
-                    self._running[index] = running
-        while self._running:
-            self._none_running.clear()
-            self._none_running.wait()
-        if self._cancelled:
+                self._running.started(index, running)
+        self._running.wait()
+        if self._running.are_cancelled:
             self._answer.refuse(Cancelled(f"cancelled after {self._done + self._failed} items", started=True))
         else:
             self._answer.done(dumps({"done": self._done, "failed": self._failed}))
@@ -93,15 +76,8 @@ class Batch:
         """An item has ended."""
         self._done += well
         self._failed += not well
-        self._running.pop(index, None)
+        self._running.ended(index)
         self.send(index, body)
-        self._release()
-        if not self._running:
-            self._none_running.set()
-
-    def _release(self) -> None:
-        self._slots.release()
-        self._item_slots.release()
 
     def send(self, index: int, body: bytes) -> None:
         """A line about an item."""

@@ -10,8 +10,6 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.event import Event
-from gevent.lock import Semaphore
 
 from ..errors import CallError, InvalidResult, refusal
 from ..pool.frames import Body, whole
@@ -19,8 +17,8 @@ from ..runner import Running
 from ..wire.json import dumps
 from ..wire.jsonrpc import Request, batch_response, decode, error_response, refused, result_response
 from ..wire.message import BadRequest, JsonRpc
-from .batch import WINDOW
 from .durable import QUEUE_FUNCTIONS, queue_of
+from .items import PAUSED_EVERY, Items
 from .own import OWN, call_own
 
 if TYPE_CHECKING:
@@ -129,19 +127,15 @@ class RpcBatch:
     is_stream = False
 
     def __init__(self, session: Session, messages: list[Any]) -> None:
-        limits = session.server.limits
         self.session = session
         self.running: RpcBatch | None = self
         self.size = session.claim()
         self.bulk: list[Any] = [messages] if self.size else []
         self._messages = messages
-        self._slots = Semaphore(min(WINDOW, limits.max_in_flight, limits.max_calls))
         self._responses: dict[int, bytes] = {}
         self._held = 0  # bytes of them
-        self._in_flight: dict[int, Running | None] = {}
-        self._none_in_flight = Event()
+        self._requests = Items(session.server)
         self._is_too_much = False
-        self._cancelled = False
 
     def run(self, why_not: CallError | None) -> None:
         """Begin; ``why_not`` refuses all of its requests."""
@@ -149,10 +143,7 @@ class RpcBatch:
 
     def cancel(self) -> None:
         """Cancel the requests that run, and start no more."""
-        self._cancelled = True
-        for running in list(self._in_flight.values()):
-            if running is not None:
-                running.cancel()
+        self._requests.cancel()
 
     def grant(self, items: int) -> None:
         """It is no stream."""
@@ -174,10 +165,10 @@ class RpcBatch:
     def _run(self, why_not: CallError | None) -> None:
         connection = self.session.connection
         for index, message in enumerate(self._messages):
-            if index % 64 == 63:
-                gevent.sleep(1e-9)  # there may be millions of them, and what is refused never waits: a whole turn
+            if index % PAUSED_EVERY == PAUSED_EVERY - 1:
+                gevent.sleep(1e-9)
                 connection.wait_until_read()
-            if self._cancelled:
+            if self._requests.are_cancelled:
                 break
             try:
                 request = decode(message)
@@ -185,23 +176,18 @@ class RpcBatch:
                 self._hold(index, refused(error.id, error))
             else:
                 self._start(index, request, why_not)
-        while self._in_flight:
-            self._none_in_flight.clear()
-            self._none_in_flight.wait()
+        self._requests.wait()
         connection.wait_until_read()
         self.session.hold(-self._held)
         self.session.leave(self, self, *self._line())
 
     def _start(self, index: int, request: Request, why_not: CallError | None) -> None:
-        runner, item_slots = self.session.server.runner, self.session.server.item_slots
-        peer = self.session.connection.peer
-        self._slots.acquire()
-        item_slots.acquire()
-        self._in_flight[index] = None
+        runner, peer = self.session.server.runner, self.session.connection.peer
+        self._requests.take(index)
         item = _Item(self, request, index)
         call = request.call
         try:
-            if self._cancelled:
+            if self._requests.are_cancelled:
                 self.ended(index, b"")
             elif call.function in OWN:
                 item.done(dumps(call_own(self.session, call)))
@@ -213,20 +199,15 @@ class RpcBatch:
                     running = queue_of(self.session.server).call(call, item, peer)
                 else:
                     running = runner.start_item(call, call.args, item, None, peer, index)
-                if index in self._in_flight:
-                    self._in_flight[index] = running
+                self._requests.started(index, running)
         except CallError as error:
             item.refuse(error)
 
     def ended(self, index: int, response: bytes) -> None:
         """A request has ended."""
-        del self._in_flight[index]
-        self._slots.release()
-        self.session.server.item_slots.release()
+        self._requests.ended(index)
         if response:
             self._hold(index, response)
-        if not self._in_flight:
-            self._none_in_flight.set()
 
     def _hold(self, index: int, response: bytes) -> None:
         if self._is_too_much or self.session.connection.gone:
