@@ -152,7 +152,7 @@ def test_calls_run_at_once_on_one_connection(server: RunningServer, client: Clie
     began = time.monotonic()
     futures = [client.submit("nap", 0.2) for _ in range(50)]
     assert [future.result(20) for future in futures] == [0.2] * 50
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5, "one after another they take 10 s"
     assert server.status()["connections"] == 2, "one, and the observer's"
 
 

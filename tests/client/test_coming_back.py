@@ -29,7 +29,8 @@ def lost(**options: Any) -> tuple[Client, int]:
 def test_calls_wait_for_a_server_that_was_there_a_moment_ago() -> None:
     client, port = lost()
     futures = [client.submit("f", number) for number in range(50)]
-    time.sleep(0.3)  # some attempts
+    (target,) = client._core.router()._balance.targets
+    wait_until(lambda: target.failures >= 3, "some attempts")
     assert not any(future.done() for future in futures)
     with peer(echoing, port) as server, client:
         assert [future.result(5) for future in futures] == list(range(50))
@@ -49,7 +50,7 @@ def test_they_wait_no_longer_than_it_may_be_away_and_the_next_ones_fail_at_once(
         began = time.monotonic()
         with pytest.raises(ConnectionLost):
             client.call("f", 1)
-        assert time.monotonic() - began < 1.3, "one attempt, after its pause"
+        assert time.monotonic() - began < 4, "one attempt, after its pause of a second at most"
     with peer(echoing, port), client:
         assert client.call("f", 2) == 2
 
@@ -59,7 +60,7 @@ def test_0_says_that_no_call_waits() -> None:
     began = time.monotonic()
     with pytest.raises(ConnectionLost):
         client.call("f", 1)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 4, "by default it waits for five seconds"
 
 
 def test_where_nobody_was_there_before_no_call_waits(unused_port: int) -> None:
@@ -68,7 +69,7 @@ def test_where_nobody_was_there_before_no_call_waits(unused_port: int) -> None:
     for _ in range(2):
         with pytest.raises(ConnectionLost):
             client.call("f", 1)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 def test_a_call_waits_no_longer_than_it_has_time_and_is_told_why() -> None:

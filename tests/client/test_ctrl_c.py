@@ -24,24 +24,25 @@ from support.servers import LineClient, RunningServer, wait_until
 
 def test_somebody_looks_while_there_are_calls_and_nobody_where_there_are_none(server: RunningServer) -> None:
     program = """
-import sys
-import gevent
+import os, sys
 from greentask.hub import mending
 mending.MENDED_EVERY = 0.02
 from greentask import Client
+from support.conditions import wait_until
 with Client(sys.argv[1]) as client:
     looks = client._core.router()._mending._timer
-    for _ in range(3):
-        future = client.submit("nap", 0.1)
-        gevent.sleep(0.05)
-        print(looks.active, future.result(), looks.active)
-        while looks.active:
-            gevent.sleep(0.01)
+    for turn in range(3):
+        key = f"looked at {turn} {os.getpid()}"
+        future = client.submit("hold", key)
+        wait_until(lambda: looks.active, "somebody looks")
+        client.call("release", key)
+        print(future.result() == key, looks.active)
+        wait_until(lambda: not looks.active, "nobody looks any more")
     client.submit("nap", 1)
     print(looks.active)
 print(looks.active)
 """
-    assert run_source(program, server.address, patched=True) == ["True", "0.1", "True"] * 3 + ["True", "False"]
+    assert run_source(program, server.address, patched=True) == ["True", "True"] * 3 + ["True", "False"]
 
 
 # ---- At random moments

@@ -22,7 +22,7 @@ from greentask.runner.greenlets import GreenletCall
 from greentask.tasks.registry import Tasks
 from greentask.wire.message import Call
 from support.listener import Listener
-from support.pools import open_files
+from support.pools import open_files, opened_since
 from support.waiting import wait_until
 
 SOON = 1.0
@@ -192,7 +192,7 @@ def leave_things_behind(count: int) -> int:
         resident = psutil.Process().memory_info().rss
         run(runner, count)
         assert count_objects() == before
-        assert open_files() == files
+        assert opened_since(files) == {}
         return int(psutil.Process().memory_info().rss - resident)
     finally:
         gc.unfreeze()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -119,15 +120,18 @@ def test_one_that_dies_young_again_and_again_is_started_after_longer_and_longer_
         assert server.call("version") == 2
 
 
-def test_when_the_master_dies_the_fronts_answer_what_is_in_flight_and_end(server: RunningServer) -> None:
-    front = psutil.Process(server.pid)
+def test_when_the_master_dies_the_fronts_answer_what_is_in_flight_and_end(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    front, gate = psutil.Process(server.pid), tmp_path / "gate"
     below = front.children(recursive=True)
     with server.connect() as peer, server.connect() as idle:
-        peer.send({"id": 1, "function": "version", "args": [0.5]})
+        peer.send({"id": 1, "function": "version_at_last", "args": [str(gate)]})
         wait_until(lambda: server.status()["in_flight"] == 1, "it is in flight")
         idle.call("version")
         server.signal(signal.SIGKILL)
         assert is_goodbye(idle.hear())
+        gate.touch()
         assert peer.hear() == {"id": 1, "result": 1}
         assert [is_goodbye(message) for message in peer.hear_rest()] == [True]
     assert psutil.wait_procs([front, *below], 10)[1] == []
@@ -139,9 +143,9 @@ def test_when_the_master_dies_the_fronts_answer_what_is_in_flight_and_end(server
 def test_a_reload_brings_new_code_while_the_old_one_ends_what_it_has_begun(
     server: RunningServer, tmp_path: Path
 ) -> None:
-    old = server.pid
+    old, gate = server.pid, tmp_path / "gate"
     with server.connect() as busy, server.connect() as idle, server.connect() as fresh:
-        busy.send({"id": 1, "function": "version", "args": [4.0]})
+        busy.send({"id": 1, "function": "version_at_last", "args": [str(gate)]})
         assert idle.call("front") == old
         wait_until(lambda: server.status()["in_flight"] == 1, "it is in flight")
         write_module(tmp_path, 2)
@@ -152,8 +156,9 @@ def test_a_reload_brings_new_code_while_the_old_one_ends_what_it_has_begun(
         assert is_goodbye(idle.hear())
         assert idle.line() is None
         busy.send({"id": 2, "function": "version"})
-        refused, answer, last = busy.hear_rest()
-        assert refused["error"]["type"] == "Draining"
+        assert busy.hear()["error"]["type"] == "Draining"
+        gate.touch()
+        answer, last = busy.hear_rest()
         assert answer == {"id": 1, "result": 1}
         assert is_goodbye(last)
     wait_until(lambda: len(server.fronts()) == 1, "the old one has ended")
@@ -240,13 +245,18 @@ def test_source_files_that_change_bring_a_reload(tmp_path: Path) -> None:
 # ---- Stopping
 
 
-def test_stop_answers_what_is_in_flight_and_returns_when_it_has_ended(server: RunningServer) -> None:
-    with server.connect() as peer:
-        peer.send({"id": 1, "function": "version", "args": [0.3]})
+def test_stop_answers_what_is_in_flight_and_returns_when_it_has_ended(server: RunningServer, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with server.connect() as peer, ThreadPoolExecutor() as executor:
+        peer.send({"id": 1, "function": "version_at_last", "args": [str(gate)]})
         wait_until(lambda: server.status()["in_flight"] == 1, "it is in flight")
-        done = greentask("stop", "--pid", str(server.process.pid))
+        stopping = executor.submit(greentask, "stop", "--pid", str(server.process.pid))
+        wait_until(lambda: "draining: 1 calls" in server.output(), "it drains")
+        assert not stopping.done()
+        gate.touch()
+        done = stopping.result()
         assert (done.returncode, done.stdout) == (0, "stopped\n")
-        assert server.wait() == 0
+        assert server.process.poll() == 0, "it had ended when the command returned"
         assert peer.hear() == {"id": 1, "result": 1}
 
 
@@ -429,16 +439,18 @@ def title(process: psutil.Process) -> str:
 
 
 def test_a_call_that_a_server_refuses_for_good_ends_with_its_refusal_or_without_connection(
-    server: RunningServer,
+    server: RunningServer, tmp_path: Path
 ) -> None:
+    gate = tmp_path / "gate"
     with Client(server.address) as client:
         assert client.call("version") == 1
-        long = client.submit("version", 0.5)
+        long = client.submit("version_at_last", str(gate))
         wait_until(lambda: server.status()["in_flight"] == 1, "it is in flight")
         server.signal(signal.SIGTERM)
         wait_until(lambda: not can_connect(server), "it accepts nobody")
         with pytest.raises(Exception, match=r"going away|can't connect"):
             client.call("version")
+        gate.touch()
         assert long.result(10) == 1
         server.wait()
         with pytest.raises(ConnectionLost):

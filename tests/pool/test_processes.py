@@ -31,14 +31,13 @@ from support.pools import (
     is_alive,
     lines,
     open_files,
+    opened_since,
     processes,
     wait_for_lines,
     wait_until_whole,
 )
 from support.programs import TESTS, program, run_source
 from support.waiting import wait_until
-
-SOON = 4.0  # seconds: what happens "at once", on a machine that is busy
 
 
 def soon(seconds: float) -> float:
@@ -148,8 +147,8 @@ def test_pids_change_after_a_death_and_the_pool_is_whole_again() -> None:
         before = set(pool.pids())
         victim = pool.pids()[1]
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: victim not in pool.pids(), SOON, "the death")  # of an idle process, too
-        wait_until_whole(pool, SOON)
+        wait_until(lambda: victim not in pool.pids(), what="the death")  # of an idle process, too
+        wait_until_whole(pool)
         after = set(pool.pids())
         assert before - after == {victim}
         assert len(after - before) == 1
@@ -198,14 +197,14 @@ def test_all_calls_are_told_when_the_template_is_killed_and_the_pool_is_whole_ag
         old = set(pool.pids())
         os.kill(template, signal.SIGKILL)
         for each in asked:
-            error = each.error(SOON)
+            error = each.error()
             assert isinstance(error, WorkerLost)
             assert "died with the whole pool" in str(error)
         assert waiting.result() == "waited"
         wait_until_whole(pool)
         assert not old & set(pool.pids())
         assert not any(map(is_alive, old))
-        wait_until(lambda: template not in children(), SOON, "nobody waits for the template")
+        wait_until(lambda: template not in children(), what="nobody waits for the template")
     assert children() == before
 
 
@@ -239,7 +238,7 @@ def test_a_process_that_is_killed_has_no_group_to_hide_in(tmp_path: Path) -> Non
         [pid] = pool.pids()
         asked = ask(pool, tasks.ignore_everything, str(tmp_path / "notes"), limit=0.2)
         assert isinstance(asked.error(), DeadlineExceeded)
-        wait_until(lambda: not is_alive(pid), SOON, "the end of the process")
+        wait_until(lambda: not is_alive(pid), what="the end of the process")
         wait_until_whole(pool)
 
 
@@ -299,14 +298,15 @@ def test_a_limit_counts_from_the_start_of_the_task(tmp_path: Path) -> None:
         first = ask(pool, tasks.hold, str(started), str(release))
         asked = ask(pool, tasks.wait_for_signal, str(tmp_path / "notes"), limit=0.3)
         brief = ask(pool, tasks.echo, "in time", limit=0.3)
-        gevent.spawn_later(0.5, release.touch)
+        gevent.sleep(0.35)  # longer than the limit
         assert not asked.answers
-        first.result()
         began = time.monotonic()
+        release.touch()
+        first.result()
         error = asked.error()
         assert isinstance(error, DeadlineExceeded)
         assert error.started is True
-        assert 0.2 < asked.answered_at - began < 0.3 + SOON
+        assert asked.answered_at - began > 0.3
         assert brief.result() == "in time"
 
 
@@ -316,8 +316,10 @@ def test_of_deadline_and_limit_the_first_counts_and_the_task_knows_it() -> None:
         assert ask(pool, tasks.deadline).result() is None
         assert ask(pool, tasks.deadline, deadline=far).result() == pytest.approx(far)
         assert ask(pool, tasks.deadline, deadline=near, limit=1000).result() == pytest.approx(near)
-        assert ask(pool, tasks.deadline, deadline=far, limit=500).result() == pytest.approx(soon(500), abs=SOON)
-        assert ask(pool, tasks.deadline, limit=500).result() == pytest.approx(soon(500), abs=SOON)
+        for deadline in (far, None):
+            before = soon(500)
+            known = ask(pool, tasks.deadline, deadline=deadline, limit=500).result()
+            assert before <= known <= soon(500)
 
 
 def test_a_result_within_the_grace_counts(tmp_path: Path) -> None:
@@ -334,8 +336,8 @@ def test_a_task_that_goes_on_is_killed_after_the_grace(tmp_path: Path) -> None:
         error = (asked := ask(pool, tasks.spin_in_c, str(tmp_path / "notes"), limit=0.2)).error()
         assert isinstance(error, DeadlineExceeded)
         assert error.started is True
-        assert 0.5 <= asked.answered_at - began < 0.5 + SOON
-        wait_until(lambda: not is_alive(pid), SOON, "the end of the process")
+        assert asked.answered_at - began >= 0.5
+        wait_until(lambda: not is_alive(pid), what="the end of the process")
         wait_until_whole(pool)
         assert pool.pids() != [pid]
 
@@ -366,7 +368,7 @@ def test_a_running_call_that_is_cancelled_gets_cancel_request_and_may_clean_up(t
         asked = ask(pool, tasks.wait_for_signal, str(notes))
         wait_for_lines(notes)
         pool.cancel(asked.call)
-        error = asked.error(SOON)
+        error = asked.error()
         assert isinstance(error, Cancelled)
         assert error.started is True
         assert lines(notes) == ["waits", "CancelRequest"]
@@ -381,10 +383,10 @@ def test_a_cancelled_task_that_goes_on_is_killed_after_the_grace(tmp_path: Path)
         wait_for_lines(notes)
         pool.cancel(asked.call)
         pool.cancel(asked.call)  # once is enough
-        error = asked.error(0.2 + SOON)
+        error = asked.error()
         assert isinstance(error, Cancelled)
         assert error.started is True
-        wait_until(lambda: not is_alive(pid), SOON, "the end of the process")
+        wait_until(lambda: not is_alive(pid), what="the end of the process")
 
 
 def test_a_call_that_is_cancelled_in_the_moment_of_its_start_ends_at_once() -> None:
@@ -486,9 +488,9 @@ def test_what_waits_behind_a_call_that_turns_out_long_runs_elsewhere_and_once(tm
                 else:
                     asked.append(ask(pool, tasks.tiny, str(notes), text))
             for each in asked:
-                each.result(SOON)
+                each.result()
             assert long is not None
-            assert not long.answers
+            assert not long.answers  # it still holds its process
             assert sorted(lines(notes)) == sorted(texts)
             pool.cancel(long.call)
             assert isinstance(long.error(), Cancelled)
@@ -502,7 +504,7 @@ def test_what_waits_behind_a_call_that_tells_its_progress_runs_elsewhere_too() -
             long = ask(pool, tasks.steps, 1_000_000, 0.0001, progress=True)
             asked += [ask(pool, tasks.steps, 1) for _ in range(20)]
             for each in asked:
-                each.result(SOON)
+                each.result()
             assert not long.answers
             pool.cancel(long.call)
             assert isinstance(long.error(), Cancelled)
@@ -702,7 +704,7 @@ def test_a_coroutine_that_is_interrupted_leaves_the_loop_usable(tmp_path: Path) 
             asked = ask(pool, tasks.wait_in_loop, str(notes))
             wait_for_lines(notes)
             pool.cancel(asked.call)
-            assert isinstance(asked.error(SOON), Cancelled)
+            assert isinstance(asked.error(), Cancelled)
             assert lines(notes) == ["waits", "cleaned up"]
         assert isinstance(ask(pool, tasks.wait_in_loop, str(tmp_path / "limit"), limit=0.1).error(), DeadlineExceeded)
         assert ask(pool, tasks.meet).result() == first
@@ -723,7 +725,7 @@ def test_close_leaves_no_process_no_zombie_and_no_descriptor() -> None:
             pids = pool.pids()
         assert not any(map(is_alive, pids))
         assert children() == before
-    assert open_files() == files
+    assert opened_since(files) == {}
 
 
 def test_the_end_of_a_socket_is_not_put_off_until_the_loop_goes_round() -> None:
@@ -743,7 +745,7 @@ def test_close_tells_whoever_waits() -> None:
         running, waiting = ask(pool, tasks.nap, 60), ask(pool, tasks.nap, 60)
         began = time.monotonic()
         pool.close()
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - began < 30, "it does not wait for what runs"
         for asked, started in ((running, True), (waiting, False)):
             error = asked.error()
             assert isinstance(error, Cancelled)
@@ -781,7 +783,7 @@ def test_code_that_fails_at_import_breaks_the_start_with_its_traceback() -> None
         assert 'raw_handlers.py", line' in str(caught.value)
         assert "RuntimeError: no licence é" in str(caught.value)
     assert children() == before  # no zombie either
-    assert open_files() == files
+    assert opened_since(files) == {}
 
 
 def test_a_long_traceback_arrives_whole() -> None:
@@ -799,18 +801,26 @@ def test_a_template_that_hangs_as_it_is_started_anew_is_given_up_and_another_one
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     hangs, before = tmp_path / "hangs", children()
-    setup = Setup("support.raw_handlers:wait_at_import_while", (str(hangs),), start=1.0)
+    setup = Setup("support.raw_handlers:wait_at_import_while", (str(hangs),))
+
+    def give_time(seconds: float) -> None:
+        object.__setattr__(setup, "start", seconds)
+
     with processes(setup=setup) as pool:
         [template] = children() - before - set(pool.pids())
         hangs.touch()
+        give_time(1.0)
         os.kill(template, signal.SIGKILL)
-        wait_until(lambda: not pool.pids(), SOON, "it is gone")
+        wait_until(lambda: not pool.pids(), what="it is gone")
         waiting = Asked()
         pool.submit("task", b"waits", waiting)
         error = waiting.error()
         assert isinstance(error, WorkerLost)
         assert "did not load within 1 s (start_timeout=, --start-timeout)" in str(error)
-        assert "wait_at_import_while" in capfd.readouterr().err
+        told = [capfd.readouterr().err]
+        give_time(5.0)  # on a busy machine it has not come so far in that second, and the next one will tell it
+        wait_until(lambda: told.append(capfd.readouterr().err) or "wait_at_import_while" in "".join(told), 30)
+        give_time(60.0)
         hangs.unlink()
         wait_until_whole(pool)
         after = Asked()
@@ -872,7 +882,7 @@ def test_a_fork_of_the_owner_refuses_and_the_owner_goes_on(tmp_path: Path) -> No
             owner.kill()
             # The child has a copy of every socket that the owner had, unless it let go of them.
             gone = [*told["template"], *told["processes"], *told["forked by a task"], *told["daemons"]]
-            wait_until(lambda: not any(map(is_alive, gone)), SOON, "the end of the owner's processes")
+            wait_until(lambda: not any(map(is_alive, gone)), what="the end of the owner's processes")
             assert is_alive(told["child"])
         finally:
             os.kill(told["child"], signal.SIGKILL)

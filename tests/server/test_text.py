@@ -634,7 +634,7 @@ def test_a_connection_can_be_piped_into_another_at_that_ones_pace() -> None:
                 source.send_bytes, b"".join(b"%06d" % n + b"x" * 9_994 + b"\n" for n in range(count))
             )
             wait_until(lambda: second.is_full, "its reader is slow")
-            gevent.sleep(0.05)
+            gevent.sleep(0.05)  # it doesn't become more
             assert second.unsent < 200_000
             assert first.lines_read < count
             lines = [reader.line() or b"" for _ in range(count)]

@@ -86,6 +86,11 @@ def open_files() -> dict[int, str]:
     return found
 
 
+def opened_since(before: dict[int, str]) -> dict[int, str]:
+    """What was opened since then and still is. Others may go: what earlier tests have dropped ends in its thread."""
+    return dict(open_files().items() - before.items())
+
+
 def children() -> set[int]:
     """The process ids of this process's children and theirs, zombies too."""
     return {child.pid for child in psutil.Process().children(recursive=True)}

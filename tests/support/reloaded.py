@@ -7,7 +7,7 @@ __all__ = ["write_module"]
 
 
 def write_module(folder: Path, version: int) -> Path:
-    """A module `mine` whose task `version` says which one it is."""
+    """A module `mine` whose task `version` says which one it is, and `version_at_last` when a file is there."""
     path = folder / "mine.py"
     path.write_text(
         textwrap.dedent(
@@ -18,6 +18,12 @@ def write_module(folder: Path, version: int) -> Path:
             @task
             def version(seconds=0):
                 time.sleep(seconds)
+                return {version}
+
+            @task
+            def version_at_last(gate):
+                while not os.path.exists(gate):
+                    time.sleep(0.005)
                 return {version}
 
             @task
