@@ -3,8 +3,8 @@
 Tasks that share something that is scarce share its slots: those of one group of task processes, those that run in
 greenlets; and one that says ``max_running`` or ``rate`` has its own. There are as many slots as can run at once, and as
 many more as were done in the last tenth of a second: tiny tasks come hundreds in one commit, and a long one is not
-taken before it can begin. What was taken ahead and does not begin within a second is given back, for others may be
-idle.
+taken before it can begin. What was taken and does not begin within a second (plain calls may have all processes, too)
+is given back, for others may be idle: so they have a moment for taking it, in which it is not asked for again.
 
 Everything here happens in the hub.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 from gevent.event import Event
@@ -47,7 +48,8 @@ _AHEAD = 0.1  # seconds of work that is taken ahead
 _MOST_AHEAD = 1000  # tasks
 _QUICK = 100  # tasks a second: those with a lower rate are not taken ahead
 _MEASURED_OVER = 0.02  # seconds
-_PATIENCE = 1.0  # seconds that what was taken ahead may wait
+_PATIENCE = 1.0  # seconds that what was taken may wait
+_REST = 0.1  # seconds in which others may take what was given back
 _MOST_TEXT = 20_000  # characters of an error's message, and of its traceback
 _PAUSE = 1.0  # seconds until a task is tried again that could not be run at all
 
@@ -60,6 +62,7 @@ class Place:
         self.size = size
         self.attempts: dict[Attempt, None] = {}  # that run or wait here, in the order in which they came
         self.asked = 0  # slots that were asked for and are not filled yet
+        self.rests = False  # what was given back is for others at the moment
         self._takes_ahead = takes_ahead
         self._ended = 0  # since the last measuring
         self._measured_at = time.monotonic()
@@ -75,6 +78,8 @@ class Place:
         if self._takes_ahead and now - self._measured_at >= _MEASURED_OVER:
             self._ahead = min(_MOST_AHEAD, int(self._ended / (now - self._measured_at) * _AHEAD))
             self._ended, self._measured_at = 0, now
+        if self.rests:
+            return -self.asked
         return self.size() + self._ahead - len(self.attempts) - self.asked
 
 
@@ -105,6 +110,7 @@ class Consumer:
         self._idle = Event()
         self._idle.set()
         self._timer: Any = None
+        self._rest: Any = None
         self._here = 0  # deliveries that have not ended
         self.reports: dict[str, bytes] = {}  # the newest one of each attempt that has told any
         self.counts = {"done": 0, "failed": 0, "retried": 0, "lost": 0, "released": 0, "revoked": 0}
@@ -115,6 +121,7 @@ class Consumer:
         self.source.offer(frozenset(self._place_of))
         self._timer = self._loop.timer(_PATIENCE, _PATIENCE, ref=False)
         self._timer.start(self._give_back)
+        self._rest = self._loop.timer(_REST, ref=False)
         self._refill()
 
     def stop(self) -> None:
@@ -138,10 +145,11 @@ class Consumer:
     def close(self) -> None:
         """Cancel what runs; it is for others to run again."""
         self.stop()
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
+        for timer in (self._timer, self._rest):
+            if timer is not None:
+                timer.stop()
+                timer.close()
+        self._timer = self._rest = None
         self._cancel_all()
 
     @property
@@ -189,13 +197,23 @@ class Consumer:
 
     def _give_back(self) -> None:
         """Give back what has been here for a while and has not begun; all of that at the end."""
-        self._refill()  # or, where it has become slow, they would come back at once
         before = time.monotonic() - (0 if self._stopping else _PATIENCE)
+        late: list[Attempt] = []
         for place in self.places:
-            for attempt in list(place.attempts):
-                if attempt.came > before:
-                    break
-                attempt.give_back()
+            waiting = [one for one in takewhile(lambda one: one.came <= before, place.attempts) if one.is_waiting]
+            place.rests = bool(waiting)
+            late += waiting
+        self._refill()  # where it has become slow as well, or they would come back at once
+        for attempt in late:
+            if attempt.is_waiting:
+                attempt.cancel()
+        if late and not self._stopping:
+            self._rest.start(self._end_rest)
+
+    def _end_rest(self) -> None:
+        for place in self.places:
+            place.rests = False
+        self._refill()
 
     def _lost(self) -> None:
         """Others have what is here: to run it on would be to do it twice."""
@@ -275,10 +293,10 @@ class Attempt:
         """It could not be started."""
         self._end(Ending("released", delay=_PAUSE))
 
-    def give_back(self) -> None:
-        """End it, if it has not begun."""
-        if getattr(self._running, "is_waiting", False):
-            self.cancel()
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has not begun, and can be given back."""
+        return bool(getattr(self._running, "is_waiting", False))
 
     def cancel(self) -> None:
         """End it."""

@@ -117,6 +117,11 @@ class TurnCall:
         else:
             self._give_up(Cancelled("cancelled by its caller", started=False))
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has not begun: its turn has not come, or no process has it yet."""
+        return self._running is None or bool(getattr(self._running, "is_waiting", False))
+
     def grant(self, items: int) -> None:
         if self._running is not None:
             self._running.grant(items)

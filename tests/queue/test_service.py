@@ -313,6 +313,21 @@ def test_a_dead_letter_can_be_tried_again_or_purged(peer: LineClient) -> None:
     assert peer.ask({"function": "greentask.result", "args": [task]})["error"]["type"] == "QueueError"
 
 
+@pytest.mark.slow
+def test_what_waits_for_a_plain_call_is_given_to_a_front_that_is_idle(tmp_path: Path) -> None:
+    naps = {"alone": tmp_path / "alone", "nap_in_process": tmp_path / "process"}
+    options = ("--fronts", "2", "--processes", "2", "--drain-timeout", "0.1")
+    with (
+        serving("--queue", str(tmp_path / "tasks.db"), *options, apps=APPS) as server,
+        server.connect() as busy,
+    ):
+        busy.send(*({"function": nap, "args": [str(file), 15], "id": nap} for nap, file in naps.items()))
+        wait_until(lambda: [marks(file) for file in naps.values()] == [["began"]] * 2)
+        tasks = [enqueue(busy, "alone", "/dev/null", 0), enqueue(busy, "add_in_process", 1)]
+        assert [outcome(busy, task)["state"] for task in tasks] == ["done"] * 2
+        assert [marks(file) for file in naps.values()] == [["began"]] * 2
+
+
 # ---- What is refused
 
 
