@@ -53,7 +53,8 @@ def main(fd: int) -> None:
         sys.path.insert(0, os.getcwd())
     # A terminal, and `systemctl kill`, tell everybody; it is the master's to say what that means. Handlers and not
     # SIG_IGN, which programs that a task starts would inherit.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
+    told = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+    for number in told:
         signal.signal(number, lambda *_: None)
     with socket.socket(fileno=fd) as control:
         front = _Front(control)

@@ -26,7 +26,15 @@ from .._version import __version__
 from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import set_title
 from ..pool.memory import resident
-from ..server.listening import SECRET_REMEDY, SocketFile, bound_address, check_address, listen_on, socket_files
+from ..server.listening import (
+    SECRET_REMEDY,
+    SocketFile,
+    bound_address,
+    check_address,
+    check_tls_is_spoken,
+    listen_on,
+    socket_files,
+)
 from ..server.shares import make_shares
 from ..wire.address import Address, parse_addresses
 from .admin import AdminServer, answers
@@ -151,8 +159,9 @@ class Master:
         insecure = self._config.insecure or self._config.secret_file is not None
         for inherited in self._inherited:
             check_address(inherited, self._config.tls, insecure=insecure, remedy=SECRET_REMEDY)
-        if self._config.listen:
-            addresses = parse_addresses(self._config.listen)
+        addresses = parse_addresses(self._config.listen) if self._config.listen else []
+        check_tls_is_spoken([*self._inherited, *addresses], self._config.tls)
+        if addresses:
             bound = listen_on(
                 addresses,
                 tls=self._config.tls,

@@ -41,6 +41,7 @@ _IGNORED = (
     signal.SIGHUP,
     signal.SIGQUIT,
     signal.SIGUSR1,
+    signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
 )

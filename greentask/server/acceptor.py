@@ -26,7 +26,7 @@ from ..wire.address import Address, parse_addresses
 from .connection import LineConnection
 from .held import Crowd
 from .limits import Limits
-from .listening import SocketFile, bound_address, listen_on, socket_files
+from .listening import SocketFile, bound_address, check_tls_is_spoken, listen_on, socket_files
 from .origin import Networks, ip_of, origin_of
 from .shares import Shares
 
@@ -127,6 +127,7 @@ class Acceptor:
         if self._tls is not None and any(address.scheme == "tls" for address in self._listen):
             self._tls_context()  # or it raises now, and not when task processes have been started
         if self._given is None:
+            check_tls_is_spoken(self._listen, self._tls)
             self._sockets = listen_on(
                 self._listen,
                 tls=self._tls,
@@ -281,7 +282,7 @@ class Acceptor:
                 late = self._age_all()  # in a function of its own, which keeps no connection while we sleep
                 if late:
                     self.late += late
-                    self._warn("%d connections are closed, for a line of theirs took too long (line_timeout)", late)
+                    self._warn("lines took too long (line_timeout), and their connections are closed: %d", late)
                 self._make_room()
                 self.crowd.look()
                 if self.crowd.closed > crowded:

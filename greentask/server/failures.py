@@ -24,28 +24,21 @@ class FailureLog(Middleware):
     def call_failed(self, call: CallInfo) -> None:
         if call.outcome != "failed" or not logger.isEnabledFor(logging.INFO):
             return
-        error = dict(call.error or {})
-        stack = str(error.pop("traceback", "")).splitlines()[-_MOST_LINES:]
-        retry = error.pop("retry", False)
-        told = [dumps(error).decode("utf-8", "replace"), *(f"    {line}" for line in stack)]
-        what = "failed"
-        if isinstance(retry, dict):
-            what = "asks to be tried again"
-            told[0] = str(error.get("message"))
+        what = "asks to be tried again" if _asks(call) else "failed"
         # By its id a durable task is found in the queue.
         name = f"{call.task} {call.id}" if call.peer == "queue" else call.task
-        logger.info("task %s %s: %s", _plain(name), what, "\n".join(map(_plain, told)), extra=_extra(call))
+        logger.info("task %s %s: %s", _plain(name), what, _told(call), extra=_extra(call))
 
 
 class CallLog(Middleware):
-    """Logs each call at its end, in one line of that kind."""
+    """Logs each call at its end, in one line of that kind, with the error of one that has no result."""
 
     def after_call(self, call: CallInfo) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
         where = "a greenlet" if call.group is None else f"group {call.group}"
         logger.info(
-            "%s of %s, id %s, by %s, in %s: %s in %.6f s",
+            "%s of %s, id %s, by %s, in %s: %s in %.6f s%s",
             f"enqueueing {call.enqueues}" if call.enqueues else "call",
             _plain(call.task),
             _plain(str(call.id)),
@@ -53,8 +46,23 @@ class CallLog(Middleware):
             where,
             call.outcome,
             call.duration or 0.0,
+            "" if call.error is None else f": {_told(call)}",
             extra=_extra(call),
         )
+
+
+def _asks(call: CallInfo) -> bool:
+    """Whether it is a durable task that asks to be tried again."""
+    return isinstance((call.error or {}).get("retry"), dict)
+
+
+def _told(call: CallInfo) -> str:
+    """Its error, and indented below it the traceback, where there is one."""
+    error = dict(call.error or {})
+    stack = str(error.pop("traceback", "")).splitlines()[-_MOST_LINES:]
+    error.pop("retry", None)
+    first = str(error.get("message")) if _asks(call) else dumps(error).decode("utf-8", "replace")
+    return "\n".join(map(_plain, [first, *(f"    {line}" for line in stack)]))
 
 
 def _extra(call: CallInfo) -> dict[str, object]:

@@ -22,7 +22,16 @@ from ..errors import ConfigurationError
 from ..hub.files import TLSFiles
 from ..wire.address import Address
 
-__all__ = ["SECRET_REMEDY", "SocketFile", "bound_address", "check_address", "listen_on", "parse_mode", "socket_files"]
+__all__ = [
+    "SECRET_REMEDY",
+    "SocketFile",
+    "bound_address",
+    "check_address",
+    "check_tls_is_spoken",
+    "listen_on",
+    "parse_mode",
+    "socket_files",
+]
 
 #: What else opens an address to other machines, for ``listen_on``.
 SECRET_REMEDY = (
@@ -138,6 +147,19 @@ def check_address(address: Address, tls: TLSFiles | None = None, *, insecure: bo
         raise ConfigurationError(
             f"{address} can be reached from other machines, and anybody there could run the tasks: listen on "
             f"127.0.0.1, {remedy}or pass --insecure (insecure=True) to mean it"
+        )
+
+
+def check_tls_is_spoken(addresses: Iterable[Address], tls: TLSFiles | None) -> None:
+    """Raise ``ConfigurationError`` where there is a certificate, and no address on which it would be shown.
+
+    Whoever gives one means to be encrypted; he would never notice that he isn't.
+    """
+    addresses = list(addresses)
+    if tls is not None and not any(address.scheme == "tls" for address in addresses):
+        raise ConfigurationError(
+            f"TLS is spoken on tls:// addresses only, and {', '.join(map(str, addresses))} is none: write "
+            "--listen tls://host:port, or leave out --tls-cert, --tls-key and --tls-client-ca (tls=)"
         )
 
 

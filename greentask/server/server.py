@@ -263,7 +263,8 @@ class Server:
     def _stop(self, drain: float, patience: float) -> None:
         until = time.monotonic() + drain
         if self.in_flight and drain and not self._stopping:
-            logger.info("draining: %d calls have up to %g s for ending", self.in_flight, drain)
+            calls = "1 call has" if self.in_flight == 1 else f"{self.in_flight} calls have"
+            logger.info("draining: %s up to %g s for ending", calls, drain)
         self._stopping = True
         self._patience = patience
         self._acceptor.close()

@@ -230,6 +230,7 @@ def test_calls_are_logged_as_json_where_that_is_wanted() -> None:
     assert 0.01 <= first["duration"] < 5
     assert first["level"] == "info"
     assert (second["task"], second["outcome"], second["error"]) == ("fail", "failed", "ValueError")
+    assert second["message"].endswith(': {"type":"ValueError","message":"no\\nstock"}')
     assert "\x1b" not in output
 
 
@@ -238,6 +239,20 @@ def test_calls_are_logged_as_text_on_a_line_each(logging: RunningServer) -> None
         peer.ask({"id": "a\nb\x1b[31m", "function": "nap", "args": [0.0]})
     wait_until(lambda: "in a greenlet: done in 0.0" in logging.output(), "it is logged")
     assert "call of nap, id a\\nb\\x1b[31m, by 127.0.0.1:" in logging.output()
+
+
+def test_the_log_of_calls_says_of_what_a_task_failed() -> None:
+    with serving("--log-calls", "--debug", apps=["support.seen_tasks"]) as server:
+        with server.connect() as peer:
+            peer.ask({"function": "fail", "args": ["no\n2026-01-01 stock"]})
+            peer.ask({"function": "nap", "args": {"x": 1}})
+        wait_until(lambda: "call of nap" in server.output(), "it is logged")
+        failed, *stack, refused = server.output()[server.output().index("call of fail") :].splitlines()
+    assert failed.endswith(' s: {"type":"ValueError","message":"no\\n2026-01-01 stock"}')
+    assert stack[0] == "    Traceback (most recent call last):"
+    assert stack[-2:] == ["    ValueError: no", "    2026-01-01 stock"]
+    assert ": refused in 0." in refused
+    assert '{"type":"InvalidArguments","message":"nap(' in refused
 
 
 @pytest.mark.parametrize(

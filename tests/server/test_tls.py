@@ -167,6 +167,17 @@ def test_a_certificate_that_can_not_be_used_leaves_nothing_behind_in_a_program()
         assert children() == before
 
 
+def test_a_certificate_that_no_address_would_show_is_an_error_at_start(ours: Authority) -> None:
+    cert, key = ours.server
+    done = greentask(
+        "serve", "support.server_tasks:add", "--listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key
+    )
+    assert done.returncode == 1
+    assert "tcp://127.0.0.1:0 is none: write --listen tls://host:port" in done.stderr
+    with pytest.raises(ConfigurationError, match="TLS is spoken on tls:// addresses only"):
+        TextServer("127.0.0.1:0", print, tls=TLSFiles(cert, key)).start()
+
+
 def test_a_certificate_of_its_own_alone_opens_nothing_to_the_world(ours: Authority) -> None:
     done = greentask("serve", "support.server_tasks:add", "--listen", "tls://0.0.0.0:0", *flags(ours))
     assert done.returncode == 1
