@@ -11,15 +11,8 @@ from gevent._hub_local import get_hub_if_exists  # the one way to ask without ma
 
 from ..errors import InvalidMessage
 from ..hub.steps import run_in_turns
-from ..wire.message import (
-    Call,
-    Reply,
-    decode_reply_in_steps,
-    encode_call,
-    encode_call_in_steps,
-    encode_plain_call,
-    has_large,
-)
+from ..wire.message import Call, encode_call, encode_call_in_steps, encode_plain_call, has_large
+from ..wire.reply import Reply, decode_reply_in_steps
 from ..wire.writing import is_large
 from .carrier import Carrier
 

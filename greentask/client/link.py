@@ -21,8 +21,9 @@ from ..errors import InvalidMessage, LineTooLong, Unauthenticated
 from ..hub.home import Home
 from ..hub.input import wait_for_input
 from ..hub.outlet import Outlet, outlet_of
-from ..wire.message import Call, Reply, decode_reply, encode_call
+from ..wire.message import Call, encode_call
 from ..wire.proof import Secrets
+from ..wire.reply import Reply, decode_reply
 from ..wire.text import LineSplitter
 from .balance import Name, Target
 from .large import LARGE_ANSWER, LargeAnswers

@@ -18,7 +18,7 @@ from ..errors import ConnectionLost, Draining, Overloaded, Unauthenticated, from
 from ..hub.bell import Bell
 from ..hub.home import Home
 from ..hub.mending import MENDED_EVERY, Mending
-from ..wire.message import Reply
+from ..wire.reply import Reply
 from .balance import Balance, Name, Target
 from .carrier import Receiver
 from .link import Link, LinkOptions

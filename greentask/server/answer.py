@@ -8,7 +8,8 @@ from ..errors import CallError, refusal
 from ..pool.frames import Body, size_of
 from ..runner import Running, too_large
 from ..wire.json import dumps
-from ..wire.message import Id, line, member
+from ..wire.message import Id
+from ..wire.reply import line, member
 from .batch import Batch
 from .durable import Pending
 from .stream import Stream

@@ -9,7 +9,8 @@ import gevent
 from ..errors import CallError, Cancelled, refusal
 from ..pool.frames import Body, whole
 from ..wire.json import dumps
-from ..wire.message import Args, Call, item_line, member
+from ..wire.message import Args, Call
+from ..wire.reply import item_line, member
 from .items import PAUSED_EVERY, Items
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import gevent
 
 from ..errors import Unauthenticated
-from ..wire.message import error_member, line
 from ..wire.proof import MAX_PROOF_LINE, Secrets, ServerProof
+from ..wire.reply import error_member, line
 from .attempts import Attempts
 from .connection import LineConnection
 from .limits import Limits

@@ -18,18 +18,8 @@ from ..errors import CallError, Draining, InvalidMessage, Overloaded
 from ..hub.steps import run_in_turns
 from ..wire.json import dumps
 from ..wire.jsonrpc import PARSE_ERROR, refused
-from ..wire.message import (
-    BadRequest,
-    Call,
-    Id,
-    JsonRpc,
-    More,
-    decode_request,
-    decode_request_in_steps,
-    error_member,
-    line,
-    line_around,
-)
+from ..wire.message import BadRequest, Call, Id, JsonRpc, More, decode_request, decode_request_in_steps
+from ..wire.reply import error_member, line, line_around
 from ..wire.steps import LARGE, take_apart
 from ..wire.text import is_http
 from .answer import Answer

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import gevent
 
 from ..errors import Cancelled
-from ..wire.message import error_member
+from ..wire.reply import error_member
 
 if TYPE_CHECKING:
     from .answer import Answer

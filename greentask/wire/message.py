@@ -1,8 +1,6 @@
-"""Messages: what one line means, decoded into small frozen classes and encoded back.
+"""What a line to a server means: a ``Call``, a ``More`` or JSON-RPC, decoded into small classes and encoded back.
 
-A line to a server is a ``Call`` or a ``More``; a line to a client is a ``Reply``. The lines of a reply are put
-together from members that are bytes already (``"result":…``), so that what a task process encoded is
-never decoded and encoded again on its way out.
+What servers answer: ``reply``.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from ..errors import CallError, InvalidArguments, InvalidMessage, InvalidResult, Unauthenticated, refusal
+from ..errors import InvalidArguments, InvalidMessage, InvalidResult
 from .chain import MOST_STEPS
 from .enqueue import Enqueue, decode_enqueue
 from .json import DEEPEST, MAX_DEPTH, MAX_DIGITS, Unfit, dumps, find_fault, finish_loading, loads, scan
@@ -27,24 +25,16 @@ __all__ = [
     "Id",
     "JsonRpc",
     "More",
-    "Reply",
     "decode_enqueueing",
-    "decode_reply",
-    "decode_reply_in_steps",
     "decode_request",
     "decode_request_in_steps",
     "encode_call",
     "encode_call_in_steps",
     "encode_more",
     "encode_plain_call",
-    "error_member",
     "find_id",
     "has_large",
-    "item_line",
     "kind_of",
-    "line",
-    "line_around",
-    "member",
     "show",
 ]
 
@@ -68,7 +58,6 @@ _LEAST_MEMBERS = frozenset({"function", "args", "id"})
 _PLAIN_MEMBERS = _LEAST_MEMBERS | {"timeout"}
 _CALL_MEMBERS = _PLAIN_MEMBERS | {"progress", "batch", "stream", "enqueue"}
 _ENQUEUED = frozenset({"function", "args", "batch"})  # of what greentask.enqueue takes; the others say how
-_REPLY_KINDS = ("result", "error", "progress", "item")
 _encode_name = lru_cache(1000)(dumps)
 _NOT_YET = {
     "auth": "a proof belongs into the first line, and only where the server's first line asks for it",
@@ -100,16 +89,6 @@ class More:
 
     id: Id
     items: int
-
-
-@dataclass(slots=True)  # not frozen, as a call isn't
-class Reply:
-    """One line about a call. ``kind`` is ``result``, ``error``, ``progress`` or ``item``."""
-
-    id: Id | None
-    kind: str
-    value: Any
-    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,43 +327,6 @@ def _decode_stream(stream: Any) -> int:
     return stream
 
 
-def decode_reply(text: bytes) -> Reply:
-    """What a server's line says. Raises ``InvalidMessage``, and ``Unauthenticated`` where it asks for a proof."""
-    message = loads(text, DEEPEST + 1)  # a result may be that deep, and is one level down here
-    if type(message) is dict and "result" in message and type(message.get("id")) is int:  # as most are
-        if len(message) == 2:
-            return Reply(message["id"], "result", message["result"])
-        if len(message) == 3 and type(message.get("index")) is int:
-            return Reply(message["id"], "result", message["result"], message["index"])
-    return _decode_reply(message)
-
-
-def decode_reply_in_steps(text: bytes) -> Generator[None, None, Reply]:
-    """The same of a large line, in steps between which others may run."""
-    return _decode_reply((yield from loads_in_steps(text, DEEPEST + 1)))
-
-
-def _decode_reply(message: Any) -> Reply:
-    if not isinstance(message, dict):
-        raise InvalidMessage(f"a reply is an object, not {kind_of(message)}")
-    id, index = message.get("id"), message.get("index")
-    if id is not None and (isinstance(id, bool) or not isinstance(id, (str, int))):
-        raise InvalidMessage(f"id must be a string or an integer, not {kind_of(id)}")
-    if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
-        raise InvalidMessage(f"index must be an integer, not {kind_of(index)}")
-    kinds = [kind for kind in _REPLY_KINDS if kind in message]
-    if len(kinds) != 1:
-        if "challenge" in message:
-            raise Unauthenticated(
-                "the server wants proof of a secret: pass secret_file= (--secret-file, or GREENTASK_SECRET_FILE)"
-            )
-        raise InvalidMessage(f"a reply has one of {', '.join(_REPLY_KINDS)}, not {' and '.join(kinds) or 'none'}")
-    value = message[kinds[0]]
-    if kinds[0] == "error" and not isinstance(value, dict):
-        raise InvalidMessage(f"error must be an object, not {kind_of(value)}")
-    return Reply(id, kinds[0], value, index)
-
-
 def encode_call(call: Call) -> bytes:
     """The line of a call. Raises ``InvalidArguments`` where JSON can't carry an argument."""
     message = _message_of(call)
@@ -453,33 +395,6 @@ def encode_plain_call(function: str, args: Args, id: int, timeout: float | None 
 def encode_more(more: More) -> bytes:
     """The line that grants more items of a stream."""
     return dumps({"more": more.id, "items": more.items}) + b"\n"
-
-
-def member(kind: str, value: bytes) -> bytes:
-    """One member of a reply, from its value's JSON."""
-    return b'"%b":%b' % (kind.encode(), value)
-
-
-def error_member(error: CallError) -> bytes:
-    """The ``error`` member for one of the protocol's own errors."""
-    return member("error", dumps(refusal(error)))
-
-
-def line(id: Id | None, body: bytes) -> bytes:
-    """A reply's line around a member."""
-    if type(id) is int:
-        return b'{"id":%d,%b}\n' % (id, body)
-    return b"{%b}\n" % body if id is None else b'{"id":%b,%b}\n' % (dumps(id), body)
-
-
-def line_around(id: Id | None) -> tuple[bytes, bytes]:
-    """What is before and behind the member in its line, where the member is too large to be copied."""
-    return (b"{" if id is None else b'{"id":%b,' % dumps(id)), b"}\n"
-
-
-def item_line(id: Id | None, index: int, body: bytes) -> bytes:
-    """The line of one item of a batch."""
-    return line(id, b'"index":%d,%b' % (index, body))
 
 
 def kind_of(value: Any) -> str:

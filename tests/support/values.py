@@ -4,6 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from greentask.wire.json import dumps
+
 #: Characters that are characters: no lone surrogates.
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -29,6 +31,9 @@ PIECES = [
 
 pieces = st.sampled_from(PIECES)
 
+#: Lines that nobody who knows the protocol has written.
+lines = st.lists(pieces, max_size=12).map(b"".join) | st.binary() | values.map(dumps)
+
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
@@ -45,3 +50,11 @@ def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
 def alike(one: object, other: object) -> bool:
     """Equal, and of the same types: 1, 1.0 and True are three different values."""
     return repr(one) == repr(other)
+
+
+def nested(depth: int) -> Any:
+    """Arrays in arrays."""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
