@@ -251,7 +251,8 @@ def _look_at_head(path: str) -> None:
         head = file.read(_HEAD)
     if head and not head.startswith(_HEADER):
         raise ConfigurationError(
-            f"queue {path!r} is no queue, but another kind of file, which is left as it is: name another one"
+            f"queue {path!r} is no queue, but another kind of file, which is left as it is: name another one. Or if "
+            f"it was one, and its beginning is damaged, save what can be read: {_remedy(path)}"
         )
     if has_log and is_copy(head):
         log, index = shlex.quote(f"{path}-wal"), shlex.quote(f"{path}-shm")
@@ -363,8 +364,11 @@ def explain(path: str, said: str) -> str:
         return f"queue {path!r} is held by another program ({said}): who has it open?"
     if "full" in said or "disk I/O" in said:
         return f"queue {path!r} can't be opened ({said}): is its disk full?"
-    remedy = f"greentask queue recover {shlex.quote(path)} NEWFILE"
-    return f"queue {path!r} is damaged ({said}). Stop its servers, and save what can be read: {remedy}"
+    return f"queue {path!r} is damaged ({said}). Stop its servers, and save what can be read: {_remedy(path)}"
+
+
+def _remedy(path: str) -> str:
+    return f"greentask queue recover {shlex.quote(path)} NEWFILE"
 
 
 def _value(db: sqlite3.Connection, pragma: str) -> Any:

@@ -80,6 +80,15 @@ def test_another_kind_of_file_is_left_as_it_is(path: Path) -> None:
     assert path.read_bytes() == b"Dear diary, " * 1000
 
 
+def test_of_a_queue_that_no_longer_begins_as_one_it_is_said_that_it_may_be_recovered(path: Path) -> None:
+    open_file(str(path)).close()
+    with path.open("r+b") as file:
+        file.write(b"\x00" * 512)
+    assert f"if it was one, and its beginning is damaged, save what can be read: greentask queue recover {path}" in (
+        refusal(path)
+    )
+
+
 def test_another_programs_database_is_left_as_it_is(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE customers (name)")
