@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArguments, QueueError
+from ..errors import InvalidArguments, QueueError, refusal
 from ..wire.chain import GROUP
 from ..wire.json import dumps, loads
 from .ids import id_text, parse_id
@@ -350,6 +350,14 @@ class Composer:
         self._go_on(self._count(group, 1, 0))
         return True
 
+    def give_up(self, group: int) -> bool:
+        """End a group that waits only for members that are not there, as an import may leave one; whether it was so."""
+        row = self._db.execute("SELECT missing FROM blocked WHERE id = ? AND is_group = 1", (group,)).fetchone()
+        if row is None or not row[0] or self.members(group):
+            return False
+        self._go_on(self._count(group, row[0], row[0]))
+        return True
+
     def unblock(self, id: int) -> None:
         """It waits no more, for it was revoked."""
         self._db.execute("DELETE FROM blocked WHERE id = ? AND is_group = 0", (id,))
@@ -432,6 +440,20 @@ class Composer:
             self._db.execute(f"INSERT INTO blocked VALUES (?, {marks})", (id, *told["blocked"]))
         self._db.executemany("INSERT INTO link VALUES (?, ?)", [(id, waiter) for waiter in told.get("waiters", ())])
         self._db.executemany("INSERT INTO member VALUES (?, ?, ?)", [(*both, id) for both in told.get("members", ())])
+
+    def catch_up(self, id: int) -> None:
+        """Of a step that was restored: have it go on where what it waits for has ended meanwhile, or is not there."""
+        row = self._db.execute("SELECT source FROM blocked WHERE id = ? AND is_group = 0", (id,)).fetchone()
+        if row is None:
+            return
+        state = self._state(row[0])
+        if state is None:
+            self.unblock(id)
+            self._go_on(self._fail(id, dumps(refusal(QueueError("what it waits for was not imported")))))
+        elif state == _OPEN:  # which may have been here before anything followed it
+            self._db.execute("INSERT OR IGNORE INTO link VALUES (?, ?)", (row[0], id))
+        else:
+            self._go_on(self._count(id, 1, int(not self._is_well(row[0], state))))
 
     # ---- What is known
 

@@ -103,7 +103,8 @@ def revoke(store: Store, text: str, *, running: bool = False) -> bool:
     members = store.composer.members(id)
     if members is not None:
         revoked = _revoke_members(store, members, running)
-        return store.composer.close(id) or revoked  # where nobody came back to close it
+        closed = store.composer.close(id)  # where nobody came back to do it
+        return store.composer.give_up(id) or closed or revoked
     state, attempts = _open_state(store, id, lane, rank)
     if state == "running":
         if running:

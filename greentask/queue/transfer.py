@@ -331,7 +331,7 @@ def _restore(store: Store, task: _Task) -> Imported:
         db.execute("INSERT INTO expiry VALUES (?, ?)", (expires, task.id))
     store.composer.restore(task.id, task.composed)
     if state == OPEN and "blocked" in task.composed:
-        pass
+        store.composer.catch_up(task.id)
     elif state == OPEN and task.due is not None:
         due = task.due if task.by_clock else task.due - wall + now
         row = (int(task.by_clock), due, task.id, task.failures, task.losses)

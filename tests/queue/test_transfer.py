@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from greentask.errors import ConfigurationError
+from greentask.queue import transfer
 from greentask.queue.byhand import QueueFile
 from greentask.queue.interface import Ending, Fan, Step, Want
 from greentask.queue.managing import STATES, Filter
 from greentask.queue.store import Store
 from greentask.queue.transfer import Imported, export_tasks, import_tasks
+from greentask.wire.chain import GROUP
 from support.queues import message
 
 HEAD, END = b'{"greentask":"queue","version":2}\n', b'{"greentask":"end","tasks":1}\n'
@@ -111,6 +113,56 @@ def test_what_waits_for_others_goes_on_where_it_is_imported(file: QueueFile, oth
     assert import_tasks(other, lines(file)) == Imported(new=5)
     assert other.transact(run) == [b'{"args":[0]}'] * 2
     assert other.transact(run) == [b'{"args":[[0,1]]}']
+
+
+@pytest.mark.parametrize(("how", "body"), [("done", b"5"), ("failed", b'{"type":"ValueError","message":"no"}')])
+def test_what_ends_while_others_are_imported_is_told_to_who_waits_for_it(
+    file: QueueFile, other: QueueFile, monkeypatch: pytest.MonkeyPatch, how: Any, body: bytes
+) -> None:
+    """The servers of the file run what is there already."""
+    chain = [Step(message("a"), False), Step(message("b", "[null]"))]
+    first, second = file.transact(lambda store: store.composer.compose(chain))
+    monkeypatch.setattr(transfer, "_MOST", 1)  # of one transaction
+    head, *tasks, end = lines(file)
+
+    def arriving() -> Iterator[bytes]:
+        yield from (head, tasks[0])
+        (taken,) = other.transact(lambda store: store.take([Want(frozenset("a"), 1)], 7))
+        other.transact(lambda store: store.settle([(taken, Ending(how, body))]))
+        yield from (tasks[1], end)
+
+    assert import_tasks(other, arriving()) == Imported(new=2)
+    found = other.look("show", task=second)
+    assert (found["state"], found["args"]) == (("waiting", [5]) if how == "done" else ("failed", [None]))
+    assert how == "done" or found["failed_with"] == first
+
+
+def test_what_follows_a_task_that_is_known_waits_for_it(file: QueueFile, other: QueueFile) -> None:
+    first = file.enqueue(message("a"))
+    assert import_tasks(other, lines(file)) == Imported(new=1)
+    (second,) = file.transact(lambda store: store.composer.compose([Step(message("b", "[null]"))], first))
+    assert import_tasks(other, lines(file)) == Imported(new=1, known=1)
+    (taken,) = other.transact(lambda store: store.take([Want(frozenset("a"), 1)], 7))
+    other.transact(lambda store: store.settle([(taken, Ending("done", b"5"))]))
+    assert other.look("show", task=second)["args"] == [5]
+
+
+def test_what_waits_for_one_that_was_left_out_does_not_wait_for_ever(file: QueueFile, other: QueueFile) -> None:
+    chain = [Step(message("a"), False), Step(message("b", "[null]")), Step(message("b", "[null]"))]
+    _, second, third = file.transact(lambda store: store.composer.compose(chain))
+    messages = [message("a") for _ in range(3)]
+    made = file.transact(
+        lambda store: store.composer.enqueue_group(messages, [Step(message("b", "[null]"))], None, is_open=False)
+    )
+    group, (last,) = made[1:]
+    assert import_tasks(other, [*lines(file, Filter(name=GROUP))]) == Imported(new=1)
+    assert import_tasks(other, lines(file, Filter(name="b"))) == Imported(new=3)
+    shown = [other.look("show", task=one) for one in (second, third)]
+    assert [one["state"] for one in shown] == ["failed"] * 2
+    assert shown[1]["errors"][0]["message"] == "what it waits for was not imported"
+    assert other.look("show", task=last)["state"] == "blocked"
+    assert other.change("revoke", [group]) == [group]
+    assert [other.look("show", task=one)["state"] for one in (group, last)] == ["done", "failed"]
 
 
 def test_what_is_imported_twice_is_there_once(file: QueueFile, other: QueueFile) -> None:
