@@ -121,10 +121,13 @@ class InvalidMessage(CallError):
 class LineTooLong(InvalidMessage):
     """A line exceeds ``max_line`` bytes. Send less at once, or raise ``--max-line`` on the server.
 
-    ``lines`` holds the whole lines that arrived before it.
+    ``lines`` holds the whole lines that arrived before it, ``begin`` its first bytes, ``rest`` what arrived behind it;
+    None where it has not ended.
     """
 
     lines: tuple[bytes, ...] = ()
+    begin: bytes = b""
+    rest: bytes | None = None
 
 
 class UnknownTask(CallError, LookupError):
@@ -170,7 +173,7 @@ class QueueFull(QueueError):
 
 
 class InvalidResult(CallError):
-    """The task returned what JSON can't carry; the message says where in the value."""
+    """The task returned what JSON can't carry, and the message says where in the value; or more than may be sent."""
 
     started = True
 

@@ -55,7 +55,7 @@ class Client:
     connect_timeout
         Seconds for one attempt at connecting.
     max_line
-        Bytes of one line, in either direction.
+        Bytes of one line, in either direction: a longer call is ``LineTooLong``, a longer answer ``InvalidResult``.
     weights
         How much each server can do, as against the others: one with 2 gets twice the calls of one with 1.
     dead_after

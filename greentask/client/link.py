@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import termios
@@ -17,7 +18,7 @@ import gevent
 from gevent import getcurrent
 from gevent.socket import socket as GreenSocket
 
-from ..errors import InvalidMessage, LineTooLong, Unauthenticated
+from ..errors import InvalidMessage, InvalidResult, LineTooLong, Unauthenticated
 from ..hub.home import Home
 from ..hub.input import wait_for_input
 from ..hub.outlet import Outlet, outlet_of
@@ -41,6 +42,10 @@ __all__ = ["INTERRUPTED", "PING_ID", "UNTRUSTED", "Link", "LinkEvents", "LinkOpt
 INTERRUPTED = "the client's own greenlet was killed"
 #: What is said at the end where a server's certificate is not taken.
 UNTRUSTED = "; tls_ca= (--tls-ca) names the authority whose certificates are trusted"
+
+_TOO_LONG = "the answer is longer than max_line ({} bytes): return less at once, or raise it (Client(max_line=…))"
+# What a line about a call begins with: the call, the item of a batch, and what it says.
+_ANSWER = re.compile(rb'\{ ?"id": ?(\d{1,20}), ?(?:"index": ?(\d{1,20}), ?)?"(result|error|progress|item)":')
 
 _CHUNK = 64 * 1024  # more would be memory that is mapped anew for each read
 _LINES_AT_ONCE = 200  # then others get their turn
@@ -291,7 +296,9 @@ class Link:
             except LineTooLong as error:
                 for text in error.lines:
                     self._hear(decode_reply(text))
-                raise
+                self._leave_out(error)
+                first = self._skip_line(sock) if error.rest is None else error.rest
+                continue
             for number, text in enumerate(lines, 1):
                 reply = decode_reply(text) if len(text) <= LARGE_ANSWER else self._large.take(text)
                 if reply is None:
@@ -305,6 +312,28 @@ class Link:
                 if number % _LINES_AT_ONCE == 0:
                     gevent.sleep(0)
             wait_for_input(sock)  # recv doesn't wait while there is something: the others must get their turn
+
+    def _leave_out(self, error: LineTooLong) -> None:
+        """Fail the call whose answer is too long: the others go on. Raises the error where the line is no answer."""
+        found = _ANSWER.match(error.begin)
+        if found is None:
+            raise error
+        id, index, kind = int(found[1]), found[2], found[3]
+        if kind != b"progress":
+            told = {"type": InvalidResult.__name__, "message": _TOO_LONG.format(self._options.max_line)}
+            self._events.link_heard(self, Reply(id, "error", told, None if index is None else int(index)))
+        if kind == b"item":
+            self.cancel(id)  # there may be more of them
+
+    def _skip_line(self, sock: GreenSocket | TLSSocket) -> bytes:
+        """Read on to the end of a line, and forget it; what has come behind it."""
+        while data := sock.recv(_CHUNK):
+            self._heard_at = time.monotonic()
+            _, newline, rest = data.partition(b"\n")
+            if newline:
+                return rest
+            wait_for_input(sock)
+        return b""
 
     def _no_reply(self, error: object) -> str:
         return f"{self.target} sent what is no reply of a greentask server: {error}"

@@ -13,6 +13,7 @@ __all__ = ["DEFAULT_MAX_LINE", "LineSplitter", "is_http"]
 
 _RETURN = ord(b"\r")
 DEFAULT_MAX_LINE = 16 * 1024 * 1024
+_BEGIN = 100  # bytes of a line that is too long, by which it is known
 
 
 _METHOD = re.compile(rb"[A-Z]{1,20} ")
@@ -53,8 +54,8 @@ class LineSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """Take what arrived; return the lines that it completes.
 
-        Raises ``LineTooLong`` when a line exceeds ``max_line``: the stream can't be followed any further,
-        ``error.lines`` holds the whole lines that came before it.
+        Raises ``LineTooLong`` when a line exceeds ``max_line``, which holds what came before and behind it. Who goes on
+        has to leave out the rest of it.
         """
         if 1 < data.find(b"\n") + 1 == len(data) <= self.max_line and not self._held and data[-2] != _RETURN:
             return [data[:-1]]  # as where one is waited for at a time
@@ -81,7 +82,7 @@ class LineSplitter:
             if line.endswith(b"\r"):
                 line = line[:-1]
             if len(line) > self.max_line:
-                raise self._too_long(lines)
+                raise self._too_long(lines, line, self._behind_too_long([*whole, data[end + 1 :]]))
             if line or self.keeps_empty:
                 lines.append(line)
         self._hold(data[end + 1 :], lines)
@@ -90,13 +91,17 @@ class LineSplitter:
     def _hold(self, rest: bytes, lines: list[bytes]) -> None:
         # One more byte than max_line may be a "\r" whose newline hasn't arrived.
         if len(self._held) + len(rest) > self.max_line + 1:
-            self._held = bytearray()
-            raise self._too_long(lines)
+            held, self._held = self._held, bytearray()
+            raise self._too_long(lines, bytes(held[:_BEGIN]) + rest[:_BEGIN], None)
         self._held += rest
 
-    def _too_long(self, lines: list[bytes]) -> LineTooLong:
+    def _behind_too_long(self, lines: list[bytes]) -> bytes:
+        too_long = next(number for number, line in enumerate(lines) if len(line.removesuffix(b"\r")) > self.max_line)
+        return b"\n".join(lines[too_long + 1 :])
+
+    def _too_long(self, lines: list[bytes], line: bytes, rest: bytes | None) -> LineTooLong:
         error = LineTooLong(
             f"a line is longer than max_line ({self.max_line} bytes): send less at once, or raise max_line"
         )
-        error.lines = tuple(lines)
+        error.lines, error.begin, error.rest = tuple(lines), line[:_BEGIN], rest
         return error

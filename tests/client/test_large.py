@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from greentask import Client, ConnectionLost, InvalidArguments, LineTooLong
+from greentask import Client, ConnectionLost, InvalidArguments, InvalidResult, LineTooLong
 from greentask.client import large
 from support.peers import peer
 from support.programs import run_source
@@ -119,6 +119,44 @@ def test_what_can_not_be_sent_is_told_as_ever(client: Client, server: RunningSer
         client.call("echo", value=[*ROWS, set()])
     with Client(server.address, max_line=1_000_000) as narrow, pytest.raises(LineTooLong, match="max_line is 1000000"):
         narrow.call("echo", NUMBERS)
+
+
+# ---- Answers that are longer than max_line
+
+
+TOO_LONG = r"the answer is longer than max_line \(10000 bytes\): return less at once, or raise it"
+
+
+def test_an_answer_that_is_too_long_is_the_error_of_its_call_alone(server: RunningServer, observer: LineClient) -> None:
+    with Client(server.address, max_line=10_000) as client:
+        other = client.submit("nap", 0.3)
+        for size in (10_000, 70_000, 1_000_000):  # it ends with what is read at once, or long after that
+            with pytest.raises(InvalidResult, match=TOO_LONG):
+                client.call("large", size)
+        assert other.result(20) == 0.3
+        results = list(client.map("large", [1, 20_000, 2, 3, 20_000, 4] * 20, return_exceptions=True))
+        assert [len(one) if isinstance(one, str) else type(one) for one in results] == [
+            *(1, InvalidResult, 2, 3, InvalidResult, 4) * 20
+        ]
+        items = client.stream("growing", 200)
+        assert [len(next(items)) for _ in range(10)] == list(range(0, 10_000, 1000))
+        with pytest.raises(InvalidResult, match=TOO_LONG):
+            next(items)
+        wait_until(lambda: observer.call("greentask.status")["in_flight"] == 1, "the rest of the stream is cancelled")
+        assert client.call("echo", 1) == 1
+        assert observer.call("greentask.status")["connections"] == 2, "it is the first connection still"
+
+
+def test_one_that_nobody_waits_for_and_a_report_are_left_out() -> None:
+    def behave(connection: LineClient) -> None:
+        id = connection.hear()["id"]
+        text = "x" * 100_000
+        connection.send({"id": id, "progress": {"note": text}}, {"id": id + 1, "result": text}, {"id": id, "result": 7})
+
+    heard: list[object] = []
+    with peer(behave) as server, Client(server.address, max_line=10_000) as client:
+        assert client.using(progress=heard.append).call("f") == 7
+    assert heard == []
 
 
 def test_a_hub_and_who_reads_answers_write_in_one_go(client: Client) -> None:

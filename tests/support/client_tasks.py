@@ -68,6 +68,13 @@ def count_and_report(to: int) -> Iterator[int]:
 
 
 @task
+def growing(to: int) -> Iterator[str]:
+    """Each item is a thousand characters longer than the one before it."""
+    for number in range(to):
+        yield "x" * 1000 * number
+
+
+@task
 def subtract(a: int, b: int = 0, *, times: int = 1) -> int:
     """Has arguments by position or name, and one by name only."""
     return a - b * times

@@ -139,6 +139,27 @@ def test_lines_that_were_given_already_are_not_given_again() -> None:
     assert caught.value.lines == (b"two",)
 
 
+@pytest.mark.parametrize(
+    ("data", "begin", "rest"),
+    [
+        (b"one\nabcde\nlast\nand", b"abcde", b"last\nand"),
+        (b"abcde\n", b"abcde", b""),
+        (b"abcd\r\r\nabcdef\n", b"abcd\r", b"abcdef\n"),
+        (b"one\nabcdef", b"abcdef", None),
+        (b"x" * 1000, b"x" * 100, None),
+    ],
+)
+@pytest.mark.parametrize("early", [0, 2])
+def test_what_is_around_one_that_is_too_long_is_told(data: bytes, begin: bytes, rest: bytes | None, early: int) -> None:
+    splitter = LineSplitter(4)
+    cut = early and data.find(begin) + early
+    splitter.feed(data[:cut])
+    with pytest.raises(LineTooLong) as caught:
+        splitter.feed(data[cut:])
+    assert (caught.value.begin, caught.value.rest) == (begin, rest)
+    assert splitter.feed(b"on\n") == [b"on"]
+
+
 def test_an_endless_line_is_refused_before_it_is_held() -> None:
     splitter = LineSplitter(100)
     assert splitter.feed(b"x" * 101) == []
