@@ -35,16 +35,17 @@ def who(client: Client, calls: int = 20) -> Counter[int]:
     return Counter(client.call("server_pid") for _ in range(calls))
 
 
-def test_calls_are_shared_by_the_servers_and_by_weight(server: RunningServer) -> None:
-    one = server
+def test_calls_are_shared_by_the_servers_and_by_weight(server: RunningServer, tmp_path: Path) -> None:
+    one, gate = server, tmp_path / "gate"
     with served() as other:
         with Client([one.address, other.address]) as client:
             assert who(client) == {one.pid: 10, other.pid: 10}
         with Client([one.address, other.address], weights=[3, 1]) as client:
-            futures = [client.submit("nap", 0.3) for _ in range(40)]
+            futures = [client.submit("wait_for_file", str(gate)) for _ in range(40)]
             wait_until(lambda: one.status()["in_flight"] + other.status()["in_flight"] == 40, "all run")
             assert (one.status()["in_flight"], other.status()["in_flight"]) == (30, 10)
-            assert [future.result(20) for future in futures] == [0.3] * 40
+            gate.touch()
+            assert [future.result(20) for future in futures] == ["there"] * 40
 
 
 @pytest.mark.slow

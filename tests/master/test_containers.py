@@ -82,10 +82,10 @@ def test_as_process_1_it_collects_what_tasks_leave_behind(tmp_path: Path) -> Non
 def test_as_process_1_it_heeds_sigterm_and_drains(tmp_path: Path) -> None:
     with container(tmp_path) as (server, master):
         with server.connect() as peer:
-            peer.send({"id": 1, "function": "nap", "args": [0.3]})
+            peer.send({"id": 1, "function": "nap", "args": [1.5]})
             wait_until(lambda: server.status()["in_flight"] == 1, "it is in flight")
             master.terminate()
-            assert peer.hear() == {"id": 1, "result": 0.3}
+            assert peer.hear() == {"id": 1, "result": 1.5}
         assert server.wait() == 0
 
 

@@ -433,19 +433,21 @@ def test_a_connection_full_of_streams_refuses_requests(narrow: RunningServer) ->
         assert ask(peer, PING) == PONG
 
 
-def test_who_drains_answers_what_is_in_flight_and_refuses_what_is_new() -> None:
+def test_who_drains_answers_what_is_in_flight_and_refuses_what_is_new(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     with serving() as server:
         with server.connect() as peer:
-            peer.send(request("nap", [0.7], id=1), [request("nap", [0.7], id=2)])
+            peer.send(request("wait_for_file", [str(gate)], id=1), [request("wait_for_file", [str(gate)], id=2)])
             wait_until(lambda: server.status()["in_flight"] == 2, "they run")
             server.process.terminate()
             wait_until(lambda: ask(peer, request("add", [1], id=3)).get("error"), "it drains")
             told = ask(peer, request("add", [1], id=3))
             assert (told["error"]["code"], told["error"]["data"]["type"]) == (-32002, "Draining")
             assert ask(peer, [request("add", [1], id=3)])[0]["error"]["code"] == -32002
+            gate.touch()
             ended = [hear(peer), hear(peer)]
-            assert {"jsonrpc": "2.0", "result": 0.7, "id": 1} in ended
-            assert [{"jsonrpc": "2.0", "result": 0.7, "id": 2}] in ended
+            assert {"jsonrpc": "2.0", "result": "there", "id": 1} in ended
+            assert [{"jsonrpc": "2.0", "result": "there", "id": 2}] in ended
             goodbye = hear(peer)
             assert (goodbye["error"]["code"], goodbye["id"]) == (-32002, None)
             assert peer.line() is None

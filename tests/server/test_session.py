@@ -631,7 +631,7 @@ def test_tasks_lists_names_signatures_and_first_lines(peer: LineClient) -> None:
     assert "plain_add" not in tasks, "what is not decorated is served by name only"
 
 
-def test_status_tells_what_the_server_is_doing(server: RunningServer, peer: LineClient) -> None:
+def test_status_tells_what_the_server_is_doing(server: RunningServer, peer: LineClient, tmp_path: Path) -> None:
     wait_until(lambda: server.status()["connections"] == 1, "other tests' connections are closed")
     wait_until(lambda: len(server.status()["processes"]["pids"]) == 2, "killed ones are replaced")
     before = server.status()
@@ -640,12 +640,14 @@ def test_status_tells_what_the_server_is_doing(server: RunningServer, peer: Line
     assert before["tasks"] == len(peer.call("greentask.tasks"))
     assert before["draining"] is False
     assert before["processes"]["size"] == 2
-    peer.send(*({"id": number, "function": "nap_in_process", "args": [0.4]} for number in range(3)))
+    gate = tmp_path / "gate"
+    peer.send(*({"id": number, "function": "wait_for_file_in_process", "args": [str(gate)]} for number in range(3)))
     status = wait_until(lambda: (now := server.status())["in_flight"] == 3 and now, "three are in flight")
     assert status["uptime"] >= before["uptime"]
     assert status["processes"]["busy"] == 2
     assert status["processes"]["waiting"] == 1
     assert set(status["processes"]["pids"]) == set(before["processes"]["pids"])
+    gate.touch()
     peer.hear_all(3)
     assert server.status()["in_flight"] == 0
 
@@ -790,11 +792,15 @@ def test_a_connection_that_broke_while_it_was_full_of_streams_is_freed(narrow: R
         wait_until(lambda: is_idle(narrow), "nothing is left of it")
 
 
-def test_calls_past_max_calls_are_refused_and_those_in_flight_are_unharmed(narrow: RunningServer) -> None:
+def test_calls_past_max_calls_are_refused_and_those_in_flight_are_unharmed(
+    narrow: RunningServer, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    calls = [{"id": number, "function": "wait_for_file", "args": [str(gate)]} for number in range(3)]
     with narrow.connect() as one, narrow.connect() as other:
-        one.send(*({"id": number, "function": "nap", "args": [0.5]} for number in range(3)))
+        one.send(*calls)
         wait_until(lambda: narrow.status()["in_flight"] == 3, "three are in flight")
-        other.send(*({"id": number, "function": "nap", "args": [0.5]} for number in range(3)))
+        other.send(*calls)
         refused = other.hear()
         assert refused["id"] == 2
         error = error_of(refused)
@@ -802,6 +808,7 @@ def test_calls_past_max_calls_are_refused_and_those_in_flight_are_unharmed(narro
         assert error["type"] == "Overloaded"
         assert "5 calls" in error["message"]
         assert other.call("greentask.ping") == "pong", "the server's own functions are answered all the same"
+        gate.touch()
         assert [sorted(reply["id"] for reply in peer.hear_all(count)) for peer, count in ((one, 3), (other, 2))] == [
             [0, 1, 2],
             [0, 1],

@@ -15,15 +15,22 @@ HELD_WHILE_LOGGING = """if True:
     logging.getLogger().addHandler(handler)
     sleep = get_original("time", "sleep")
 
+    def wait_until(condition):
+        with gevent.Timeout(20):
+            while not condition():
+                gevent.sleep(0.005)
+
     watchdog = Watchdog(0.1)
     watchdog.start()
-    gevent.sleep(0.2)
     for number in range(2):
+        wait_until(lambda: watchdog._asked_at and watchdog._answered)  # it watches
         handler.acquire()
-        sleep(0.4)  # which holds the loop, and the log is in use when it goes on
+        while watchdog.held == number:
+            sleep(0.01)  # which holds the loop, and the log is in use when it goes on
+        held_at = watchdog._asked_at
         gevent.sleep(0.2)
         handler.release()
-        gevent.sleep(0.2)
+        wait_until(lambda: watchdog._asked_at > held_at)  # it goes on
         print(watchdog.held)
     watchdog.stop()
 """

@@ -46,6 +46,18 @@ def nap(seconds: float) -> float:
 
 
 @task
+def wait_for_file(path: str) -> str:
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return "there"
+
+
+@task(process=True)
+def wait_for_file_in_process(path: str) -> str:
+    return wait_for_file(path)
+
+
+@task
 def keep(value: Any, seconds: float) -> bool:
     """Have it in memory for a while."""
     time.sleep(seconds)
