@@ -43,6 +43,7 @@ def test_those_that_have_ended_come_at_once_and_others_raise_in_time(client: Cli
     assert next(futures) is there
     with pytest.raises(NotInTime, match="1 of 2 futures have not ended"):
         next(futures)
+    assert never._waiters == [], "nothing is left with it"
     never.cancel()
 
 

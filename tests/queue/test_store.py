@@ -138,6 +138,8 @@ def test_a_delay_goes_on_after_the_machine_was_off(path: Path, clock: FakeClock)
 
 def test_queue_time_does_not_go_back_where_the_machine_lost_its_clock(path: Path, clock: FakeClock) -> None:
     store = open_store(path, clock.as_clock())
+    clock.pass_by(1000)
+    transact(store, store.note_time)  # as a server does now and then
     before = store.time.now()
     store.db.close()
     clock.wall, clock.steady = 0.0, 5.0

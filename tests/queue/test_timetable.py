@@ -116,6 +116,7 @@ def test_a_transaction_that_was_not_to_be_is_done_again(path: Path, clock: FakeC
     store.begin()
     store.ticks.turn()
     store.rollback()
+    assert store.ticks.is_due(), "and not when it looks at what others have written"
     look(store)
     assert enqueued(store) == 1
 
