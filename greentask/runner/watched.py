@@ -66,12 +66,31 @@ class WatchedCall:
     @property
     def info(self) -> CallInfo:
         """The call, as hooks see it."""
-        task = self.task
+        return self._info(None, None, None)
+
+    def _ended(self, outcome: Outcome, error: dict[str, Any] | None = None) -> CallInfo:
+        """The same, at its end."""
+        return self._info(time.monotonic() - self.began, outcome, error)
+
+    def _info(self, duration: float | None, outcome: Outcome | None, error: dict[str, Any] | None) -> CallInfo:
+        task, call = self.task, self.call
         if self._state is None:
             self._state = {}
-        info = CallInfo(task.name, self.call.id, self._item, self._peer, "server", task.group, self.began, self._state)
-        call = self.call
-        return info if call.enqueue is None else info._replace(enqueues=1 if call.batch is None else len(call.batch))
+        enqueues = 0 if call.enqueue is None else 1 if call.batch is None else len(call.batch)
+        return CallInfo(
+            task.name,
+            call.id,
+            self._item,
+            self._peer,
+            "server",
+            task.group,
+            self.began,
+            self._state,
+            duration,
+            outcome,
+            error,
+            enqueues,
+        )
 
     def begin(self) -> None:
         """It has come, which is for hooks to hear (``before_call``). Raises ``CallError`` where one refuses it."""
@@ -95,7 +114,7 @@ class WatchedCall:
         self._listener.done(result)
         watch.statistics.ended(self, "done")
         if watch.hooks.after_call:
-            watch.hooks.tell(watch.hooks.after_call, self.info.ended("done"))
+            watch.hooks.tell(watch.hooks.after_call, self._ended("done"))
 
     def failed(self, error: bytes) -> None:
         self._listener.failed(error)
@@ -115,6 +134,6 @@ class WatchedCall:
         hooks = self._watch.hooks
         self._watch.statistics.ended(self, outcome)
         if hooks.call_failed or hooks.after_call:
-            ended = self.info.ended(outcome, error_of(error))
+            ended = self._ended(outcome, error_of(error))
             hooks.tell(hooks.call_failed, ended)
             hooks.tell(hooks.after_call, ended)
