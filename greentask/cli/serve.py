@@ -276,6 +276,11 @@ def _parse_taken(text: str) -> int:
     multiple=True,
     help="A greentask.Middleware around all calls and tasks. May be given several times.",
 )
+@click.option(
+    "--metrics",
+    metavar="ADDRESS",
+    help="Show Prometheus how often tasks are called, at http://ADDRESS/metrics: 127.0.0.1:9464, say.",
+)
 @_seconds(
     "--teardown-timeout",
     _DEFAULT.teardown_timeout,

@@ -50,6 +50,7 @@ class ServeConfig:
     start_timeout: float = DEFAULT_START
     max_running: Mapping[str, int] = field(default_factory=dict)
     middleware: tuple[str, ...] = ()
+    metrics: str | None = None
     teardown_timeout: float = DEFAULT_TEARDOWN
     cancel_abandoned: bool = False
     max_hold: float = DEFAULT_MAX_HOLD

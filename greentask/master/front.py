@@ -26,6 +26,7 @@ from ..server.dumping import dump, remember_greenlets
 from ..server.server import Server
 from ..server.shares import Shares
 from ..tasks.loading import load_apps
+from ..tasks.middleware import Middleware, find_middleware
 from ..tasks.registry import Tasks
 from ..tasks.traces import trace_of
 from .channel import Channel, ChannelError
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 # Seconds that a thread waits at most for another one that computes. The queue's needs Python for a moment between two
 # steps of its file, and would wait 5 ms each time.
 _SWITCH_INTERVAL = 0.0002
+_METRICS = "greentask.contrib.prometheus:Metrics"  # by its name, as a user's: contrib is above the server
 _GC_THRESHOLD = (2_000, 10, 100)  # a young collection for each 2,000 new containers, a full one for 2 million
 
 
@@ -69,6 +71,7 @@ class _Front:
         self._serves = Event()
         self._fds: list[int] = []
         self._shares: Shares | None = None
+        self._metrics: int | None = None
         self._master = os.getppid()
         handlers: dict[str, Callable[..., Any]] = {
             "begin": self._hear_begin,
@@ -131,7 +134,7 @@ class _Front:
             limits=config.limits,
             grace=config.grace,
             max_running=config.max_running,
-            middleware=config.middleware,
+            middleware=[*config.middleware, *self._own_middleware()],
             start_timeout=config.start_timeout,
             teardown=config.teardown_timeout,
             cancel_abandoned=config.cancel_abandoned,
@@ -148,27 +151,38 @@ class _Front:
             shares=self._shares,
         )
 
+    def _own_middleware(self) -> list[Middleware]:
+        if self._metrics is None:
+            return []
+        sock = GreenSocket(fileno=self._metrics)
+        os.set_inheritable(sock.fileno(), False)
+        return [find_middleware(_METRICS)(sock)]
+
     def _fail(self, why: str, trace: str = "") -> None:
         """It can't serve; the master tells why."""
         self._channel.tell("failed", why=why, trace=trace)
         self._channel.flush(1.0)
         os._exit(1)  # what was imported may have started threads that never end
 
-    def _ask_status(self, detail: bool) -> dict[str, Any]:
+    def _ask_status(self, detail: bool, by_task: bool) -> dict[str, Any]:
+        more = {"by_task": True} if by_task else {}  # of which a master of before knows nothing
         try:
-            status: dict[str, Any] = self._channel.ask("status", within=2.0, detail=detail)
+            status: dict[str, Any] = self._channel.ask("status", within=2.0, detail=detail, **more)
         except ChannelError as error:
             logger.warning("what the other fronts do is not known: %s", error)
             status = {"master": {"pid": self._master}, "fronts": []}
         if not status["fronts"]:  # all had too much to do, and so had this one
-            status = {**status, **self._status(detail), "fronts": []}
+            status = {**status, **self._status(detail, by_task), "fronts": []}
         return status
 
     # ---- What the master says
 
-    def _hear_begin(self, config: dict[str, Any], fds: list[int], number: int, shares: int | None) -> None:
+    def _hear_begin(
+        self, config: dict[str, Any], fds: list[int], number: int, shares: int | None, metrics: int | None = None
+    ) -> None:
         self._config, self._fds = ServeConfig.from_json(config), fds
         self._shares = None if shares is None else Shares(shares, number)
+        self._metrics = metrics
         self._begun.set(None)
 
     def _drain(self, timeout: float, patience: float = 0.0) -> None:
@@ -180,8 +194,8 @@ class _Front:
         if self._server is not None and self._server.processes is not None:
             self._server.processes.resize(processes)
 
-    def _status(self, detail: bool = False) -> dict[str, Any]:
-        return self._serving().status(detail=detail)
+    def _status(self, detail: bool = False, by_task: bool = False) -> dict[str, Any]:
+        return self._serving().status(detail=detail, by_task=by_task)
 
     def _serving(self) -> Server:
         if self._server is None:

@@ -63,6 +63,7 @@ class Front:
         config: ServeConfig,
         fds: Iterable[int],
         shares: int | None,
+        metrics: int | None,
         ask_status: Callable[..., dict[str, Any]],
         ended: Callable[[Front], object],
     ) -> None:
@@ -75,9 +76,9 @@ class Front:
         self._late = config.teardown_timeout + _LATE
         self._was_late = False
         self._start_timeout = config.start_timeout
-        self.counted: dict[str, Any] = {}  # what it has counted in all, once it has ended in good order
+        self.counted: dict[str, Any] = {}  # what it has counted: when it was last asked for all of it, or at its end
         fds = list(fds)
-        inherited = [*fds, *(() if shares is None else (shares,))]
+        inherited = [*fds, *(fd for fd in (shares, metrics) if fd is not None)]
         try:
             ours, theirs = socketpair()
         except OSError as error:
@@ -102,7 +103,8 @@ class Front:
             "status": ask_status,
         }
         self._channel = Channel(ours, handlers)
-        self._channel.tell("begin", config=config.for_front(number).to_json(), fds=fds, number=number, shares=shares)
+        begin = {"config": config.for_front(number).to_json(), "fds": fds, "number": number}
+        self._channel.tell("begin", **begin, shares=shares, metrics=metrics)
         gevent.spawn(self._wait)
 
     def wait_ready(self) -> dict[str, int]:

@@ -32,6 +32,7 @@ from ..server.listening import (
     bound_address,
     check_address,
     check_tls_is_spoken,
+    listen_for_metrics,
     listen_on,
     socket_files,
 )
@@ -42,7 +43,7 @@ from .channel import ChannelError
 from .config import ServeConfig
 from .fronts import Front, FrontFailed
 from .logs import reopen_logs
-from .merging import merge, merge_counts
+from .merging import counts_of, merge, merge_counts
 from .signs import Notifier, read_pid, remove_file, write_file
 from .watch import watch_sources
 
@@ -94,6 +95,7 @@ class Master:
         self._socket_mode = socket_mode
         self._socket_owner = socket_owner
         self._socket_files: list[SocketFile] = []
+        self._metrics: GreenSocket | None = None  # where they are read, of all fronts
         self._shares = make_shares(config.fronts) if config.fronts > 1 else None
         self._files = {"--pid-file": pid_file, "--ready-file": ready_file}
         self._watch = watch
@@ -176,6 +178,9 @@ class Master:
                 str(replace(bound_address(sock), scheme=address.scheme)) for address, sock in zip(addresses, bound)
             ]
 
+        if self._config.metrics is not None:
+            self._metrics = listen_for_metrics(self._config.metrics, insecure=self._config.insecure)
+
     def _begin(self) -> None:
         for number in range(self._config.fronts):
             self._fronts[number] = self._start(number)
@@ -189,10 +194,11 @@ class Master:
         self._told = _count(ready[0]["tasks"], "task") + f" on {', '.join(self.addresses)}"
         fronts = f", {_count(self._config.fronts, 'front')}" if self._config.fronts > 1 else ""
         pool = f", {_count(processes, 'task process')}" if processes else ""
+        metrics = "" if self._metrics is None else f", metrics on {_url(self._metrics)}"
         self._write("--ready-file", "\n".join(self.addresses) + "\n")
         self._notifier.ready(f"serves {self._told}")
         self._serves.set()
-        self._say(f"greentask {__version__} serves {self._told} (pid {os.getpid()}{fronts}{pool})")
+        self._say(f"greentask {__version__} serves {self._told} (pid {os.getpid()}{fronts}{pool}{metrics})")
 
     # ---- What it is told to do
 
@@ -308,12 +314,22 @@ class Master:
             if front.is_ready:
                 front.tell("reopen")
 
-    def status(self, detail: bool = False) -> dict[str, Any]:
+    def status(self, detail: bool = False, by_task: bool = False) -> dict[str, Any]:
         """What it and its fronts are doing, as ``greentask.status`` answers."""
-        asked = {front.pid: gevent.spawn(_status_of, front, detail) for front in self._all() if front.is_ready}
+        asked = {front: gevent.spawn(_status_of, front, detail, by_task) for front in self._all() if front.is_ready}
         gevent.joinall(list(asked.values()))
-        status = merge([one.value for one in asked.values() if one.value is not None], self._past)
-        status["silent"] = [pid for pid, one in asked.items() if one.value is None]
+        answers, silent = [], []
+        for front, one in asked.items():
+            if front.status is not None:
+                continue  # what it has counted is with the past since a moment ago
+            if one.value is None:
+                silent.append(front)
+            else:
+                answers.append(one.value)
+                front.counted = counts_of(one.value) or front.counted
+        # Of those that are silent, what they last told: or what is counted would be less for a while, and then more.
+        status = merge(answers, merge_counts([self._past, *(front.counted for front in silent)]))
+        status["silent"] = [front.pid for front in silent]
         status["master"] = {
             "pid": os.getpid(),
             "memory": resident(os.getpid()),
@@ -337,7 +353,8 @@ class Master:
     def _start(self, number: int) -> Front:
         fds = [sock.fileno() for sock in self._sockets]
         config = self._config.on(self.addresses)
-        front = Front(number, config, fds, self._shares, ask_status=self.status, ended=self._front_ended)
+        metrics = None if self._metrics is None else self._metrics.fileno()
+        front = Front(number, config, fds, self._shares, metrics, ask_status=self.status, ended=self._front_ended)
         if self._stopping:  # since a moment ago, and it was not there to be told
             front.kill()
         return front
@@ -450,6 +467,9 @@ class Master:
         for sock in self._sockets:
             sock.close()
         self._sockets = []
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
         if self._shares is not None:
             os.close(self._shares)
             self._shares = None
@@ -465,9 +485,13 @@ def _log_errors(function: Callable[[], object]) -> None:
         logger.exception("what was asked for by a signal failed")
 
 
-def _status_of(front: Front, detail: bool) -> dict[str, Any] | None:
+def _url(sock: GreenSocket) -> str:
+    return f"http://{str(bound_address(sock)).partition('://')[2]}/metrics"
+
+
+def _status_of(front: Front, detail: bool, by_task: bool) -> dict[str, Any] | None:
     try:
-        status: dict[str, Any] = front.ask("status", within=_STATUS_WITHIN, detail=detail)
+        status: dict[str, Any] = front.ask("status", within=_STATUS_WITHIN, detail=detail, by_task=by_task)
     except ChannelError:  # it has too much to do, or is going
         return None
     return {"front": front.number, **status}

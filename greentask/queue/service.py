@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -15,6 +16,7 @@ from ..errors import (
     Draining,
     InvalidArguments,
     InvalidMessage,
+    QueueError,
 )
 from ..hub.home import Home
 from ..hub.steps import run_in_turns
@@ -260,6 +262,16 @@ class TaskQueue:
         if consumer is None:
             return {}
         return {"running": consumer.running, **consumer.counts, **self._queue.counters()}
+
+    def count(self, timeout: float) -> dict[str, Any]:
+        """What ``greentask queue stats`` shows of the file. Raises ``QueueError``, also where it takes longer."""
+        try:
+            counted: dict[str, Any] = self._queue.count().result(timeout)
+        except FutureTimeout:
+            raise QueueError(f"the queue could not be looked at within {timeout:g} s") from None
+        except CallError as error:
+            raise QueueError(f"the queue can't be looked at: {error}") from None
+        return counted
 
     # ---- greentask.result
 

@@ -65,6 +65,10 @@ class Statistics:
             for name, task in sorted(self._tasks.items())
         }
 
+    def running_by_task(self) -> dict[str, int]:
+        """How many calls of each task have come and not ended; only of those that have some."""
+        return dict(Counter([call.task.name for call in self.running]))
+
     def oldest(self, *, arguments: bool) -> list[dict[str, Any]]:
         """The running calls that came first, at most fifty."""
         now = monotonic()

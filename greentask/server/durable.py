@@ -55,6 +55,9 @@ class Durable(Protocol):
     def status(self) -> dict[str, Any]:
         """How it is."""
 
+    def count(self, timeout: float) -> dict[str, Any]:
+        """How many tasks are in which state, by a look at its file. Raises ``QueueError`` where there is none."""
+
 
 def queue_of(server: Server) -> Durable:
     """The queue of a server. Raises ``QueueError`` where it has none."""

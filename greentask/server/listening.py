@@ -20,7 +20,7 @@ from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError
 from ..hub.files import TLSFiles
-from ..wire.address import Address
+from ..wire.address import Address, parse_address
 
 __all__ = [
     "SECRET_REMEDY",
@@ -28,6 +28,7 @@ __all__ = [
     "bound_address",
     "check_address",
     "check_tls_is_spoken",
+    "listen_for_metrics",
     "listen_on",
     "parse_mode",
     "socket_files",
@@ -104,6 +105,23 @@ def listen_on(
     return sockets
 
 
+def listen_for_metrics(text: str, *, insecure: bool = False) -> GreenSocket:
+    """A listening socket where metrics are read. Raises ``ConfigurationError``.
+
+    insecure
+        Also where other machines can read them.
+    """
+    address = parse_address(text)
+    if address.scheme != "tcp":
+        raise ConfigurationError(f"{address}: metrics are read by plain HTTP over TCP: write host:port")
+    if not address.is_loopback and not insecure:
+        raise ConfigurationError(
+            f"{address} can be reached from other machines, and anybody there could read which tasks there are and how "
+            "often they are called: have metrics on 127.0.0.1, or pass --insecure (insecure=True) to mean it"
+        )
+    return _tcp(address, "--metrics")
+
+
 def socket_files(sockets: Iterable[GreenSocket]) -> list[SocketFile]:
     """The files of the unix sockets among them. To be asked for as soon as they are bound."""
     files = []
@@ -163,7 +181,7 @@ def check_tls_is_spoken(addresses: Iterable[Address], tls: TLSFiles | None) -> N
         )
 
 
-def _tcp(address: Address) -> GreenSocket:
+def _tcp(address: Address, flag: str = "--listen") -> GreenSocket:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -176,7 +194,7 @@ def _tcp(address: Address) -> GreenSocket:
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
-        raise ConfigurationError(f"can't listen on {address}: {_remedy(error, address)}") from None
+        raise ConfigurationError(f"can't listen on {address}: {_remedy(error, address, flag)}") from None
     return sock
 
 
@@ -244,10 +262,10 @@ def _remove_stale(path: str) -> None:
         probe.close()
 
 
-def _remedy(error: OSError, address: Address) -> str:
+def _remedy(error: OSError, address: Address, flag: str = "--listen") -> str:
     remedies = {
-        errno.EADDRINUSE: "another program listens there; stop it, or choose another port (--listen)",
-        errno.EACCES: "permission denied; ports below 1024 need privileges, choose a higher one (--listen)",
+        errno.EADDRINUSE: f"another program listens there; stop it, or choose another port ({flag})",
+        errno.EACCES: f"permission denied; ports below 1024 need privileges, choose a higher one ({flag})",
         errno.EADDRNOTAVAIL: f"this machine has no address {address.host}",
         errno.ENOENT: f"there is no directory {os.path.dirname(address.path)}",
     }

@@ -141,7 +141,7 @@ class Server:
         insecure: bool = False,
         sockets: Iterable[GreenSocket] | None = None,
         queue: Durable | None = None,
-        ask_status: Callable[[bool], dict[str, Any]] | None = None,
+        ask_status: Callable[[bool, bool], dict[str, Any]] | None = None,
         shares: Shares | None = None,
     ) -> None:
         times = {"grace": grace, "start_timeout": start_timeout, "teardown": teardown, "max_hold": max_hold}
@@ -193,6 +193,8 @@ class Server:
         self._sessions: set[Session] = set()
         self.queue = queue
         self._ask_status = ask_status
+        #: What hooks count, by their names: dicts and lists of numbers, which a status of several fronts adds up.
+        self.counted: dict[str, Callable[[], dict[str, Any]]] = {}
         self._started_at = time.monotonic()
         self._stopping = self._has_ended = False
         self._patience = 0.0
@@ -211,8 +213,8 @@ class Server:
     def start(self) -> None:
         """Listen, and start the task processes.
 
-        Raises ``ConfigurationError`` for an address that can't be had, ``PoolBroken`` where the processes can't import
-        the tasks.
+        Raises ``ConfigurationError`` for an address that can't be had, or where a middleware's ``server_started`` does;
+        ``PoolBroken`` where the processes can't import the tasks.
         """
         if not monkey.is_module_patched("socket"):
             logger.warning(
@@ -240,7 +242,11 @@ class Server:
         self._acceptor.start()
         if self._watchdog is not None:
             self._watchdog.start()
-        self.hooks.tell(self.hooks.server_started, self)
+        try:
+            self.hooks.begin(self)
+        except ConfigurationError:
+            self.stop(0.0)
+            raise
 
     def serve_forever(self, drain: float = DEFAULT_DRAIN) -> None:
         """Start (unless that was done), and serve until SIGTERM or SIGINT has drained it, or ``stop`` was called.
@@ -312,12 +318,17 @@ class Server:
         """Wait until ``stop`` has ended everything."""
         self._stopped.wait()
 
-    def tell_status(self, detail: bool = False) -> dict[str, Any]:
+    def tell_status(self, detail: bool = False, by_task: bool = False) -> dict[str, Any]:
         """What ``greentask.status`` answers."""
-        return self.status(detail=detail) if self._ask_status is None else self._ask_status(detail)
+        if self._ask_status is None:
+            return self.status(detail=detail, by_task=by_task)
+        return self._ask_status(detail, by_task)
 
-    def status(self, *, detail: bool = False) -> dict[str, Any]:
-        """What this server is doing; in ``detail`` with its calls, processes and connections one by one."""
+    def status(self, *, detail: bool = False, by_task: bool = False) -> dict[str, Any]:
+        """What this server is doing; in ``detail`` with its calls, processes and connections one by one.
+
+        ``by_task``: with the calls of each task, and what hooks have counted.
+        """
         status: dict[str, Any] = {
             "version": __version__,
             "python": sys.version.partition(" ")[0],
@@ -333,8 +344,10 @@ class Server:
                 turns.name: {"max_running": turns.most, "running": turns.running, "waiting": turns.waiting}
                 for turns in self.runner.turns.values()
             },
-            **self.counts(detail=detail),
+            **self.counts(detail=detail or by_task),
         }
+        if by_task:
+            status["running_by_task"] = self._statistics.running_by_task()
         if detail:
             status.update(self._detail())
         if self.groups:
@@ -360,6 +373,7 @@ class Server:
             counts["queue"] = self.queue.status()
         if detail:
             counts["tasks_called"] = self._statistics.tasks()
+            counts["counted"] = {name: tell() for name, tell in self.counted.items()}
         if self._watchdog is not None:
             counts["loop"] = {"held": self._watchdog.held, "longest": round(self._watchdog.longest, 3)}
         return counts

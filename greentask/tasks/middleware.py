@@ -41,7 +41,18 @@ from ..errors import (
 if TYPE_CHECKING:
     from ..server.server import Server
 
-__all__ = ["CallInfo", "Hooks", "Middleware", "Outcome", "Refused", "error_of", "load_middleware", "outcome_of", "pack"]
+__all__ = [
+    "CallInfo",
+    "Hooks",
+    "Middleware",
+    "Outcome",
+    "Refused",
+    "error_of",
+    "find_middleware",
+    "load_middleware",
+    "outcome_of",
+    "pack",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +110,9 @@ class Middleware:
     """The base of what hangs on the hooks. All of them do nothing; those that a subclass has cost something.
 
     Hooks that begin something run in the order in which the middleware is given, those that end something in the
-    reverse order. What a hook raises is logged, and everything goes on, with one exception: a ``CallError`` from
-    ``before_call`` or ``before_task`` refuses the call, whose caller gets it. The hooks of a call run on the server's
+    reverse order. What a hook raises is logged, and everything goes on, with two exceptions: a ``CallError`` from
+    ``before_call`` or ``before_task`` refuses the call, whose caller gets it, and a ``ConfigurationError`` from
+    ``server_started`` ends the start. The hooks of a call run on the server's
     loop, where they must neither compute nor wait; those of a task run where it does.
 
     >>> class Slow(Middleware):
@@ -110,7 +122,10 @@ class Middleware:
     """
 
     def server_started(self, server: Server) -> None:
-        """In the server, when it listens and its task processes are ready."""
+        """In the server, when it listens and its task processes are ready.
+
+        A ``ConfigurationError`` ends the start: for what a server is not to be without, such as an address of its own.
+        """
 
     def process_started(self, group: str) -> None:
         """In each task process, before its first task."""
@@ -192,6 +207,16 @@ class Hooks:
             except BaseException:
                 _log(hook)
 
+    def begin(self, server: Server) -> None:
+        """Tell of the server's start. Raises the ``ConfigurationError`` of one that won't have it."""
+        for hook in self.server_started:
+            try:
+                hook(server)
+            except ConfigurationError:
+                raise
+            except BaseException:
+                _log(hook)
+
     def tell(self, hooks: list[Callable[..., object]], *what: object) -> None:
         """Run all of these hooks, whatever they raise. Raises ``Interrupt`` at the end, where one was interrupted."""
         interrupt = None
@@ -231,7 +256,7 @@ class Hooks:
 
 def load_middleware(given: str | Middleware) -> Middleware:
     """What was given, or is at ``package.module:object``; a class there is called. Raises ``ConfigurationError``."""
-    found: Any = _find(given) if isinstance(given, str) else given
+    found: Any = find_middleware(given) if isinstance(given, str) else given
     if isinstance(given, str) and isinstance(found, type):
         found = found()
     if not isinstance(found, Middleware):
@@ -245,7 +270,7 @@ def load_middleware(given: str | Middleware) -> Middleware:
     return found
 
 
-def _find(name: str) -> Any:
+def find_middleware(name: str) -> Any:
     """What is at ``package.module:object``: a middleware, or its class. Raises ``ConfigurationError``."""
     module_name, _, path = name.partition(":")
     if not (module_name and path):
@@ -271,7 +296,7 @@ def pack(given: str | Middleware) -> str | bytes | None:
     By its name where it was given by name. Otherwise as a copy, which is pickled, as between a program and the
     processes that it starts.
     """
-    if not any(_has(_find(given) if isinstance(given, str) else given, name) for name in _OF_PROCESSES):
+    if not any(_has(find_middleware(given) if isinstance(given, str) else given, name) for name in _OF_PROCESSES):
         return None
     if isinstance(given, str):
         return given

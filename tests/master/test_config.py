@@ -6,7 +6,7 @@ import pytest
 
 from greentask import Group, Limits
 from greentask.master.config import ServeConfig
-from greentask.master.merging import merge
+from greentask.master.merging import added, counts_of, merge
 
 
 def test_it_goes_through_json_unchanged() -> None:
@@ -43,3 +43,32 @@ def test_the_status_of_several_is_their_sum() -> None:
     assert [front["pid"] for front in status["fronts"]] == [1, 2]
     assert merge([]) == {"fronts": []}
     assert "groups" not in merge([one])
+
+
+def counted(done: int, running: int) -> dict[str, object]:
+    tasks = {"add": {"outcomes": {"done": done}, "histogram": [done, 0]}}
+    counts = {
+        "calls": {"done": done},
+        "refused": {},
+        "queue": {"running": running, "done": done},
+        "tasks_called": tasks,
+    }
+    return {**counts, "counted": {"hook": {"add": [done, 0.5]}}, "running_by_task": {"add": running}}
+
+
+def test_what_was_counted_outlives_a_front_and_what_runs_does_not() -> None:
+    shown = {"connections": 0, "in_flight": 0, "draining": False}
+    past = counts_of({**shown, **counted(5, 3)})
+    status = merge([{**shown, "front": 0, **counted(2, 1)}, {**shown, "front": 1, **counted(1, 0)}], past)
+    assert status["calls"] == {"done": 8}
+    assert status["queue"] == {"running": 1, "done": 8}
+    assert status["tasks_called"] == {"add": {"outcomes": {"done": 8}, "histogram": [8, 0]}}
+    assert status["counted"] == {"hook": {"add": [8, 1.5]}}
+    assert status["running_by_task"] == {"add": 1}
+    assert all("counted" not in front for front in status["fronts"])
+    assert counts_of({**shown, "calls": {"done": 1}}) == {}, "not all of it was asked for"
+    assert "counted" not in merge([{**shown, "front": 0}], past)
+
+
+def test_lists_of_another_length_are_of_other_code() -> None:
+    assert added([{"a": [1, 1, 1]}, {"a": [1, 2]}, {"a": [10, 20], "b": 1}]) == {"a": [11, 22], "b": 1}
