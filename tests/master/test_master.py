@@ -251,7 +251,7 @@ def test_stop_answers_what_is_in_flight_and_returns_when_it_has_ended(server: Ru
         peer.send({"id": 1, "function": "version_at_last", "args": [str(gate)]})
         wait_until(lambda: server.status()["in_flight"] == 1, "it is in flight")
         stopping = executor.submit(greentask, "stop", "--pid", str(server.process.pid))
-        wait_until(lambda: "draining: 1 calls" in server.output(), "it drains")
+        wait_until(lambda: "draining: 1 call has" in server.output(), "it drains")
         assert not stopping.done()
         gate.touch()
         done = stopping.result()
