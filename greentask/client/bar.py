@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..tasks.remote import ProgressCallback
 
-__all__ = ["counted", "showing"]
+__all__ = ["counted", "showing", "streamed"]
 
 _PAUSE = 0.1  # seconds between two pictures at least
 
@@ -78,6 +78,26 @@ def counted(results: Iterator[Any], what: str, total: int | None) -> Iterator[An
                 yield result
     finally:
         results.close()  # type: ignore[attr-defined]  # a generator: calls in flight are cancelled with it
+
+
+def streamed(start: Callable[[ProgressCallback], Iterator[Any]], what: str) -> Iterator[Any]:
+    """A stream's items, with a bar of what the task reports, or of the items taken where it reports nothing."""
+    has_reported = False
+    with showing(what) as show:
+
+        def tell(report: dict[str, Any]) -> None:
+            nonlocal has_reported
+            has_reported = True
+            show(report)
+
+        items = start(tell)
+        try:
+            for done, item in enumerate(items, 1):
+                if not has_reported:
+                    show({"done": done})
+                yield item
+        finally:
+            items.close()  # type: ignore[attr-defined]  # a generator: leaving it stops the task
 
 
 def _ignore(report: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from ..wire.address import Address
 from ..wire.enqueue import Enqueue, EnqueueOptions
 from ..wire.message import DEFAULT_STREAM_WINDOW, Args, Call, encode_plain_call, has_large
 from ..wire.text import DEFAULT_MAX_LINE
-from .bar import counted, showing
+from .bar import counted, showing, streamed
 from .batch import ClientBatch
 from .batching import Batching, one_by_one
 from .carrier import Carrier, Receiver, carrier_of
@@ -490,8 +490,8 @@ class Client:
     def _stream(self, call: Call, window: int, report: ProgressCallback | bool | None) -> Iterator[Any]:
         carrier = carrier_of(self._core.router)
         assert isinstance(call.id, int)
-        with showing(call.function) if report is True else nullcontext(report or None) as tell:
-            yield from wait_streaming(carrier, call.id, partial(self._start, carrier, call), window, tell)
+        stream = partial(wait_streaming, carrier, call.id, partial(self._start, carrier, call), window)
+        yield from streamed(stream, call.function) if report is True else stream(report or None)
 
 
 def _check_timeout(timeout: float | None) -> float | None:

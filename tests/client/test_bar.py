@@ -17,8 +17,10 @@ from greentask import Client
 with Client(sys.argv[1]) as client:
     if sys.argv[2] == "map":
         print(len(list(client.map("nap", [0.05] * 6, progress=True, window=2))))
-    else:
+    elif sys.argv[2] == "call":
         print(client.using(progress=True).call("advance", 3, 0.15))
+    else:
+        print(len(list(client.using(progress=True).stream(sys.argv[2], 4))))
 """
 
 
@@ -60,7 +62,19 @@ def test_a_call_has_a_bar_of_its_reports(server: RunningServer) -> None:
     assert "3/3" in shown
 
 
-@pytest.mark.parametrize("what", ["map", "call"])
+def test_a_stream_has_a_bar_of_its_items(server: RunningServer) -> None:
+    shown = on_a_terminal(server.address, "count")
+    assert "0/?" in shown
+    assert "4/?" in shown
+
+
+def test_or_of_what_its_task_reports(server: RunningServer) -> None:
+    shown = on_a_terminal(server.address, "count_and_report")
+    assert "3/4" in shown
+    assert "4/4" not in shown  # which its items would be
+
+
+@pytest.mark.parametrize("what", ["map", "call", "count"])
 def test_without_a_terminal_nothing_is_drawn(server: RunningServer, what: str) -> None:
     run_source(PROGRAM, server.address, what)  # which fails where anything is on stderr
 
