@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import struct
 import termios
 import time
@@ -28,7 +27,9 @@ from ..wire.reply import Reply, decode_reply
 from ..wire.text import LineSplitter
 from .balance import Name, Target
 from .large import LARGE_ANSWER, LargeAnswers
+from .life import Life
 from .names import Where, look_up
+from .opening import open_socket
 from .proving import prove
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ _PING = encode_call(Call("greentask.ping", None, PING_ID))
 #: What the ids of cancellations begin with.
 _CANCEL_ID = "cancel-"
 _STUCK_AFTER = 0.25  # seconds without an answer to one
-_MENDED_AFTER = 1.0  # seconds for which a look may be late
-_LOOKS = 3  # at a connection's signs of life, in the time after which it is taken for dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +70,6 @@ class LinkOptions:
     resolve_after: float
     secrets: Callable[[], Secrets] | None = None
     tls: Callable[[], SSLContext] | None = None
-
-
-#: Told of a socket before it is connected.
-Hold = Callable[[GreenSocket], None]
 
 
 class LinkEvents(Protocol):
@@ -109,9 +104,8 @@ class Link:
         self._outlet: Outlet | None = None
         self._large = LargeAnswers(options.max_line, self._hear, self._cannot_read)
         self._watch: Any = None  # the timer that looks for signs of life
-        self._heard_at = self._busy_at = self._look_at = 0.0
+        self._life = Life(options.dead_after, options.idle_after)
         self._unheard_since = 0.0
-        self._taken: int | None = None  # bytes that the server's side had at the last look, if more were on their way
         #: That reads it. None when it can't be, or no longer be, opened and used.
         self.greenlet: gevent.Greenlet[..., Any] | None = gevent.spawn(self._live)
         self.greenlet.rawlink(self._died)
@@ -188,7 +182,7 @@ class Link:
         elif self._outlet is not None:
             self._outlet.mend()
             self._large.mend()
-            if time.monotonic() > self._look_at + _MENDED_AFTER:
+            if self._life.is_late(time.monotonic()):
                 self._look_for_life()
 
     def abandon(self) -> None:
@@ -227,7 +221,7 @@ class Link:
         try:
             if target.name is not None and not self._is_its_address(target.name):
                 return ""
-            sock = _open(target, options, self._hold)
+            sock = open_socket(target, options.connect_timeout, options.tls, self._hold)
             if options.secrets is not None:
                 rest = prove(sock, options.secrets(), options.connect_timeout)
         except (OSError, UnicodeError, Unauthenticated) as error:  # a UnicodeError: no name can be like that
@@ -282,15 +276,16 @@ class Link:
         loop = self._home.hub.loop
         self._socket = sock
         self._outlet = outlet_of(sock, loop, failed)
-        self._heard_at = self._busy_at = time.monotonic()
-        self._look_after(self._options.dead_after / _LOOKS)
+        now = time.monotonic()
+        self._life.begin(now)
+        self._look_after(self._life.look_at - now)
         self._events.link_opened(self)
 
     def _read(self, sock: GreenSocket | TLSSocket, first: bytes) -> None:
-        splitter = LineSplitter(self._options.max_line)
+        splitter, life = LineSplitter(self._options.max_line), self._life
         while data := first or sock.recv(_CHUNK):
             first = b""
-            self._heard_at = time.monotonic()
+            life.heard_at = time.monotonic()
             try:
                 lines = splitter.feed(data)
             except LineTooLong as error:
@@ -350,91 +345,29 @@ class Link:
 
     def _look_for_life(self) -> None:
         """Ask after a server that is silent; give up one that doesn't answer, and a connection that nobody uses."""
-        now, options = time.monotonic(), self._options
-        overslept = now - self._look_at
-        if overslept > options.dead_after / _LOOKS / 2:  # this thread did something else: it was we who didn't listen
-            self._heard_at = min(now, self._heard_at + overslept)
-        if self.in_flight:
-            self._busy_at = now
-        elif self.is_leaving or now - self._busy_at >= options.idle_after:
-            self._end("")
-            return
-        if self._takes_much():
-            self._heard_at = now
-        silent = now - self._heard_at
-        if silent >= options.dead_after:
-            self._end(f"{self.target} gave no sign of life for {silent:.1f} s")
-            return
-        if silent >= options.dead_after / _LOOKS / 2:
-            self.ask()
-        self._look_after(min(options.dead_after / _LOOKS, options.dead_after - silent))
-
-    def _takes_much(self) -> bool:
-        """Whether something of a large line has arrived since the last look: our pings are behind it.
-
-        That a ping has arrived says nothing: the kernel takes it for a program that was stopped.
-        """
-        before, self._taken = self._taken, None
         if self._outlet is None or self._socket is None:
-            return False
+            return
         (on_its_way,) = struct.unpack("i", ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))
-        taken = self._outlet.written - on_its_way
-        if self._outlet.unsent + on_its_way > _CHUNK:
-            self._taken = taken
-        return before is not None and taken > before
+        life, now = self._life, time.monotonic()
+        how = life.look(
+            now,
+            is_busy=self.in_flight > 0,
+            is_leaving=self.is_leaving,
+            arrived=self._outlet.written - on_its_way,
+            missing=self._outlet.unsent + on_its_way,
+        )
+        if how == "unused":
+            self._end("")
+        elif how == "dead":
+            self._end(f"{self.target} gave no sign of life for {now - life.heard_at:.1f} s")
+        else:
+            if how == "silent":
+                self.ask()
+            self._look_after(life.look_at - now)
 
     def _look_after(self, seconds: float) -> None:
         if self._watch is not None:
             self._watch.stop()
             self._watch.close()
-        self._look_at = time.monotonic() + seconds
         self._watch = self._home.hub.loop.timer(seconds, ref=False)
         self._watch.start(self._look_for_life, update=True)
-
-
-def _open(target: Target, options: LinkOptions, hold: Hold) -> GreenSocket | TLSSocket:
-    assert target.where is not None
-    address, (family, where) = target.address, target.where
-    sock = _connect(family, where, options.connect_timeout, hold)
-    if address.scheme == "unix":
-        return sock
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _notice_silence(sock)
-    if address.scheme != "tls":
-        return sock
-    assert options.tls is not None
-    from ..hub.tls import TLSSocket
-
-    try:
-        secured = TLSSocket(sock, options.tls(), server_name=address.host)
-        secured.handshake(options.connect_timeout)
-    except BaseException:
-        sock.close()
-        raise
-    return secured
-
-
-def _connect(family: int, where: Any, timeout: float, hold: Hold) -> GreenSocket:
-    sock = GreenSocket(family, socket.SOCK_STREAM)
-    try:
-        hold(sock)
-        sock.settimeout(timeout)
-        sock.connect(where)
-        sock.settimeout(None)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _notice_silence(sock: GreenSocket) -> None:
-    """Let the kernel ask after a peer that is silent: about 25 s after a cable was pulled, the connection is lost."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", 10),
-        ("TCP_KEEPINTVL", 5),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", 25_000),
-    ):
-        if hasattr(socket, option):  # Linux has them all
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
