@@ -6,18 +6,14 @@ see it at once. Nothing here takes tasks, and nothing blocks the servers for lon
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gevent import monkey
-
 from ..errors import ConfigurationError, QueueError
-from ..hub.home import allocate_lock
 from . import managing, pausing
 from .beside import Beside
 from .clock import Clock
@@ -27,16 +23,10 @@ from .interface import Message
 from .limits import DEFAULT_KEY_TTL, DEFAULT_MAX_TAKEN, DEFAULT_RESULT_TTL
 from .managing import Filter
 from .schema import open_file
-from .stalls import who_holds
+from .stalls import told_turn, who_holds
 from .store import Store
 
 __all__ = ["QueueFile"]
-
-_start_thread: Callable[..., int] = monkey.get_original("_thread", "start_new_thread")  # for it blocks, patched or not
-
-logger = logging.getLogger(__name__)
-
-_PATIENCE = 3.0  # seconds for which who wants to write waits without a word
 
 T = TypeVar("T")
 
@@ -82,7 +72,7 @@ class QueueFile:
 
     def transact(self, change: Callable[[Store], T]) -> T:
         """What a function comes to that is called within a transaction; it is on disk, and the servers know of it."""
-        with self._turn():
+        with told_turn(self._beside):
             try:
                 self.store.begin()
             except sqlite3.OperationalError as error:
@@ -97,23 +87,6 @@ class QueueFile:
                 raise
         self._beside.knock()
         return value
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait in line, and after a while say for whom."""
-        waits = allocate_lock()
-        waits.acquire()
-        _start_thread(self._tell_of_wait, (waits,))
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._beside.turn())
-            finally:
-                waits.release()
-            yield
-
-    def _tell_of_wait(self, waits: Any) -> None:
-        if not waits.acquire(True, _PATIENCE):
-            logger.warning("it waits to write: queue %r is locked %s", self.path, who_holds(self.path))
 
     @contextmanager
     def moment(self) -> Iterator[Store]:

@@ -36,6 +36,7 @@ from .limits import (
 )
 from .reader import Reader
 from .schema import check_file, explain, open_file
+from .stalls import told_turn, who_holds
 from .store import Store
 from .writer import Writer
 
@@ -132,7 +133,7 @@ class SQLiteQueue:
                 holders = Holders(store, beside, self._lease, time.monotonic, self._max_lost_fronts)
                 if not holders.is_anybody_here():
                     check_file(db, self.path)
-                with beside.turn():
+                with told_turn(beside):
                     store.begin()
                     store.keep_time()
                     store.keep_settings()
@@ -146,6 +147,8 @@ class SQLiteQueue:
                 raise
         except sqlite3.DatabaseError as error:
             db.close()
+            if "locked" in str(error):
+                raise ConfigurationError(f"queue {self.path!r} is locked {who_holds(self.path)}") from None
             raise ConfigurationError(explain(self.path, str(error))) from None
         except BaseException:
             db.close()

@@ -16,16 +16,24 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from .beside import LOCK, TURN
+from gevent import monkey
+
+from ..hub.home import allocate_lock
+from .beside import LOCK, TURN, Beside
 from .holders import TICK
 
-__all__ = ["Stalls", "tell_of_holders", "who_holds"]
+__all__ = ["Stalls", "tell_of_holders", "told_turn", "who_holds"]
 
 logger = logging.getLogger(__name__)
 
+_start_thread: Callable[..., int] = monkey.get_original("_thread", "start_new_thread")  # for it blocks, patched or not
+
+_PATIENCE = 3.0  # seconds for which who wants to write waits without a word
 _WRITE_LOCK = 120  # the byte of the -shm file that SQLite's writer locks (WAL_WRITE_LOCK)
 _INDEX_HEADER = 48  # bytes at its beginning, which change with each commit
 
@@ -143,6 +151,25 @@ def who_holds(path: str) -> str:
     if not pids:
         return "by a process that can't be seen from here: of another user or container, or gone by now"
     return "; ".join(f"by process {pid} ({_name_of(pid)}): let it go on (kill -CONT {pid}), or end it" for pid in pids)
+
+
+@contextmanager
+def told_turn(beside: Beside) -> Iterator[None]:
+    """Wait in line to write, and after a while say for whom. For who blocks meanwhile, and so can't say it himself."""
+    waits = allocate_lock()
+    waits.acquire()
+    _start_thread(_tell_of_wait, (waits, beside.queue))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(beside.turn())
+        finally:
+            waits.release()
+        yield
+
+
+def _tell_of_wait(waits: Any, path: str) -> None:
+    if not waits.acquire(True, _PATIENCE):
+        logger.warning("it waits to write: queue %r is locked %s", path, who_holds(path))
 
 
 def _name_of(pid: int) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from greentask.errors import QueueError
+from greentask.errors import ConfigurationError, QueueError
 from greentask.queue.byhand import QueueFile
 from greentask.queue.sqlite import SQLiteQueue
 from support.programs import environment, program
 from support.queue_calls import outcome
 from support.queues import holding_lock, message
-from support.servers import connect
+from support.servers import connect, wait_until
 
 SERVER = """
 import sys
@@ -60,6 +60,35 @@ def test_who_can_not_write_is_told_who_has_the_lock(path: Path, monkeypatch: pyt
                 file.enqueue(message())
     finally:
         queue.close()
+
+
+def test_a_server_that_starts_says_who_it_waits_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("greentask.queue.stalls._PATIENCE", 0.1)
+    QueueFile(path, make=True).close()
+    queue = SQLiteQueue(path)
+    with holding_lock(path, "line") as process, futures.ThreadPoolExecutor() as threads:
+
+        def end_when_it_is_told() -> None:
+            try:
+                wait_until(lambda: f"locked by process {process.pid} (python" in caplog.text)
+            finally:
+                process.kill()
+
+        told = threads.submit(end_when_it_is_told)
+        queue.open()
+        queue.close()
+        told.result(10)
+
+
+def test_a_server_that_can_not_start_says_who_has_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    QueueFile(path, make=True).close()
+    monkeypatch.setattr("greentask.queue.schema._BUSY", 0.2)
+    with holding_lock(path, "sqlite") as process:
+        told = rf"tasks.db' is locked by process {process.pid} \(python.*\): let it go on"
+        with pytest.raises(ConfigurationError, match=told):
+            SQLiteQueue(path).open()
 
 
 def test_nothing_is_said_while_it_goes_on(path: Path) -> None:
