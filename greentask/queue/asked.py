@@ -72,9 +72,9 @@ def manage(
     given = asked(*positional, **named)
     action, task, limit = given["action"], given["task"], given["limit"]
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= _MOST:
-        raise InvalidArguments(f"greentask.queue: limit is a whole number from 1 to {_MOST}")
+        raise InvalidArguments(f"greentask.queue: limit is a whole number from 1 to {_MOST}, not {limit!r:.80}")
     if not (task is None or isinstance(task, str)):
-        raise InvalidArguments("greentask.queue: task is a task's id")
+        raise InvalidArguments(f"greentask.queue: task is a task's id, a string, not {task!r:.80}")
 
     def shown(found: dict[str, Any]) -> dict[str, Any]:
         if hides_arguments:
@@ -99,8 +99,9 @@ def manage(
     elif action in ("retry", "purge") and task is not None:
         answer_with(queue.retry(task) if action == "retry" else queue.purge(task), answer)
     else:
+        said = f"{action!r:.80}" + " without a task" * (task is None)
         raise InvalidArguments(
-            "greentask.queue: action is stats, list, dead, or show, retry or purge with the id of a task"
+            f"greentask.queue: action is stats, list, dead, or show, retry or purge with the id of a task, not {said}"
         )
 
 

@@ -38,7 +38,7 @@ class Reader:
     def look(self, look: Callable[[Store], Any]) -> Future[Any]:
         """What the function comes to. Raises ``Overloaded`` where many wait for an answer."""
         if len(self._waiting) >= _MOST:
-            raise Overloaded("many look at the queue at the moment: try again later")
+            raise Overloaded(f"{_MOST} wait for a look at the queue already: try again later")
         future = HomeFuture(self._home)
         with self._lock:
             self._waiting.append((look, future))

@@ -282,7 +282,7 @@ class TaskQueue:
             if isinstance(wait, bool):
                 return task, key, None if wait else 0.0
             if not isinstance(wait, (int, float)) or not 0 <= wait < 1e9:
-                raise InvalidArguments("greentask.result: wait is true, or a number of seconds")
+                raise InvalidArguments(f"greentask.result: wait is true, or a number of seconds, not {wait!r:.80}")
             return task, key, float(wait)
 
         id, key, patience = _bind(result, call)
@@ -312,7 +312,7 @@ class TaskQueue:
     def _revoke(self, call: Call, answer: Listener, _peer: str | None) -> None:
         def revoke(task: str, running: bool = False) -> tuple[str, bool]:
             if not isinstance(running, bool):
-                raise InvalidArguments("greentask.revoke: running is true or false")
+                raise InvalidArguments(f"greentask.revoke: running is true or false, not {running!r:.80}")
             return task, running
 
         task, running = _bind(revoke, call)
@@ -351,5 +351,7 @@ def _bind(function: Callable[..., Any], call: Call) -> Any:
     positional, named = Binder(function, call.function).bind(call.args)
     task = named.get("task", positional[0] if positional else "")
     if not isinstance(task, str):
-        raise InvalidArguments(f"{call.function}: task is the id that enqueueing has answered, a string")
+        raise InvalidArguments(
+            f"{call.function}: task is the id that enqueueing has answered, a string, not {task!r:.80}"
+        )
     return function(*positional, **named)
