@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 import gevent
 from gevent import getcurrent
@@ -13,7 +13,6 @@ from gevent.hub import get_hub
 
 from ..errors import CallError, Cancelled, CancelRequest, Interrupt, TimeLimit, ended_by, out_of_time, refusal
 from ..hub.spawner import Spawner
-from ..hub.steps import run_in_turns
 from ..pool.calls import Listener
 from ..pool.frames import Body, whole
 from ..tasks.context import RunningTask
@@ -21,8 +20,11 @@ from ..tasks.execution import execute
 from ..tasks.middleware import Hooks
 from ..wire.json import dumps
 from .watched import WatchedCall
+from .writers import Writers
 
 __all__ = ["GreenletCall"]
+
+T = TypeVar("T")
 
 _IN_A_ROW = 32  # items of a stream, before others have their turn
 
@@ -47,6 +49,7 @@ class GreenletCall:
         "_interrupt",
         "_listener",
         "_timer",
+        "_writers",
         "deadline",
     )
 
@@ -58,8 +61,10 @@ class GreenletCall:
         debug: bool,
         ended: Callable[[], None] | None,
         hooks: Hooks | None,
+        writers: Writers,
     ) -> None:
         self._call = call
+        self._writers = writers
         self._listener: Listener | None = call
         self._debug = debug
         self._hooks = hooks
@@ -90,6 +95,8 @@ class GreenletCall:
 
     def _run(self) -> None:
         try:
+            if self._writers.of:
+                self._writers.wait(self._call.task.name)
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 self._out_of_time()
                 return
@@ -110,7 +117,7 @@ class GreenletCall:
                     call.call.attempt is not None,  # durable
                     hooks,
                     None if hooks is None else call.info,
-                    run_in_turns,
+                    self._write,
                 )
             except Interrupt as interrupt:
                 # Where _stop raised it, the caller has its answer; the task may also have raised it itself.
@@ -126,6 +133,9 @@ class GreenletCall:
         finally:
             if self._ended is not None:  # that is after its answer, where it was stopped and still cleans up
                 self._ended()
+
+    def _write(self, steps: Generator[None, None, T]) -> T:
+        return self._writers.run(self._call.task.name, steps)
 
     def _running(self) -> RunningTask:
         call = self._call.call

@@ -19,6 +19,7 @@ from .greenlets import GreenletCall
 from .statistics import Statistics
 from .turns import Leaving, Running, TurnCall, Turns
 from .watched import Watch, WatchedCall
+from .writers import Writers
 
 __all__ = ["Runner", "Running"]
 
@@ -52,6 +53,7 @@ class Runner:
         self._task_hooks = self.hooks if self.hooks.watch_tasks else None  # of greenlets
         self.turns: dict[str, Turns] = {}  # of tasks that were called
         self._spawner = Spawner()
+        self._writers = Writers()
         self._watch = Watch(self.hooks, self.statistics, max_result)
 
     def is_carried(self, function: str) -> bool:
@@ -105,7 +107,7 @@ class Runner:
             if most is None:
                 if task.process:
                     return self._run(watched, line, deadline, None)
-                return GreenletCall(watched, deadline, self._spawner, self.debug, None, self._task_hooks)  # as mostly
+                return GreenletCall(watched, deadline, self._spawner, self.debug, None, self._task_hooks, self._writers)
             turns = self.turns.get(task.name)
             if turns is None:
                 turns = self.turns[task.name] = Turns(task.name, most, task.max_waiting)
@@ -120,7 +122,7 @@ class Runner:
         """Run it now; ``ended`` is called when it does so no more."""
         task = watched.task
         if not task.process:
-            return GreenletCall(watched, deadline, self._spawner, self.debug, ended, self._task_hooks)
+            return GreenletCall(watched, deadline, self._spawner, self.debug, ended, self._task_hooks, self._writers)
         processes = self.groups.get(task.group or "")
         if processes is None:
             raise UnknownTask(f"{task.name} runs in task processes, and this server has none for it ({task.group})")

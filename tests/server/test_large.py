@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from support.servers import LineClient, RunningServer, module_server, wait_until
+from support.servers import LineClient, RunningServer, module_server, serving, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -113,3 +114,25 @@ def test_large_lines_in_flight_on_one_connection_are_bounded(
 def _send_all(peer: LineClient, lines: list[bytes]) -> None:
     for line in lines:
         peer.send_bytes(line)
+
+
+@pytest.mark.slow
+def test_who_asks_for_many_large_results_holds_up_nobody_and_does_not_fill_the_memory(tmp_path: Path) -> None:
+    size, calls = 4_000_000, 150
+    (tmp_path / "mine.py").write_text(
+        "from greentask import task\n\n\n@task\ndef text(size):\n    return 'x' * size\n\n\n"
+        "@task\ndef ping():\n    return 1\n"
+    )
+    with serving("--max-unsent", str(16 * size), apps=["mine"], cwd=tmp_path) as server:
+        front = psutil.Process(server.pid)
+        before = front.memory_info().rss
+        with server.connect() as greedy, server.connect() as honest:
+            greedy.send(*({"id": number, "function": "text", "args": [size]} for number in range(calls)))
+            took, most = [], 0
+            for _ in range(30):
+                began = time.monotonic()
+                assert honest.ask({"function": "ping"}) == {"result": 1}
+                took.append(time.monotonic() - began)
+                most = max(most, front.memory_info().rss - before)
+            assert max(took) < 1.5, "a few steps, and not one of each of them"
+            assert most < 60 * size, "what nobody has read yet, and a few that are being written"
