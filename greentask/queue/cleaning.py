@@ -85,9 +85,32 @@ class Cleaner:
         needed = self._needed([row[1] for row in rows])
         self.erase([Keyed(*row[1:]) for row in rows if row[1] not in needed and row[2] is not None])  # or it was purged
         self._db.executemany("DELETE FROM forget WHERE at = ? AND id = ?", [row[:2] for row in rows])
+        self._count_purged(-sum(row[2] is None for row in rows))
         later = now + max(1.0, self._result_ttl)
         self._db.executemany("INSERT OR IGNORE INTO forget VALUES (?, ?)", [(later, id) for id in needed])
         return len(rows)
+
+    def purge(self, task: Keyed, *, is_dead: bool) -> None:
+        """Know nothing more of this task, before its time."""
+        self.erase([task])
+        if not is_dead:  # of a dead letter nothing is written down there
+            self._count_purged(1)
+
+    def _count_purged(self, more: int) -> None:
+        """So many more rows of ``forget`` are of no task: to find one by its id would take a look at all of them."""
+        if more:
+            self._db.execute(
+                "INSERT INTO meta VALUES ('purged', max(0, ?1)) "
+                "ON CONFLICT (name) DO UPDATE SET value = max(0, value + ?1)",
+                (more,),
+            )
+
+    def ended(self) -> int:
+        """How many tasks have ended that are to be forgotten."""
+        (count,) = self._db.execute(
+            "SELECT (SELECT count(*) FROM forget) - coalesce((SELECT value FROM meta WHERE name = 'purged'), 0)"
+        ).fetchone()
+        return max(0, int(count))
 
     def _forget_dead(self, most: int) -> int:
         if self._too_old is None:

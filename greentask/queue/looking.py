@@ -163,10 +163,12 @@ def retry(store: Store, text: str) -> bool:
 def purge(store: Store, text: str) -> bool:
     """Forget a task that has ended, within a transaction."""
     id = parse_id(text)
-    row = store.db.execute("SELECT id, lane, key, single FROM task WHERE id = ? AND state <> ?", (id, OPEN)).fetchone()
-    if row is None or store.composer.kept([row[0]]):
+    row = store.db.execute(
+        "SELECT state, id, lane, key, single FROM task WHERE id = ? AND state <> ?", (id, OPEN)
+    ).fetchone()
+    if row is None or store.composer.kept([row[1]]):
         return False
-    store.cleaner.erase([Keyed(*row)])
+    store.cleaner.purge(Keyed(*row[1:]), is_dead=row[0] == FAILED)
     return True
 
 

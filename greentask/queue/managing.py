@@ -210,9 +210,9 @@ def stats(store: Store, is_alive: Callable[[int], bool] = lambda _holder: True) 
             ("blocked", "blocked b JOIN task t ON t.id = b.id AND t.state = 0 WHERE b.is_group = 0"),
             ("running", "running"),
             ("failed", "task WHERE state = 2"),
-            ("ended", "forget"),
         )
     }
+    counts["ended"] = store.cleaner.ended()
     tasks: dict[str, dict[str, int]] = {}
     for state, grouped in (
         ("waiting", "SELECT lane, count(*) FROM ready GROUP BY lane"),

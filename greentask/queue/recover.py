@@ -207,6 +207,7 @@ def _piece_together(db: sqlite3.Connection) -> None:
         "DELETE FROM meta WHERE name = 'boot' AND (SELECT count(*) FROM meta WHERE name IN ('base', 'last')) < 2",
         "DELETE FROM failure WHERE id NOT IN (SELECT id FROM task)",
         f"DELETE FROM forget WHERE id NOT IN (SELECT id FROM task WHERE state IN ({DONE}, {REVOKED}, {EXPIRED}))",
+        "DELETE FROM meta WHERE name = 'purged'",
         "DELETE FROM blocked WHERE id NOT IN (SELECT id FROM task)",
         "DELETE FROM link WHERE id NOT IN (SELECT id FROM task)",
         "INSERT OR IGNORE INTO link SELECT source, id FROM blocked WHERE is_group = 0 AND source IS NOT NULL",

@@ -26,8 +26,8 @@ single     the task that was enqueued last with a singleton's key
 lane       the names of tasks, as numbers
 started    when tasks with a rate were handed out lately, and how many
 schedule   the next tick of each task that runs by itself, and when that was said
-meta       how queue time goes on, what is paused, how long things are known, how much a task takes of others, and the
-           newest id of what is forgotten
+meta       how queue time goes on, what is paused, how long things are known, how much a task takes of others, the
+           newest id of what is forgotten, and how many rows of ``forget`` are of tasks that were purged
 =========  ====================================================================================================
 """
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from greentask.queue import looking
+from greentask.queue.ids import id_text
 from greentask.queue.interface import Ending, Want
+from greentask.queue.managing import stats
 from greentask.queue.sqlite import SQLiteQueue
 from greentask.queue.store import Store
 from support.queues import FakeClock, message, open_store, transact
@@ -39,6 +41,33 @@ def test_of_too_many_dead_letters_the_oldest_go(path: Path, clock: FakeClock, ca
     assert f"keeps 100 dead letters: the oldest 200 are forgotten, up to {ids[199]}" in caplog.text
     store.cleaner.look()
     assert not store.cleaner.has_work()
+
+
+def test_what_is_purged_is_not_counted_until_it_would_have_been_forgotten(path: Path, clock: FakeClock) -> None:
+    store = open_store(path, clock.as_clock(), result_ttl=50)
+    run(store, 10)
+    run(store, 3, "failed")
+    clock.pass_by(1)
+    run(store, 5)
+
+    def ended() -> tuple[int, int]:
+        counted = stats(store)
+        return counted["ended"], counted["failed"]
+
+    assert ended() == (15, 3)
+    ids = [id_text(id) for (id,) in store.db.execute("SELECT id FROM task ORDER BY id")]
+    for id in ids[:4] + ids[10:12]:
+        assert transact(store, lambda id=id: looking.purge(store, id))  # type: ignore[misc]
+    assert ended() == (11, 1)
+    clock.pass_by(49.5)
+    transact(store, store.cleaner.step)
+    assert ended() == (5, 1), "and those of the first that were left are forgotten"
+    transact(store, lambda: looking.purge(store, ids[-1]))
+    assert ended() == (4, 1)
+    clock.pass_by(50)
+    transact(store, store.cleaner.step)
+    assert ended() == (0, 1)
+    assert store.db.execute("SELECT value FROM meta WHERE name = 'purged'").fetchone() == (0,)
 
 
 def test_the_file_is_as_large_as_what_is_in_it_at_most(path: Path, clock: FakeClock) -> None:

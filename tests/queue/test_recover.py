@@ -112,7 +112,10 @@ def test_of_a_whole_file_everything_is_saved(path: Path, tmp_path: Path) -> None
             query = f"SELECT * FROM {table} ORDER BY 1, 2"
             if table == "forget":  # of what was purged before its time
                 query = "SELECT * FROM forget WHERE id IN (SELECT id FROM task) ORDER BY 1, 2"
+            if table == "meta":  # how much that was
+                query = "SELECT * FROM meta WHERE name <> 'purged' ORDER BY 1, 2"
             assert file.store.db.execute(query).fetchall() == old.store.db.execute(query).fetchall()
+        assert file.store.cleaner.ended() == old.store.cleaner.ended()
 
 
 def test_what_is_in_the_log_only_is_saved(path: Path, tmp_path: Path) -> None:
