@@ -23,7 +23,9 @@ def make_singleton(name: str, singleton: Singleton, binder: Binder) -> tuple[str
     """
     if isinstance(singleton, bool):
         return () if singleton else None
-    names = (singleton,) if isinstance(singleton, str) else tuple(singleton)
+    names: tuple[Any, ...] = (singleton,)
+    if isinstance(singleton, Iterable) and not isinstance(singleton, str):
+        names = tuple(singleton)
     for one in names:
         if not (isinstance(one, str) and binder.has(one)):
             raise ConfigurationError(

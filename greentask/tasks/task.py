@@ -89,6 +89,8 @@ class Task(Generic[P, R]):
             self.max_waiting = None if max_waiting is None else check_count("max_waiting", max_waiting, 0)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"task {self.name!r}: {error}") from None
+        if not isinstance(process, (bool, str)):
+            raise ConfigurationError(f"task {self.name!r}: process is True, or a group's name, not {process!r:.200}")
         if isinstance(process, str) and not _GROUP.fullmatch(process):
             raise ConfigurationError(
                 f"task {self.name!r}: {process!r} can't be a group's name; letters and digits can, and - _ . in between"
@@ -99,6 +101,8 @@ class Task(Generic[P, R]):
         self.process = process
         self.priority = priority
         self.policy: RetryPolicy = make_policy(self.name, retries, backoff, retry_on, give_up_on)
+        if not isinstance(needs, Iterable):
+            raise ConfigurationError(f"task {self.name!r}: needs are several: needs=(…,), not {needs!r:.200}")
         self.needs = tuple(needs)
         for need in self.needs:
             if not isinstance(need, Resource):

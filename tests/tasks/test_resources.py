@@ -177,6 +177,8 @@ def test_what_is_no_loader_is_refused(wrong: object) -> None:
 def test_a_task_needs_resources_only() -> None:
     with pytest.raises(ConfigurationError, match="which is no @resource"):
         Task(dict, name="x", needs=[dict])  # type: ignore[list-item]
+    with pytest.raises(ConfigurationError, match=r"'x': needs are several: needs=\(…,\), not "):
+        Task(dict, name="x", needs=resource(lambda: 1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("preload", "loads"), [(False, 2), (True, 1)])

@@ -34,7 +34,7 @@ def test_all_calls_are_the_same_to_a_task_that_is_one() -> None:
     assert task(name="one")(lambda a=1: a).singleton is None
 
 
-@pytest.mark.parametrize("singleton", ["years", ("shop", "years"), (1,)])
+@pytest.mark.parametrize("singleton", ["years", ("shop", "years"), (1,), 5])
 def test_a_parameter_that_is_not_there_is_refused(singleton: object) -> None:
     with pytest.raises(ConfigurationError, match="singleton is True, or names of parameters"):
         task(singleton=singleton)(report.function)  # type: ignore[call-overload]

@@ -227,6 +227,7 @@ def test_a_coroutine_needs_a_process() -> None:
         ({"timeout": 10**400}, "task 'add': timeout is in seconds above 0, not 1000"),
         ({"max_running": 1.5}, "task 'add': max_running must be a whole number, not 1.5"),
         ({"name": 5}, "a task's name is a string, not 5"),
+        ({"process": 5}, "task 'add': process is True, or a group's name, not 5"),
     ],
 )
 def test_an_option_that_can_not_be_is_refused(options: dict[str, Any], told: str) -> None:
