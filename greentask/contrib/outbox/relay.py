@@ -169,10 +169,12 @@ class Relay:
                 sending.result()
                 done.append(row)
             except _TROUBLE as error:
-                if is_alone and self._is_of_the_row(error):
-                    refused.append(self._refuse(row, error))
-                else:
+                if not (is_alone and self._is_of_the_row(error)):
                     trouble = error
+                elif isinstance(error, ConnectionLost) and self._arrives(row):
+                    done.append(row)
+                else:
+                    refused.append(self._refuse(row, error))
             except Exception as error:
                 refused.append(self._refuse(row, error))
         self._database.settle(done, refused)
@@ -214,6 +216,14 @@ class Relay:
         try:
             self._client.call_args(function, [], timeout=_PATIENCE / 2)
         except GreentaskError:
+            return False
+        return True
+
+    def _arrives(self, row: Row) -> bool:
+        """Whether it is taken when it is sent again: the server may have gone for reasons of its own, and be back."""
+        try:
+            self._start(row).result()
+        except Exception:  # which is told when it is sent the next time
             return False
         return True
 

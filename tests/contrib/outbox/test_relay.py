@@ -1,6 +1,8 @@
 """The relay, in a thread beside what tests do to its database and its server."""
 
+import json
 import socket
+import sys
 import textwrap
 import threading
 import time
@@ -14,9 +16,10 @@ from greentask import Client, ConfigurationError, QueueError, Step
 from greentask.contrib.outbox import Outbox, create_table, relay
 from greentask.contrib.outbox.relay import Relay
 from support.durable_tasks import add, marks, note
+from support.peers import peer
 from support.postgres import running_postgres
 from support.programs import run_source
-from support.servers import RunningServer, free_port, serving, wait_until
+from support.servers import LineClient, RunningServer, free_port, serving, wait_until
 
 from .conftest import APPS, Place, postgres_place, sqlite_place
 
@@ -136,6 +139,30 @@ def test_a_row_that_breaks_the_connection_is_found(place: Place, client: Client,
         wait_until(lambda: [row[2] is None for row in place.rows()] == [False])
     ((_, _, error, *_),) = place.rows()
     assert error.startswith("ConnectionLost: LineTooLong")
+
+
+@in_sqlite
+def test_a_row_is_not_blamed_for_a_server_that_was_lost_with_it(
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is looked at once which row it is. (The module's name is that of the function, in its package.)
+    monkeypatch.setattr(sys.modules[Relay.__module__], "_TROUBLES", 1)
+    is_back = threading.Event()
+
+    def lose_until_asked_how_it_is(connection: LineClient) -> None:
+        while (line := connection.line()) is not None:
+            call = json.loads(line)
+            if call["function"] == "greentask.ping":
+                is_back.set()
+            elif not is_back.is_set():
+                return
+            connection.send({"id": call["id"], "result": {"task": "1M89JMZ1P2QDY"}})
+
+    commit(place, lambda db: outbox.enqueue(db, add, 1))
+    with peer(lose_until_asked_how_it_is) as server, Client(server.address) as client, relaying(place, client):
+        wait_until(lambda: place.rows() == [])
+    assert is_back.is_set()
+    assert "set aside" not in caplog.text
 
 
 @pytest.mark.slow
