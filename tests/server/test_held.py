@@ -1,6 +1,8 @@
 """What all connections together hold is bounded: unfinished lines, unread answers, and lines of calls in flight."""
 
 import json
+import select
+import socket
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -81,6 +83,21 @@ def test_unfinished_lines_of_all_connections_are_bounded(
             assert reply == {"result": 3 * MB + 1}
     assert told, "who is sent away is told why"
     assert server.call("length", "x" * 3 * MB) == 3 * MB
+
+
+def test_who_is_sent_away_and_says_nothing_more_is_told_and_closed(
+    server: RunningServer, peers: Callable[[], LineClient]
+) -> None:
+    before, sent = sent_away(server), dict[socket.socket, LineClient]()
+    while sent_away(server) == before:
+        peer = peers()
+        sent[peer.socket] = peer
+        peer.send_bytes(b'{"function": "length", "args": ["' + b"x" * 3 * MB)
+    told, _, _ = select.select([*sent], [], [], 20)
+    for sock in told:
+        assert sent[sock].hear()["error"]["type"] == "Overloaded"
+        assert sent[sock].line() is None
+    assert told
 
 
 def test_who_holds_little_is_left_alone(server: RunningServer, peers: Callable[[], LineClient]) -> None:

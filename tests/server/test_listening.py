@@ -17,6 +17,7 @@ import pytest
 from gevent.socket import socket as GreenSocket
 
 from greentask.errors import ConfigurationError
+from greentask.hub.files import TLSFiles
 from greentask.server.listening import bound_address, listen_on, parse_mode, socket_files
 from greentask.server.server import DEFAULT_LISTEN
 from greentask.wire.address import parse_address, parse_addresses
@@ -122,8 +123,9 @@ def test_an_address_that_this_machine_does_not_have() -> None:
         listen_on(parse_addresses("192.0.2.1:0"), insecure=True)
 
 
-def test_tls_needs_a_certificate() -> None:
-    assert "needs a certificate: pass --tls-cert and --tls-key" in refusal("tls://127.0.0.1:0")
+@pytest.mark.parametrize("tls", [None, TLSFiles(ca="of the callers")])
+def test_tls_needs_a_certificate(tls: TLSFiles | None) -> None:
+    assert "needs a certificate: pass --tls-cert and --tls-key" in refusal("tls://127.0.0.1:0", tls=tls)
 
 
 # ---- Unix sockets

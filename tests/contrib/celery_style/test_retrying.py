@@ -53,6 +53,8 @@ def test_too_often_is_the_error_itself_or_says_so() -> None:
     assert isinstance(Retrying().asked(request(3), "task"), MaxRetriesExceededError)
     assert isinstance(Retrying().asked(request(3), "task", max_retries=4), Retry)
     assert isinstance(Retrying(max_retries=None).asked(request(999), "task"), Retry)
+    assert str(Retrying().asked(request(1), "task", error)) == "tried again after OSError: no luck"
+    assert str(Retrying().asked(request(1), "task")) == "tried again later"
 
 
 def test_without_a_queue_nobody_tries_again() -> None:
