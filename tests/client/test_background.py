@@ -79,7 +79,7 @@ gc.collect()
 is_as_before("a pool that was dropped")
 with Pool(1, preload=["no_such_module"]) as pool:
     assert "no_such_module" in str(pool.submit(pow, 2, 5).exception())
-    time.sleep(1.0)
+    time.sleep(1.0)  # it is tried again meanwhile, with pauses
     assert "no_such_module" in str(pool.submit(pow, 2, 5).exception())
 is_as_before("a pool that has never begun")
 """

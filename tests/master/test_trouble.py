@@ -223,11 +223,11 @@ def test_a_stop_ends_a_reload_that_has_begun(tmp_path: Path) -> None:
 
 def test_new_code_that_never_ends_its_import_is_given_up(tmp_path: Path) -> None:
     write_module(tmp_path, 1)
-    with serving("--start-timeout", "8", apps=["mine"], cwd=tmp_path) as server:
+    with serving("--start-timeout", "12", apps=["mine"], cwd=tmp_path) as server:
         hold_imports(tmp_path, 2)
         done = greentask("reload", "--server", server.address)
         assert done.returncode == 1
-        assert "did not serve within 8 s (--start-timeout)" in done.stderr
+        assert "did not serve within 12 s (--start-timeout)" in done.stderr
         assert server.call("version") == 1
         wait_until(lambda: len(server.fronts()) == 1, "the new front is gone")
 

@@ -227,7 +227,7 @@ def test_several_threads_and_queues_lose_nothing(path: Path) -> None:
 @contextmanager
 def without(path: Path, table: str) -> Iterator[None]:
     """Meanwhile that table can't be read, as where its pages are damaged."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as db:
         db.execute(f"ALTER TABLE {table} RENAME TO away")
         try:
             yield
@@ -278,7 +278,7 @@ def test_who_was_silent_is_told_also_where_that_is_not_written(queue: SQLiteQueu
     taker.want(1)
     taker.wait_for(1)
     with without(path, "later"):
-        with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as db:
             db.execute("DELETE FROM holder")  # as others do that take everything back
         wait_until(lambda: taker.lost, WITHIN, "it is lost")
     assert taker.lost == 1
