@@ -323,7 +323,7 @@ class Link:
     def _skip_line(self, sock: GreenSocket | TLSSocket) -> bytes:
         """Read on to the end of a line, and forget it; what has come behind it."""
         while data := sock.recv(_CHUNK):
-            self._heard_at = time.monotonic()
+            self._life.heard_at = time.monotonic()
             _, newline, rest = data.partition(b"\n")
             if newline:
                 return rest

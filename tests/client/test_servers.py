@@ -19,6 +19,7 @@ from greentask import (
     ConnectionLost,
     DeadlineExceeded,
     InvalidArguments,
+    InvalidResult,
     Overloaded,
     Unauthenticated,
     UnknownTask,
@@ -204,6 +205,25 @@ def test_one_that_takes_its_time_for_a_large_call_is_not_given_up() -> None:
         began = time.monotonic()
         assert client.call("f", "x" * 8_000_000) == "taken"
         assert time.monotonic() - began > 0.6, "longer than it may be silent"
+
+
+def test_an_answer_that_is_too_long_and_comes_slowly_is_not_taken_for_silence() -> None:
+    def slowly(connection: LineClient) -> None:
+        answered, long = connection.hear(), connection.hear()
+        connection.send_bytes(b'{"id":%d,"result":"%b' % (long["id"], b"x" * 2000))  # and that is its error
+        stop = time.monotonic() + 1.0
+        while time.monotonic() < stop:
+            connection.send_bytes(b"x")
+            time.sleep(0.02)
+        connection.send_bytes(b'"}\n')
+        connection.send({"id": answered["id"], "result": "all the same"})
+        connection.hear_rest()
+
+    with peer(slowly) as server, Client(server.address, dead_after=0.4, max_line=1000) as client:
+        answered, long = client.submit("short"), client.submit("long")
+        with pytest.raises(InvalidResult):
+            long.result(20)
+        assert answered.result(20) == "all the same"
 
 
 def test_one_that_stops_taking_a_large_call_is_given_up() -> None:
