@@ -44,6 +44,11 @@ INTERRUPTED = "the client's own greenlet was killed"
 #: What is said at the end where a server's certificate is not taken.
 UNTRUSTED = "; tls_ca= (--tls-ca) names the authority whose certificates are trusted"
 
+_UNANSWERED = "before it answered"
+_IN_MIDDLE = (
+    "in the middle of an answer: it died, or its log says that more was unread than it keeps (--max-unsent); then have "
+    "fewer large answers on their way at once"
+)
 _TOO_LONG = "the answer is longer than max_line ({} bytes): return less at once, or raise it (Client(max_line=…))"
 # What a line about a call begins with: the call, the item of a batch, and what it says.
 _ANSWER = re.compile(rb'\{ ?"id": ?(\d{1,20}), ?(?:"index": ?(\d{1,20}), ?)?"(result|error|progress|item)":')
@@ -237,8 +242,8 @@ class Link:
         self._begin(sock)
         why: str | Unauthenticated
         try:
-            self._read(sock, rest)
-            why = self.complaint or f"{target} closed the connection before it answered"
+            left = self._read(sock, rest)
+            why = self.complaint or f"{target} closed the connection {_IN_MIDDLE if left else _UNANSWERED}"
         except Unauthenticated as error:
             why = error
         except OSError as error:
@@ -281,7 +286,8 @@ class Link:
         self._look_after(self._life.look_at - now)
         self._events.link_opened(self)
 
-    def _read(self, sock: GreenSocket | TLSSocket, first: bytes) -> None:
+    def _read(self, sock: GreenSocket | TLSSocket, first: bytes) -> int:
+        """Read it to its end; how many bytes there are of a line that has none."""
         splitter, life = LineSplitter(self._options.max_line), self._life
         while data := first or sock.recv(_CHUNK):
             first = b""
@@ -307,6 +313,7 @@ class Link:
                 if number % _LINES_AT_ONCE == 0:
                     gevent.sleep(0)
             wait_for_input(sock)  # recv doesn't wait while there is something: the others must get their turn
+        return splitter.pending
 
     def _leave_out(self, error: LineTooLong) -> None:
         """Fail the call whose answer is too long: the others go on. Raises the error where the line is no answer."""

@@ -10,7 +10,7 @@ from greentask import Client, ConnectionLost, InvalidArguments, InvalidResult, L
 from greentask.client import large
 from support.peers import peer
 from support.programs import run_source
-from support.servers import LineClient, RunningServer, wait_until
+from support.servers import LineClient, RunningServer, serving, wait_until
 
 NUMBERS = list(range(400_000))  # 2.7 MB
 ROWS = [{"name": f"row {number}", "parts": [number, None, True]} for number in range(20_000)]
@@ -145,6 +145,14 @@ def test_an_answer_that_is_too_long_is_the_error_of_its_call_alone(server: Runni
         wait_until(lambda: observer.call("greentask.status")["in_flight"] == 1, "the rest of the stream is cancelled")
         assert client.call("echo", 1) == 1
         assert observer.call("greentask.status")["connections"] == 2, "it is the first connection still"
+
+
+def test_who_is_cut_off_for_what_it_has_not_read_is_told_what_to_do() -> None:
+    with serving("--max-unsent", "4000000", apps=["support.server_tasks"]) as server, Client(server.address) as client:
+        with pytest.raises(ConnectionLost, match=r"in the middle of an answer: .* \(--max-unsent\); then have fewer"):
+            list(client.map("large", [3_000_000] * 20))
+        assert "(max_unsent" in server.output()
+        assert list(map(len, client.map("large", [3_000_000] * 20, window=1))) == [3_000_000] * 20
 
 
 def test_one_that_nobody_waits_for_and_a_report_are_left_out() -> None:
