@@ -25,7 +25,7 @@ from ..tasks.middleware import CallInfo, Middleware, Outcome
 from .scraping import ScrapeServer
 
 try:
-    from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+    from prometheus_client import generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
     from prometheus_client.registry import Collector
 except ImportError as error:
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+_KIND = "text/plain; version=0.0.4; charset=utf-8"  # which every Prometheus reads
 _NAME = "prometheus"  # of what is counted here, in the server's status
 _LOOK_WITHIN = 3.0  # seconds for the queue's file
 _WHICH = ("task", "group", "kind")  # the labels of what is counted for each call
@@ -92,7 +93,7 @@ class Metrics(Middleware):
             sock = self._listen
             if isinstance(sock, str):
                 sock = listen_for_metrics(sock, insecure=self._insecure)
-            self._http = ScrapeServer(sock, "/metrics", CONTENT_TYPE_PLAIN_0_0_4, self._page)
+            self._http = ScrapeServer(sock, "/metrics", _KIND, self._page)
             self._http.start()
         self._server = server
         server.counted[_NAME] = self._tell

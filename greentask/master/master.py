@@ -326,7 +326,6 @@ class Master:
                 silent.append(front)
             else:
                 answers.append(one.value)
-                front.counted = counts_of(one.value) or front.counted
         # Of those that are silent, what they last told: or what is counted would be less for a while, and then more.
         status = merge(answers, merge_counts([self._past, *(front.counted for front in silent)]))
         status["silent"] = [front.pid for front in silent]
@@ -494,6 +493,7 @@ def _status_of(front: Front, detail: bool, by_task: bool) -> dict[str, Any] | No
         status: dict[str, Any] = front.ask("status", within=_STATUS_WITHIN, detail=detail, by_task=by_task)
     except ChannelError:  # it has too much to do, or is going
         return None
+    front.counted = counts_of(status) or front.counted  # now: what it tells at its end is not to be put back
     return {"front": front.number, **status}
 
 

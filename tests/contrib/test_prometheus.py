@@ -208,6 +208,23 @@ def test_nothing_is_less_when_a_front_is_silent_or_dies(server: RunningServer) -
     assert now("greentask_calls_in_flight") == 0
 
 
+@pytest.mark.slow
+def test_there_are_none_while_the_master_is_silent_rather_than_a_part_of_them(server: RunningServer) -> None:
+    url = metrics_url(server)
+    server.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(url)
+    finally:
+        server.signal(signal.SIGCONT)
+    assert caught.value.code == 503
+    caught.value.close()
+    assert scrape(server)("greentask_fronts") == 2
+    assert (
+        "/metrics can't be answered just now: GreentaskError: what the other fronts do is not known" in server.output()
+    )
+
+
 def test_there_is_nothing_else_at_the_address(server: RunningServer) -> None:
     url = metrics_url(server)
     for method, path, code in (("GET", "/", 404), ("POST", "/metrics", 405), ("DELETE", "/metrics", 405)):
