@@ -43,11 +43,11 @@ class SQLiteDatabase(Database):
         return str(self.path)
 
     def create(self) -> None:
-        with _told(), closing(self._connect()) as db:
+        with _told(self), closing(self._connect()) as db:
             create_table(db, table=self._table)
 
     def open(self) -> None:
-        with _told():
+        with _told(self):
             self._db = self._connect()
             self._inode = os.stat(self.path).st_ino
             found = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (self._table,)).fetchone()
@@ -61,7 +61,7 @@ class SQLiteDatabase(Database):
 
     def take(self, most: int, most_bytes: int, now: float) -> list[Row]:
         db, rows, size = self._opened(), list[Row](), 0
-        with _told():
+        with _told(self):
             # Before the look: what is committed after it is another version, for which nobody waits in vain.
             self._version = db.execute("PRAGMA data_version").fetchone()[0]
             if not self._is_ours():
@@ -84,7 +84,7 @@ class SQLiteDatabase(Database):
         if not (done or refused):
             return
         db, table = self._opened(), self._table
-        with _told():
+        with _told(self):
             db.execute("BEGIN IMMEDIATE")
             try:
                 gone = [(row.id,) for row in done] + [(one.row.id,) for one in refused if one.due is None]
@@ -102,7 +102,7 @@ class SQLiteDatabase(Database):
     def next_due(self) -> float | None:
         if not self._has_lock:
             return None
-        with _told():
+        with _told(self):
             due: float | None = self._opened().execute(f"SELECT min(due) FROM {self._table}").fetchone()[0]
         return due
 
@@ -111,7 +111,7 @@ class SQLiteDatabase(Database):
             time.sleep(min(seconds, _LOOK))
             return self._is_ours()
         db, give_up = self._opened(), time.monotonic() + seconds
-        with _told():
+        with _told(self):
             while db.execute("PRAGMA data_version").fetchone()[0] == self._version:
                 left = give_up - time.monotonic()
                 if left <= 0:
@@ -163,10 +163,12 @@ class SQLiteDatabase(Database):
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(place: object) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise DatabaseLost(f"SQLite: {error}") from error
+        raise DatabaseLost(f"{place}: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise ConfigurationError(f"the outbox's file can't be used: {error}") from error
+        raise ConfigurationError(
+            f"{place} can't be used ({error}): name the SQLite file of the program that enqueues, or mend it"
+        ) from error
