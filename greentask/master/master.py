@@ -14,7 +14,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -26,18 +25,7 @@ from .._version import __version__
 from ..errors import ConfigurationError, GreentaskError
 from ..pool.linux import set_title
 from ..pool.memory import resident
-from ..server.listening import (
-    SECRET_REMEDY,
-    SocketFile,
-    bound_address,
-    check_address,
-    check_tls_is_spoken,
-    listen_for_metrics,
-    listen_on,
-    socket_files,
-)
-from ..server.shares import make_shares
-from ..wire.address import Address, parse_addresses
+from ..wire.address import Address
 from .admin import AdminServer, answers
 from .channel import ChannelError
 from .config import ServeConfig
@@ -45,6 +33,7 @@ from .fronts import Front, FrontFailed
 from .logs import reopen_logs
 from .merging import counts_of, merge, merge_counts
 from .signs import Notifier, read_pid, remove_file, write_file
+from .sockets import Sockets
 from .watch import watch_sources
 
 __all__ = ["Master"]
@@ -89,14 +78,7 @@ class Master:
         say: Callable[[str], object],
     ) -> None:
         self._config = config
-        self._sockets = [sock for sock, _ in inherited]
-        self._inherited = [address for _, address in inherited]
-        self.addresses = list(map(str, self._inherited))  # with the ports that the kernel chose
-        self._socket_mode = socket_mode
-        self._socket_owner = socket_owner
-        self._socket_files: list[SocketFile] = []
-        self._metrics: GreenSocket | None = None  # where they are read, of all fronts
-        self._shares = make_shares(config.fronts) if config.fronts > 1 else None
+        self._sockets = Sockets(inherited, config.fronts, mode=socket_mode, owner=socket_owner)
         self._files = {"--pid-file": pid_file, "--ready-file": ready_file}
         self._watch = watch
         self._written: dict[str, str] = {}  # path -> what is in it
@@ -137,7 +119,7 @@ class Master:
         set_title(f"master, {' '.join(self._config.apps)}")
         try:
             self._refuse_taken_pid_file()
-            self._listen()
+            self._sockets.listen(self._config)
             self._write("--pid-file", f"{os.getpid()}\n")
             self._admin.start()
             if self._watch:
@@ -152,34 +134,10 @@ class Master:
             for front in self._all():
                 front.kill()
             self._admin.close()
-            self._close_sockets()
+            self._sockets.close()
             for path, text in self._written.items():
                 remove_file(path, text)
         return self._code
-
-    def _listen(self) -> None:
-        insecure = self._config.insecure or self._config.secret_file is not None
-        for inherited in self._inherited:
-            check_address(inherited, self._config.tls, insecure=insecure, remedy=SECRET_REMEDY)
-        addresses = parse_addresses(self._config.listen) if self._config.listen else []
-        check_tls_is_spoken([*self._inherited, *addresses], self._config.tls)
-        if addresses:
-            bound = listen_on(
-                addresses,
-                tls=self._config.tls,
-                insecure=insecure,
-                remedy=SECRET_REMEDY,
-                socket_mode=self._socket_mode,
-                socket_owner=self._socket_owner,
-            )
-            self._sockets += bound
-            self._socket_files = socket_files(bound)
-            self.addresses += [
-                str(replace(bound_address(sock), scheme=address.scheme)) for address, sock in zip(addresses, bound)
-            ]
-
-        if self._config.metrics is not None:
-            self._metrics = listen_for_metrics(self._config.metrics, insecure=self._config.insecure)
 
     def _begin(self) -> None:
         for number in range(self._config.fronts):
@@ -191,11 +149,11 @@ class Master:
                 return
             raise
         processes = sum(one["processes"] for one in ready)
-        self._told = _count(ready[0]["tasks"], "task") + f" on {', '.join(self.addresses)}"
+        self._told = _count(ready[0]["tasks"], "task") + f" on {', '.join(self._sockets.addresses)}"
         fronts = f", {_count(self._config.fronts, 'front')}" if self._config.fronts > 1 else ""
         pool = f", {_count(processes, 'task process')}" if processes else ""
-        metrics = "" if self._metrics is None else f", metrics on {_url(self._metrics)}"
-        self._write("--ready-file", "\n".join(self.addresses) + "\n")
+        metrics = f", metrics on {self._sockets.metrics_url}" if self._sockets.metrics_url is not None else ""
+        self._write("--ready-file", "\n".join(self._sockets.addresses) + "\n")
         self._notifier.ready(f"serves {self._told}")
         self._serves.set()
         self._say(f"greentask {__version__} serves {self._told} (pid {os.getpid()}{fronts}{pool}{metrics})")
@@ -267,7 +225,7 @@ class Master:
             self._stopping, self._stopping_since = True, time.monotonic()
             self._serves.set()  # it never will: who waits for it is told so
             self._notifier.stopping()
-            self._close_sockets()
+            self._sockets.close()
         for front in self._all():
             front.drain(timeout)
         if not self._all():
@@ -336,13 +294,13 @@ class Master:
             "reloads": self._reloads,
             "deaths": self._deaths,
         }
-        status["listen"] = self.addresses
+        status["listen"] = self._sockets.addresses
         return status
 
     def queue(self) -> dict[str, Any]:
         """Where the durable tasks are, for those who may have the file themselves; ``uptime`` tells who this is."""
         uptime = time.monotonic() - self._started_at
-        return {"file": self._config.queue, "uptime": uptime, "listen": self.addresses}
+        return {"file": self._config.queue, "uptime": uptime, "listen": self._sockets.addresses}
 
     # ---- The fronts
 
@@ -350,10 +308,16 @@ class Master:
         return [front for front in (*self._fronts.values(), *self._others) if front.status is None]
 
     def _start(self, number: int) -> Front:
-        fds = [sock.fileno() for sock in self._sockets]
-        config = self._config.on(self.addresses)
-        metrics = None if self._metrics is None else self._metrics.fileno()
-        front = Front(number, config, fds, self._shares, metrics, ask_status=self.status, ended=self._front_ended)
+        config, sockets = self._config.on(self._sockets.addresses), self._sockets
+        front = Front(
+            number,
+            config,
+            sockets.fds,
+            sockets.shares,
+            sockets.metrics_fd,
+            ask_status=self.status,
+            ended=self._front_ended,
+        )
         if self._stopping:  # since a moment ago, and it was not there to be told
             front.kill()
         return front
@@ -460,19 +424,6 @@ class Master:
             write_file(path, text, flag)
             self._written[path] = text
 
-    def _close_sockets(self) -> None:
-        while self._socket_files:
-            self._socket_files.pop().remove()
-        for sock in self._sockets:
-            sock.close()
-        self._sockets = []
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
-        if self._shares is not None:
-            os.close(self._shares)
-            self._shares = None
-
 
 def _log_errors(function: Callable[[], object]) -> None:
     """Call it; log what it raises, which would end the program where gevent calls it for a signal."""
@@ -482,10 +433,6 @@ def _log_errors(function: Callable[[], object]) -> None:
         logger.warning("%s", error)
     except Exception:
         logger.exception("what was asked for by a signal failed")
-
-
-def _url(sock: GreenSocket) -> str:
-    return f"http://{str(bound_address(sock)).partition('://')[2]}/metrics"
 
 
 def _status_of(front: Front, detail: bool, by_task: bool) -> dict[str, Any] | None:

@@ -89,7 +89,7 @@ def test_a_front_that_takes_its_time_to_die_for_starting_too_slowly_is_replaced(
     write_module(tmp_path, 1)
     config = ServeConfig(("mine",), listen=("127.0.0.1:0",), processes=1)
     master = Master(config, [], say=lambda _: None)
-    master._listen()
+    master._sockets.listen(config)
     try:
         master._begin()
         held = hold_imports(tmp_path, 2)
@@ -104,7 +104,7 @@ def test_a_front_that_takes_its_time_to_die_for_starting_too_slowly_is_replaced(
         for front in master._all():
             front.kill()
         wait_in_hub(lambda: not master._all(), what="they have ended")
-        master._close_sockets()
+        master._sockets.close()
 
 
 # ---- Signals
