@@ -23,7 +23,7 @@ def mend(pool: Processes) -> bool:
         return False
     pool._population.mend()
     for process in processes:
-        if process.ready and not process.retiring and not process.calls:
+        if process.ready and process.is_heard and not process.retiring and not process.calls:
             pool._idle[process.slot] = process
     pool._dispatch()
     return True

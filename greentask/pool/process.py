@@ -114,6 +114,11 @@ class Process:
         """Whether it has begun a call, or more."""
         return self.done > 0 or bool(self.calls)
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether it can say something still: its socket has not ended."""
+        return not self._has_ended
+
     # ---- What is sent
 
     def send(self, call: PoolCall, estimate: float) -> None:

@@ -16,10 +16,11 @@ from greentask.hub import mending
 from greentask.pool import calls as calls_module
 from greentask.pool import process as process_module
 from greentask.pool import processes as processes_module
+from greentask.pool.mending import mend
 from greentask.pool.setup import Setup
 from support import process_tasks as tasks
 from support.interrupting import at_each_moment
-from support.pools import Asked, ask, lines, processes, wait_for_lines
+from support.pools import Asked, ask, children, lines, processes, wait_for_lines
 from support.programs import run_source
 from support.waiting import wait_until
 
@@ -127,6 +128,24 @@ def test_who_looks_after_them_starts_no_process_before_its_pause_is_over(tmp_pat
         dies.unlink()
         assert asked.wait() == ("result", b"1")
     assert last - before > 0.35, "the fifth start, after a pause of 0.4 s"
+
+
+def test_a_process_that_has_died_gets_no_call_from_who_looks_after_them() -> None:
+    """Its socket has ended, and the template has not told yet how it did."""
+    before = children()
+    with processes(1) as pool:
+        [pid] = pool.pids()
+        [template] = children() - before - {pid}
+        os.kill(template, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: not pool._idle, 10, "its end is noticed")
+            asked = ask(pool, tasks.echo, 1)
+            assert mend(pool)
+            assert not pool._idle
+        finally:
+            os.kill(template, signal.SIGCONT)
+        assert asked.result() == 1
 
 
 def test_a_process_whose_watcher_was_stopped_is_heard_again() -> None:

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from types import FrameType
 
 import gevent
 from gevent import Greenlet, monkey
@@ -13,6 +14,7 @@ from gevent.hub import Hub
 
 __all__ = ["call_under_ctrl_c"]
 
+_HANDING_ON = {Hub.handle_error.__code__, Hub.handle_system_error.__code__}
 _sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 _start_thread: Callable[..., int] = monkey.get_original("_thread", "start_new_thread")
 
@@ -47,8 +49,10 @@ def call_under_ctrl_c(
             os.kill(os.getpid(), signal.SIGINT)
         ended.append("all")
 
-    def on_ctrl_c(*_: object) -> None:
-        if armed:  # once in each turn of ours: else it could hit the few lines that catch it
+    def on_ctrl_c(_: int, frame: FrameType | None) -> None:
+        # Once in each turn of ours: else it could hit the few lines that catch it. Nor those in which gevent hands the
+        # one before on to us, where it is printed, and lost.
+        if armed and (frame is None or frame.f_code not in _HANDING_ON):
             armed.clear()
             raise KeyboardInterrupt
 
