@@ -72,6 +72,7 @@ class Session:
         "_in_flight",
         "_in_order",
         "_is_full",
+        "_is_last",
         "_size",
         "_speaks_rpc",
         "_streams",
@@ -92,6 +93,7 @@ class Session:
         self._size = 0  # bytes that lines take up whose calls are in flight
         self._unclaimed = 0  # of them, those of a line that is being read
         self._is_full = False  # waiting until another call may be in flight
+        self._is_last = False  # nothing more is read
         self._changed = Event()  # set when a call ends, and when the connection breaks
         self._draining = False
         self._asked = False  # a line has come
@@ -121,7 +123,10 @@ class Session:
             self._begin(None).refuse(self.connection.fault)
         for answer in list(self._by_id.values()):
             answer.grant_no_more()
+        self._is_last = True
         while self._in_flight:
+            if self.connection.gone:
+                self.connection.close()  # they may go on for an hour, and need no descriptor
             self._wait()
         self.connection.finish()
 
@@ -170,8 +175,16 @@ class Session:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing is read until a call has ended; of a peer that tells lines apart by their ids."""
-        return self._is_full and len(self._by_id) > 0 and not self._speaks_rpc
+        """Whether nothing is read until a call has ended; of a peer that tells lines apart by their ids.
+
+        So too where calls are cancelled for which nobody waits, and the peer has ended its side: whether it has gone
+        as well is only seen when it is sent something.
+        """
+        return (
+            (self._is_full or (self._is_last and self.server.cancel_abandoned))
+            and len(self._by_id) > 0
+            and not self._speaks_rpc
+        )
 
     def is_busy(self) -> bool:
         """Whether a call is in flight."""

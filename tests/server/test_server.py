@@ -1,5 +1,6 @@
 """A server as a whole, run as a process: its limits, its end, its task processes, and why it could not start."""
 
+import json
 import os
 import signal
 import socket
@@ -368,6 +369,21 @@ def marks_of_a_broken_connection(server: RunningServer, folder: Path, seconds: f
     return [file.read_text().split()[-1] for file in files.values()]
 
 
+def test_a_broken_connection_has_no_descriptor_while_its_calls_go_on(server: RunningServer) -> None:
+    front = psutil.Process(server.pid)
+    before = server.status()["in_flight"]
+    peers = [server.connect() for _ in range(8)]
+    for peer in peers:
+        peer.send({"id": 1, "function": "nap", "args": [2]})
+    wait_until(lambda: server.status()["in_flight"] == before + 8)
+    descriptors = front.num_fds()
+    for peer in peers:
+        peer.reset()
+    wait_until(lambda: front.num_fds() <= descriptors - 7)  # the status may have one of its own
+    assert server.status()["in_flight"] == before + 8
+    wait_until(lambda: server.status()["in_flight"] == before)
+
+
 def test_cancel_abandoned_also_sees_a_peer_that_closes_after_it_has_shut_down_its_side(
     cancelling: RunningServer, tmp_path: Path
 ) -> None:
@@ -383,6 +399,25 @@ def test_cancel_abandoned_also_sees_a_peer_that_closes_after_it_has_shut_down_it
     assert cancelling.status()["in_flight"] == 2, "until now it may only have been half-closed"
     peer.close()
     wait_until(lambda: cancelling.status()["in_flight"] == 0, "both have ended")
+    assert file.read_text().split() == ["started", "CancelRequest"]
+
+
+@pytest.mark.slow
+def test_cancel_abandoned_sees_a_peer_that_has_closed_and_is_sent_nothing(
+    cancelling: RunningServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "marks"
+    with cancelling.connect() as waits:
+        waits.send({"id": 1, "function": "nap", "args": [5]})
+        waits.end_sending()
+        peer = cancelling.connect()
+        peer.send({"id": 1, "function": "mark", "args": [str(file), 60]})
+        wait_until(lambda: file.exists() and file.read_text(), "it runs")
+        peer.close()
+        lines = list(iter(waits.line, None))
+        assert [json.loads(line) for line in lines if line.strip()] == [{"id": 1, "result": 5}], "who waits is answered"
+        assert len(lines) > 1, "and was sent an empty line"
+    wait_until(lambda: cancelling.status()["in_flight"] == 0, "it has ended")
     assert file.read_text().split() == ["started", "CancelRequest"]
 
 
