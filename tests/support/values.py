@@ -52,9 +52,9 @@ def alike(one: object, other: object) -> bool:
     return repr(one) == repr(other)
 
 
-def nested(depth: int) -> Any:
-    """Arrays in arrays."""
-    value: list[Any] = []
+def nested(depth: int, inmost: Any = ()) -> Any:
+    """A list in a list in a list…"""
+    value = list(inmost)
     for _ in range(depth - 1):
         value = [value]
     return value

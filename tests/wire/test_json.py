@@ -31,7 +31,7 @@ from greentask.wire.json import (
     loads,
     loads_checked,
 )
-from support.values import alike, damaged, pieces, values
+from support.values import alike, damaged, nested, pieces, values
 from support.values import text as texts
 
 MORE_EXAMPLES = settings(max_examples=max(300, settings().max_examples))
@@ -63,14 +63,6 @@ def check(value: Any, depth: int) -> None:
             raise ValueError("too deep")
         for inner in [*value, *value.values()] if isinstance(value, dict) else value:
             check(inner, depth - 1)
-
-
-def nested(depth: int, inmost: Any = ()) -> Any:
-    """A list in a list in a list…"""
-    value = list(inmost)
-    for _ in range(depth - 1):
-        value = [value]
-    return value
 
 
 # ---- Reading
