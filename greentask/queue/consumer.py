@@ -4,7 +4,8 @@ Tasks that share something that is scarce share its slots: those of one group of
 greenlets; and one that says ``max_running`` or ``rate`` has its own. There are as many slots as can run at once, and as
 many more as were done in the last tenth of a second: tiny tasks come hundreds in one commit, and a long one is not
 taken before it can begin. What was taken and does not begin within a second (plain calls may have all processes, too)
-is given back, for others may be idle: so they have a moment for taking it, in which it is not asked for again.
+is given back, for others may be idle: so they have a moment for taking it, in which it is not asked for again. Where it
+comes back all the same, it may wait for four times as long: there may always be plain calls that came before it.
 
 Everything here happens in the hub.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from itertools import takewhile
+from functools import partial
 from typing import Any
 
 from gevent.event import Event
@@ -48,7 +49,9 @@ _AHEAD = 0.1  # seconds of work that is taken ahead
 _MOST_AHEAD = 1000  # tasks
 _QUICK = 100  # tasks a second: those with a lower rate are not taken ahead
 _MEASURED_OVER = 0.02  # seconds
-_PATIENCE = 1.0  # seconds that what was taken may wait
+_PATIENCE = 1.0  # seconds that what was taken may wait, for the first time
+_MOST_PATIENCE = 600.0
+_REMEMBERED = 1000  # tasks of which it is known that they have been given back
 _REST = 0.1  # seconds in which others may take what was given back
 _MOST_TEXT = 20_000  # characters of an error's message, and of its traceback
 _PAUSE = 1.0  # seconds until a task is tried again that could not be run at all
@@ -57,9 +60,12 @@ _PAUSE = 1.0  # seconds until a task is tried again that could not be run at all
 class Place:
     """Slots that some tasks share: ``size`` says how many of them run at once."""
 
-    def __init__(self, tasks: frozenset[str], size: Callable[[], int], *, takes_ahead: bool) -> None:
+    def __init__(
+        self, tasks: frozenset[str], size: Callable[[], int], *, takes_ahead: bool, is_rated: bool = False
+    ) -> None:
         self.tasks = tasks
         self.size = size
+        self.is_rated = is_rated  # when it begins is not to be long after it was counted
         self.attempts: dict[Attempt, None] = {}  # that run or wait here, in the order in which they came
         self.asked = 0  # slots that were asked for and are not filled yet
         self.rests = False  # what was given back is for others at the moment
@@ -112,6 +118,7 @@ class Consumer:
         self._timer: Any = None
         self._rest: Any = None
         self._here = 0  # deliveries that have not ended
+        self._patience: dict[str, float] = {}  # of those that were given back, by their ids
         self.reports: dict[str, bytes] = {}  # the newest one of each attempt that has told any
         self.counts = {"done": 0, "failed": 0, "retried": 0, "lost": 0, "released": 0, "revoked": 0}
 
@@ -189,6 +196,8 @@ class Consumer:
                 self._idle.clear()
             self._here += 1
             attempt = Attempt(self, place, delivery, now)
+            if self._patience:
+                attempt.patience = self._patience.pop(delivery.id, _PATIENCE)
             try:
                 attempt.start()
             except Exception:  # or nobody would ever say how it ended
@@ -197,18 +206,24 @@ class Consumer:
 
     def _give_back(self) -> None:
         """Give back what has been here for a while and has not begun; all of that at the end."""
-        before = time.monotonic() - (0 if self._stopping else _PATIENCE)
-        late: list[Attempt] = []
+        now, late = time.monotonic(), list[Attempt]()
         for place in self.places:
-            waiting = [one for one in takewhile(lambda one: one.came <= before, place.attempts) if one.is_waiting]
+            waiting = [one for one in place.attempts if self._is_late(one, now) and one.is_waiting]
             place.rests = bool(waiting)
             late += waiting
         self._refill()  # where it has become slow as well, or they would come back at once
         for attempt in late:
             if attempt.is_waiting:
+                if not attempt.place.is_rated:
+                    self._patience[attempt.delivery.id] = min(_MOST_PATIENCE, 4 * attempt.patience)
                 attempt.cancel()
+        while len(self._patience) > _REMEMBERED:  # others have run them, it may be
+            del self._patience[next(iter(self._patience))]
         if late and not self._stopping:
             self._rest.start(self._end_rest)
+
+    def _is_late(self, attempt: Attempt, now: float) -> bool:
+        return self._stopping or now - attempt.came >= attempt.patience
 
     def _end_rest(self) -> None:
         for place in self.places:
@@ -256,7 +271,17 @@ _COUNTED = {"done": "done", "failed": "failed", "retry": "retried", "lost": "los
 class Attempt:
     """The ``Listener`` of one delivery's call."""
 
-    __slots__ = ("_consumer", "_is_cancelled", "_running", "_task", "came", "delivery", "is_revoked", "place")
+    __slots__ = (
+        "_consumer",
+        "_is_cancelled",
+        "_running",
+        "_task",
+        "came",
+        "delivery",
+        "is_revoked",
+        "patience",
+        "place",
+    )
 
     def __init__(self, consumer: Consumer, place: Place, delivery: Delivery, now: float) -> None:
         self._consumer = consumer
@@ -265,6 +290,7 @@ class Attempt:
         self.place = place
         self.delivery = delivery
         self.came = now
+        self.patience = _PATIENCE
         self._is_cancelled = False  # by us: a task may raise CancelRequest by itself, which is an error of its own
         self.is_revoked = False  # it was cancelled for that
         place.attempts[self] = None
@@ -395,10 +421,12 @@ def _places(runner: Runner, greenlets: int) -> list[Place]:
         if size is None:
             continue
         if most is not None:
-            places.append(Place(frozenset({task.name}), lambda most=most: most, takes_ahead=False))  # type: ignore[misc]
+            places.append(
+                Place(frozenset({task.name}), partial(int, most), takes_ahead=False, is_rated=task.rate is not None)
+            )
         elif task.rate is not None:  # what is counted is to begin soon, but not at the price of its rate
             is_quick = task.rate.count >= _QUICK * task.rate.seconds
-            places.append(Place(frozenset({task.name}), size, takes_ahead=is_quick))
+            places.append(Place(frozenset({task.name}), size, takes_ahead=is_quick, is_rated=True))
         else:
             shared.setdefault(task.group, set()).add(task.name)
     for group, names in shared.items():

@@ -328,6 +328,24 @@ def test_what_waits_for_a_plain_call_is_given_to_a_front_that_is_idle(tmp_path: 
         assert [marks(file) for file in naps.values()] == [["began"]] * 2
 
 
+@pytest.mark.slow
+def test_plain_calls_of_which_there_are_always_some_do_not_hold_one_up_for_ever(tmp_path: Path) -> None:
+    nap = {"function": "nap_in_process", "args": ["/dev/null", 0.2]}
+    options = ("--queue", str(tmp_path / "tasks.db"), "--processes", "1", "--drain-timeout", "0.1")
+    with serving(*options, apps=APPS) as server, server.connect() as busy, server.connect() as peer:
+        busy.send(*({**nap, "id": number} for number in range(30)))
+        task = enqueue(peer, "add_in_process", 1)
+        for _ in range(150):  # 30 seconds
+            reply = busy.hear()
+            assert reply["result"] == "rested"
+            busy.send({**nap, "id": reply["id"]})
+            if outcome(peer, task, False)["state"] == "done":
+                break
+        else:
+            raise AssertionError("its turn has not come")
+        assert peer.call("greentask.status")["queue"]["released"] > 0
+
+
 # ---- What is refused
 
 
