@@ -394,6 +394,23 @@ def test_a_call_whose_time_is_over_is_not_sent_again() -> None:
         assert heard == ["f"]
 
 
+def test_a_call_that_is_refused_for_now_is_sent_again_and_again() -> None:
+    heard: list[float] = []
+
+    def refuse_at_first(connection: LineClient) -> None:
+        while (line := connection.line()) is not None:
+            call = json.loads(line)
+            heard.append(time.monotonic())
+            if len(heard) < 4:
+                connection.send({"id": call["id"], "error": {"type": "Draining", "message": "going away"}})
+            else:
+                connection.send({"id": call["id"], "result": "at last"})
+
+    with peer(refuse_at_first) as server, Client(server.address, timeout=20) as client:
+        assert client.call("f") == "at last"
+    assert len(heard) == 4
+
+
 # ---- Closing
 
 
