@@ -38,7 +38,9 @@ def mend(router: Router) -> bool:
     router._parked.mend(late)
     router._pacing.mend()
     for id, sent in list(router._calls.items()):
-        if router._calls.get(id) is sent:  # the end of another one may have been its end
+        # The end of another one may have been its end. What a signal handler came in the midst of, that waits for
+        # a call of its own now, goes on afterwards: it would be sent twice, or fail and be sent.
+        if router._calls.get(id) is sent and not sent.is_being_sent:
             _mend_call(router, id, sent, late)
     _count(router)
     return True

@@ -126,16 +126,20 @@ class Router:
     def _start(self, id: int, sent: Sent, timeout: float | None) -> None:
         if not self._calls:
             self._mending.begin()
-        self._calls[id] = sent
-        if timeout is not None:
-            self._end_after(timeout, id, sent, timeout)
-        if self._upkeep.is_needed:
-            self._upkeep.called()
-            if self._retrying.missing:
-                self._retrying.avoid_missing(sent)
-        if self._paced and sent.receiver.is_patient and self._pacing.join(id, sent):
-            return
-        self._send(id, sent)
+        sent.is_being_sent = True
+        try:
+            self._calls[id] = sent
+            if timeout is not None:
+                self._end_after(timeout, id, sent, timeout)
+            if self._upkeep.is_needed:
+                self._upkeep.called()
+                if self._retrying.missing:
+                    self._retrying.avoid_missing(sent)
+            if self._paced and sent.receiver.is_patient and self._pacing.join(id, sent):
+                return
+            self._send(id, sent)
+        finally:
+            sent.is_being_sent = False
 
     def _end_after(self, seconds: float, id: int, sent: Sent, timeout: float) -> None:
         before = sent.timer
@@ -239,14 +243,18 @@ class Router:
         if target.failures and target.retry_at > time.monotonic():
             self._parked.park(id, sent, target.retry_at)
             return
-        link = self._links.to(target)
-        sent.link = link
-        link.in_flight += sent.size
-        target.outstanding += sent.size
-        if link.write(sent.data):
-            sent.was_sent = True
-        else:
-            self._links.waiting.setdefault(link, []).append(id)
+        sent.is_being_sent = True
+        try:
+            link = self._links.to(target)
+            sent.link = link
+            link.in_flight += sent.size
+            target.outstanding += sent.size
+            if link.write(sent.data):
+                sent.was_sent = True
+            else:
+                self._links.waiting.setdefault(link, []).append(id)
+        finally:
+            sent.is_being_sent = False
 
     def _send_later(self, id: int, sent: Sent, pause: float) -> None:
         def send() -> None:

@@ -44,6 +44,7 @@ class Sent:
         "due",
         "has_begun",
         "idempotent",
+        "is_being_sent",
         "is_late",
         "link",
         "receiver",
@@ -62,6 +63,7 @@ class Sent:
         self.idempotent = idempotent
         self.link: Link | None = None  # to which it was given
         self.was_sent = False  # over that, and not kept until it is open
+        self.is_being_sent = False  # somebody is at it, or a signal handler in their midst
         self.has_begun = False  # something was heard of it
         self.is_late = False  # its time is over, and the server is about to say what has become of it
         self.repeats = 0  # after which it may have run more than once

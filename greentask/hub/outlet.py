@@ -170,7 +170,11 @@ class Outlet:
                 if len(pending) == 1:
                     told.extend(map(os.write, (self._fd,), (pending[0],)))
                 else:
-                    told.extend(map(os.writev, (self._fd,), (list(islice(pending, _MOST_PIECES)),)))
+                    try:
+                        pieces = list(islice(pending, _MOST_PIECES))
+                    except RuntimeError:  # a signal handler has written in between
+                        continue
+                    told.extend(map(os.writev, (self._fd,), (pieces,)))
                 self._has_left(told)
         except BlockingIOError:
             if not self._watcher.active:

@@ -1,6 +1,6 @@
-"""Signal handlers that call, wherever they come in a plain program's main thread: they run in the midst of anything."""
+"""Signal handlers that call, wherever they come in the main thread: they run in the midst of anything."""
 
-from support.programs import run_source
+from support.programs import run_at_once, run_source
 from support.servers import RunningServer
 
 GUARDED = """
@@ -82,3 +82,43 @@ def test_a_signal_handler_may_call_in_the_midst_of_anything(server: RunningServe
 def test_the_background_waits_for_no_lock_that_the_main_thread_may_hold(server: RunningServer) -> None:
     """It would wait for a handler's end, and that for an answer that the background has to bring."""
     assert run_source(HOLDING, server.address) == ["ended"] * 5
+
+
+# A patched program's handler lets other greenlets run while it waits: who looks after the calls must leave
+# alone the one in whose midst it came.
+WHILE_SENDING = """
+import signal
+import sys
+from greentask import Client
+from greentask.client.balance import Balance
+from greentask.client.link import Link
+
+client = Client(sys.argv[1])
+owner, name = {"before": (Balance, "pick"), "while": (Link, "write")}[sys.argv[2]]
+sent = []
+write, function = Link.write, getattr(owner, name)
+
+def handle(*_):
+    assert client.call("nap", 1.3) == 1.3  # and meanwhile somebody has looked after the calls
+
+def interrupted(*args):
+    setattr(owner, name, recorded if name == "write" else function)
+    signal.raise_signal(signal.SIGALRM)
+    return getattr(owner, name)(*args)
+
+def recorded(link, data):
+    sent.append(data)
+    return write(link, data)
+
+client.call("echo", 0)
+signal.signal(signal.SIGALRM, handle)
+Link.write = recorded
+setattr(owner, name, interrupted)
+assert client.call("echo", 1) == 1
+print(sum(b'"echo"' in data for data in sent))
+"""
+
+
+def test_a_call_in_whose_sending_a_handler_waits_is_sent_once_and_answered(server: RunningServer) -> None:
+    each = [(server.address, when) for when in ("before", "while")]
+    assert run_at_once(WHILE_SENDING, each, patched=True) == [["1"], ["1"]]

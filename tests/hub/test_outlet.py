@@ -5,8 +5,10 @@ import os
 import random
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import gevent
 import pytest
@@ -428,3 +430,22 @@ def test_what_a_ctrl_c_took_the_place_of_is_mended() -> None:
         outlet.mend()  # of no effect now
         gevent.sleep(0)
         assert read_now(reader) is None
+
+
+def test_a_signal_handler_may_write_while_what_waits_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter runs one between any two calls."""
+    complaints: list[object] = []
+    monkeypatch.setattr(Hub, "handle_error", lambda *told: complaints.append(told))
+    with outlet_to(packets()) as (outlet, reader):
+
+        def interrupted(pieces: deque[bytes], most: int) -> Iterator[bytes]:
+            monkeypatch.setattr(outlet_module, "islice", islice)
+            gathered = islice(pieces, most)
+            outlet.write(b"c")
+            return gathered
+
+        monkeypatch.setattr(outlet_module, "islice", interrupted)
+        outlet.write(b"a", b"b")
+        wait_until(lambda: not outlet.unsent)
+        assert read_now(reader) == b"abc"
+    assert not complaints

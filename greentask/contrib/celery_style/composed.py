@@ -15,7 +15,7 @@ from .canvas import chain, chord, group, linked
 from .durable import LEAST, Kept
 from .exceptions import NotCarriedOver
 from .message import Message, make_message
-from .request import pack
+from .request import check_values, pack
 from .result import AsyncResult, GroupResult, Result
 from .signature import Canvas, Signature
 
@@ -70,14 +70,14 @@ def _step(
     takes = given is None and not signature.immutable
     if takes:
         message = make_message(signature.task, signature.args, signature.kwargs, signature.options)
+        check_values(message)
         task = signature.app.tasks.get(signature.task)
         binder = None if task is None else task.binder
         args = merge_arguments((None, *message.args), message.kwargs, binder)
         args = args[1:] if isinstance(args, list) else dict(list(args.items())[1:])
     else:
         message = signature.message(given or (), kwargs)
-        packed = message.packed
-        args = pack(None, message.args, message.kwargs, message.expires) if packed else message.plain()
+        args = pack(message, None)
     for option, is_said in (("task_id", message.has_own_id), ("link", message.link and not has_links)):
         if is_said:
             raise _refused(message, option)

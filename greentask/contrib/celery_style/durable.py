@@ -161,7 +161,7 @@ class Durable:
     def send(self, message: Message) -> Sent:
         """Returns when it is on disk."""
         own = message.id if message.has_own_id else None
-        args = pack(own, message.args, message.kwargs, message.expires) if message.packed else message.plain()
+        args = pack(message, own)
         ttl = None if message.expires is None else max(LEAST, message.expires - time.time())
         key = None if own is None else _key(own)
         client = self.client.using(delay=message.countdown, at=message.at, ttl=ttl, key=key)

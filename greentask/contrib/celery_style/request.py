@@ -13,17 +13,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from datetime import time as time_of_day
+from decimal import Decimal
+from itertools import chain
 from typing import Any
+from uuid import UUID
 
 from ...errors import InvalidArguments
 from ...tasks.binding import Binder
 from ...tasks.context import current
 from .exceptions import TaskRevokedError
 from .members import refuse_member
+from .message import Message
 
-__all__ = ["Request", "RequestBinder", "current_request", "entered", "pack", "unpack"]
+__all__ = ["Request", "RequestBinder", "check_values", "current_request", "entered", "pack", "unpack"]
 
 _KEY = "celery:request"
+#: What Celery's JSON has beyond JSON, and what to send in its place.
+_BEYOND_JSON: dict[type, str] = {
+    datetime: "value.isoformat(), and read it in the task with datetime.fromisoformat()",
+    date: "value.isoformat(), and read it in the task with date.fromisoformat()",
+    time_of_day: "value.isoformat(), and read it in the task with time.fromisoformat()",
+    Decimal: "str(value), and read it in the task with Decimal()",
+    UUID: "str(value), and read it in the task with UUID()",
+    bytes: "base64.b64encode(value).decode(), and read it in the task with base64.b64decode()",
+}
 
 
 @dataclass(frozen=True)
@@ -75,14 +90,29 @@ def entered(request: Request) -> Iterator[None]:
         _request.reset(token)
 
 
-def pack(id: str | None, args: tuple[Any, ...], kwargs: dict[str, Any], expires: float | None) -> dict[str, Any]:
-    """The arguments of a call, as the wire has them. Without an ``id`` the call's is the task's."""
-    packed: dict[str, Any] = {"args": list(args)}
+def pack(message: Message, id: str | None) -> dict[str, Any] | list[Any]:
+    """The arguments of a message, as the wire has them. Without an ``id`` the call's is the task's."""
+    check_values(message)
+    if not message.packed:
+        return message.plain()
+    packed: dict[str, Any] = {"args": list(message.args)}
     if id is not None:
         packed["id"] = id
-    if expires is not None:
-        packed["expires"] = expires
-    return {**kwargs, _KEY: packed}
+    if message.expires is not None:
+        packed["expires"] = message.expires
+    return {**message.kwargs, _KEY: packed}
+
+
+def check_values(message: Message) -> None:
+    """Raise ``InvalidArguments`` for an argument that Celery's JSON has and ours has not."""
+    by_position = ((f"args[{number}]", value) for number, value in enumerate(message.args))
+    for place, value in chain(by_position, message.kwargs.items()):
+        instead = _BEYOND_JSON.get(type(value))
+        if instead is not None:
+            raise InvalidArguments(
+                f"{message.task}: {place} is a {type(value).__name__}, which Celery's JSON has and greentask's has "
+                f"not: send {instead}"
+            )
 
 
 def unpack(task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:

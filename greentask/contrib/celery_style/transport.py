@@ -129,7 +129,7 @@ class Live:
         """Send it. It has its own time, whatever is left of that of a task that sends it."""
         self.check(message)
         sent = Sent(message.id, message.task) if into is None else into
-        args = pack(message.id, message.args, message.kwargs, message.expires) if message.packed else message.plain()
+        args = pack(message, message.id)
         # Context(): the deadline of the task that we may be in is not that of a task which it only starts.
         hear = partial(_hear, weakref.ref(sent))  # weakly: nothing must go round from it to itself
         future = Context().run(self._caller().submit_args, message.task, args, progress=hear)

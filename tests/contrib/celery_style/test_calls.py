@@ -7,9 +7,12 @@ import sys
 import threading
 import time
 import weakref
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
+from datetime import time as time_of_day
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -81,6 +84,27 @@ def test_a_forged_request_is_refused(client: Client, request_: Any) -> None:
 def test_arguments_that_do_not_fit_are_refused_there_too(client: Client) -> None:
     with pytest.raises(InvalidArguments, match=r"add\(x: .*missing a required argument"):
         client.call("support.celery_tasks.add", **{"celery:request": {"id": "a", "args": []}})
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        (datetime(2026, 1, 1, tzinfo=timezone.utc), r"datetime.fromisoformat\(\)"),
+        (date(2026, 1, 1), r"date.fromisoformat\(\)"),
+        (time_of_day(12), r"time.fromisoformat\(\)"),
+        (Decimal("1.10"), r"str\(value\)"),
+        (uuid4(), r"str\(value\)"),
+        (b"a", "b64encode"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_celery_s_json_has_beyond_json_is_refused_with_what_to_send(
+    client: Client, value: object, instead: str
+) -> None:
+    with pytest.raises(InvalidArguments, match=rf"echo: args\[0\] is a {type(value).__name__}, .*{instead}"):
+        tasks.echo.delay(value)
+    with pytest.raises(InvalidArguments, match=rf"echo: value is a {type(value).__name__}, .*{instead}"):
+        tasks.echo.delay(value=value)
 
 
 # ---- Results
