@@ -25,7 +25,6 @@ from support.listener import Listener
 from support.pools import open_files, opened_since
 from support.waiting import wait_until
 
-SOON = 1.0
 MB = 1024 * 1024
 
 
@@ -93,7 +92,7 @@ def test_g2_raises_anything(raised: BaseException, capfd: pytest.CaptureFixture[
         raise raised
 
     runner = one(task)
-    error = start(runner, "t").error(SOON)
+    error = start(runner, "t").error()
     assert not isinstance(error, WorkerLost)
     if isinstance(raised, Cancelled):
         assert not isinstance(error, Cancelled)  # that is about another call, not about this one
@@ -127,10 +126,10 @@ def test_g3_swallows_its_timeout() -> None:
         released.clear()
         begun.clear()
         started = start(runner, "t", None if cancel else time.monotonic() + 0.1)
-        assert begun.wait(SOON)
+        assert begun.wait(10)
         if cancel:
             started.running.cancel()
-        error = started.error(0.1 + SOON)
+        error = started.error()
         assert isinstance(error, Cancelled if cancel else DeadlineExceeded)
         wait_until(lambda: swallowed)
         assert start(runner, "other").result() == "still here"
@@ -152,7 +151,7 @@ def test_g3_a_stream_that_swallows_its_timeout() -> None:
 
     runner = one(task)
     started = start(runner, "t", time.monotonic() + 0.1, stream=1)
-    assert isinstance(started.error(0.1 + SOON), DeadlineExceeded)
+    assert isinstance(started.error(), DeadlineExceeded)
     wait_until(lambda: not greenlets())  # and does not wait for a reader that is gone
     assert started.items == []
     assert len(swallowed) >= 1
