@@ -103,7 +103,15 @@ class Gateway:
         (sock,) = listen_on([self._listen], insecure=self._insecure)
         self._socket_files = socket_files([sock])
         self._address = bound_address(sock)
-        self._server = _Server(sock, self._application, handler_class=Handler, log=None, error_log=logger)
+        self._server = _Server(
+            sock,
+            self._application,
+            handler_class=Handler,
+            log=None,
+            error_log=logger,
+            # Or gevent asks the DNS for our name, which may take it seconds.
+            environ={"SERVER_NAME": self._address.host, "SERVER_PORT": str(self._address.port)},
+        )
         self._server.max_message = self._max_message
         self._server.is_welcome = welcome(self._origins, loopback=self._listen.is_loopback)
         self._server.start()

@@ -331,6 +331,19 @@ def test_a_page_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
         Gateway(Client("127.0.0.1:1"), [], "127.0.0.1:0", page=tmp_path / "none.html")
 
 
+def test_it_starts_without_asking_the_dns_for_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gevent.socket
+
+    from greentask import Client, Gateway
+
+    asked: list[object] = []
+    monkeypatch.setattr(gevent.socket, "getfqdn", lambda *name: asked.append(name) or "nobody")
+    gateway = Gateway(Client("127.0.0.1:1"), [], "127.0.0.1:0")
+    gateway.start()
+    gateway.stop(0)
+    assert not asked
+
+
 def test_a_browser_that_never_pauses_does_not_hold_up_the_others(url: str, browser: WebSocket) -> None:
     flood = raw_connection(url)
     flood.settimeout(0.1)
