@@ -433,8 +433,11 @@ class Writer:
     def _fail(self, batch: Batch, error: Exception) -> None:
         for _, future in (*batch.changes, *batch.enqueued):
             self._home.post(refuse, future, error)
-        if not (batch.changes or batch.enqueued):
+        if batch.settled or not (len(batch) or self._is_stuck):
             logger.error("the queue could not write down what happened", exc_info=error)
+        if not len(batch):  # what nobody has asked for, and would be tried again at once
+            self._is_stuck = True
+            self._why_stuck = explained(error, self._beside.queue)
         for delivery, ending in batch.settled:
             if ending.how != "failed":  # or it would stay ours for ever
                 told = refusal(InvalidResult(f"what came of it can't be kept: {error}"))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,28 @@ def test_the_thread_outlives_whatever_goes_wrong_before_it_sleeps(
     monkeypatch.setattr(ticks, "moment", fail_at_first)
     wait_until(lambda: queue.enqueue([message()]).exception(WITHIN) is None, WITHIN, "it goes on")
     wait_until(lambda: not failures, WITHIN, "it has slept again")
+
+
+def test_what_it_does_by_itself_and_can_not_do_is_tried_again_after_a_pause(
+    queue: SQLiteQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taker = Taker(queue)
+    store = queue._writer._store
+    tried: list[float] = []
+
+    def fail(*_given: object) -> None:
+        tried.append(time.monotonic())
+        raise ZeroDivisionError
+
+    queue.enqueue([message()]).result(WITHIN)
+    monkeypatch.setattr(store, "take", fail)
+    taker.want(1)
+    wait_until(lambda: len(tried) >= 4, WITHIN, "it is to be handed out")
+    pauses = [after - before for before, after in pairwise(tried)]
+    assert min(pauses) > 0.1, "it does not spin"
+    monkeypatch.undo()
+    assert len(taker.wait_for(1)) == 1
+    assert caplog.text.count("could not write down what happened") == 1
 
 
 def test_who_was_silent_is_told_also_where_that_is_not_written(queue: SQLiteQueue, path: Path) -> None:
