@@ -63,12 +63,13 @@ class _Lane:
     def wait(self, queue: deque[Waiter[None]]) -> None:
         """Return in a later turn of the loop."""
         waiter: Waiter[None] = Waiter()
-        queue.append(waiter)
         try:
+            queue.append(waiter)
             self.start()
             waiter.get()
         finally:
-            queue.remove(waiter)
+            if waiter in queue:
+                queue.remove(waiter)
 
     def start(self) -> None:
         """Have turns counted."""
@@ -80,7 +81,10 @@ class _Lane:
         queue = self.new if self.new and (self._is_news_turn or not self.old) else self.old
         if queue:
             self._is_news_turn = queue is self.old
-            queue[0].switch(None)
+            first = queue[0]
+            if first.greenlet is None:  # a Ctrl-C came before it waited, or a signal handler is in its midst
+                del queue[0]
+            first.switch(None)  # who comes to wait later returns at once
         else:
             self._timer.stop()
 

@@ -8,7 +8,9 @@ import gevent
 import pytest
 from gevent.hub import get_hub
 
+from greentask.hub import steps as hub_steps
 from greentask.hub.steps import run_in_turns
+from support.interrupting import at_each_moment
 from support.waiting import wait_until
 
 STEP = 0.0025  # seconds: more than what a turn has for several
@@ -81,3 +83,14 @@ def test_who_is_killed_while_it_waits_holds_up_nobody(steps: Steps) -> None:
     gevent.joinall(greenlets, timeout=20)
     assert [greenlet.value for greenlet in greenlets[1::2]] == ["1", "3", "5"]
     assert gevent.spawn(run_in_turns, steps.work("next", 2)).get(timeout=20) == "next"
+
+
+def test_a_ctrl_c_at_any_moment_keeps_nobody_else_from_his_turn(steps: Steps) -> None:
+    for run in at_each_moment(hub_steps):
+        others = [gevent.spawn(run_in_turns, steps.work("other", 3, 0.0)) for _ in range(3)]
+        gevent.sleep(0)
+        run(lambda: run_in_turns(steps.work("hit", 3, 0.0)))
+        gevent.joinall(others, timeout=10)
+        assert [other.value for other in others] == ["other"] * 3
+        (lane,) = hub_steps._lanes.values()
+        wait_until(lambda lane=lane: not (lane._timer.active or lane.new or lane.old), 10, "it rests")
