@@ -2,7 +2,8 @@
 
 SQLite begins its log anew when all of it is in the file and nobody reads from it. Where readers take turns, each of
 them for a moment, there may never be such a moment, and the log grows by all that is written. So when it is long, those
-who begin to read are sent to the file, and the others are waited for, shortly: who writes waits meanwhile.
+who begin to read are sent to the file, and the others are waited for, shortly: who writes waits meanwhile. That may
+take the longer, the longer the log has become.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .schema import CHECKPOINT_BYTES
 __all__ = ["LongLog"]
 
 _LONG = 2 * CHECKPOINT_BYTES
-_WAIT = 0.1  # seconds for those who read
+_WAIT, _MOST_WAIT = 0.1, 0.5  # seconds for those who read, where the log has just become long, and where it is longer
 _MOST_PAUSE = 64.0  # seconds between two attempts, where somebody reads for long
 
 
@@ -27,6 +28,7 @@ class LongLog:
         self._log = f"{path}-wal"
         self._next = 0.0
         self._pause = 1.0
+        self._size = 0  # bytes, as it was seen last
         #: Whether it is to be begun anew, however short it is: the file has its new size only then.
         self.is_wanted = False
 
@@ -35,14 +37,16 @@ class LongLog:
         if now < self._next:
             return False
         try:
-            return self.is_wanted or os.stat(self._log).st_size > _LONG
+            self._size = os.stat(self._log).st_size
         except OSError:  # it was removed, which is told elsewhere
             return False
+        return self.is_wanted or self._size > _LONG
 
     def begin_anew(self, now: float) -> bool:
         """Try it, not within a transaction; whether it has been done. If not, it is not due for a while."""
         (busy,) = self._db.execute("PRAGMA busy_timeout").fetchone()
-        self._db.execute(f"PRAGMA busy_timeout = {int(1000 * _WAIT)}")
+        wait = min(_MOST_WAIT, _WAIT * max(1.0, self._size / _LONG))
+        self._db.execute(f"PRAGMA busy_timeout = {int(1000 * wait)}")
         try:
             is_done = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
         finally:

@@ -4,6 +4,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +91,31 @@ def test_who_reads_for_long_costs_the_others_little(
     assert tried < 20
     os.unlink(f"{path}-wal")
     assert not log.is_due(now)
+
+
+def test_the_longer_it_is_the_longer_are_readers_waited_for(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greentask.queue.longlog._LONG", 20_000)
+    monkeypatch.setattr("greentask.queue.longlog._WAIT", 0.05)
+    monkeypatch.setattr("greentask.queue.longlog._MOST_WAIT", 5.0)
+    reads = threading.Event()
+
+    def read() -> None:
+        reader = open_to_read(str(path))
+        begin(reader)
+        reads.set()
+        time.sleep(0.3)  # for so long it reads
+        reader.close()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert reads.wait(10)
+    write(store, 2_000_000)
+    log = LongLog(store.db, str(path))
+    assert log.is_due(0.0)
+    assert log.begin_anew(0.0)
+    thread.join()
 
 
 def test_who_takes_an_export_slowly_does_not_keep_the_log(path: Path) -> None:
