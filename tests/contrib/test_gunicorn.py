@@ -155,13 +155,14 @@ def test_gunicorn_does_not_start_where_it_does_not(
     wait_until(lambda: not any("hooked" in " ".join(one.cmdline()) for one in children()))
 
 
-def test_a_ctrl_c_while_it_starts_leaves_nothing(module: Path, arbiter: SimpleNamespace) -> None:
-    module.write_text("import time; time.sleep(60)")
+def test_a_ctrl_c_while_it_starts_leaves_nothing(module: Path, arbiter: SimpleNamespace, tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    module.write_text(f"open({str(starts)!r}, 'w').close(); import time; time.sleep(60)")
     tasks = TaskServer("hooked")
     folder = Path(gunicorn._folder())
 
     def interrupt() -> None:
-        wait_until(lambda: folder.exists() and any("hooked" in " ".join(one.cmdline()) for one in children()))
+        wait_until(starts.exists, 30)
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -223,4 +223,7 @@ def greenlets() -> list[Any]:
 
 
 def _alive() -> list[gevent.Greenlet]:
-    return [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
+    """Those of this thread: clients that other tests have left may go on in another one, and begin new ones there."""
+    hub = gevent.get_hub()
+    every = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet)]
+    return [each for each in every if not each.dead and each.parent is hub]
