@@ -43,7 +43,7 @@ def back_up(
         os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
         if os.geteuid() == 0:
             os.fchown(fd, os.stat(path).st_uid, os.stat(path).st_gid)
-        db = open_file(path)
+        db = open_file(path, as_it_is=True)
         try:
             with room_for(target):
                 _copy(db, part, report)
@@ -77,7 +77,7 @@ def check(path: str) -> None:
     """Look through a queue for damage, all of it, while servers go on with it. Raises ``ConfigurationError``."""
     if not os.path.exists(path):
         raise ConfigurationError(f"there is no queue {path!r}")
-    db = open_file(path)
+    db = open_file(path, as_it_is=True)
     try:
         check_file(db, path, most=None)
     finally:

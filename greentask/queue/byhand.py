@@ -7,6 +7,7 @@ see it at once. Nothing here takes tasks, and nothing blocks the servers for lon
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from .ids import id_text
 from .interface import Message
 from .limits import DEFAULT_KEY_TTL, DEFAULT_MAX_TAKEN, DEFAULT_RESULT_TTL
 from .managing import Filter
-from .schema import open_file
+from .schema import VERSION, open_file, upgrade, version
 from .stalls import told_turn, who_holds
 from .store import Store
 
@@ -34,24 +35,45 @@ T = TypeVar("T")
 class QueueFile:
     """The queue in the file at ``path``. Raises ``ConfigurationError`` where there is none, or it can't be used.
 
-    ``make``: make it where there is none.
+    ``make``: make it where there is none. ``to_read``: only to look; a file of an older version is refused then, and
+    otherwise where a server has it, and brought to this version where none has.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, make: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, make: bool = False, to_read: bool = False) -> None:
         self.path = os.path.abspath(os.fspath(path))
         if not make and not os.path.exists(self.path):
             raise ConfigurationError(f"there is no queue {self.path!r}: `greentask serve APP --queue FILE` makes one")
-        self._db = open_file(self.path)
+        self._db = open_file(self.path, as_it_is=True)
         try:
             self._beside = Beside(self.path)
         except BaseException:
             self._db.close()
+            raise
+        try:
+            self._mind_version(to_read)
+        except BaseException:
+            self.close()
             raise
         kept = dict(self._db.execute("SELECT name, value FROM meta"))  # by the server that was started last
         result_ttl, key_ttl = kept.get("result_ttl", DEFAULT_RESULT_TTL), kept.get("key_ttl", DEFAULT_KEY_TTL)
         max_taken = kept.get("max_taken", DEFAULT_MAX_TAKEN)
         self.store = Store(self._db, Clock(), result_ttl, key_ttl, max_taken=max_taken)
         self.store.know_time()
+
+    def _mind_version(self, to_read: bool) -> None:
+        """See to it that the file is of this version. A server of an older one could not start with it any more."""
+        found = version(self._db)
+        if found == VERSION:
+            return
+        is_served = is_anybody_here(self._db, self._beside)
+        if to_read or is_served:
+            raise ConfigurationError(
+                f"queue {self.path!r} is of an older greentask{', which serves it' if is_served else ''} (its version "
+                f"is {found}, that of this one {VERSION}), and is left as it is: use that greentask's command, or have "
+                f"this one serve the file (greentask serve APP --queue {shlex.quote(self.path)}), which brings it to "
+                "this version for good"
+            )
+        upgrade(self._db)
 
     def __enter__(self) -> QueueFile:
         return self
@@ -68,7 +90,7 @@ class QueueFile:
 
     def is_served(self) -> bool:
         """Whether a server has the file."""
-        return is_anybody_here(self.store, self._beside)
+        return is_anybody_here(self._db, self._beside)
 
     def transact(self, change: Callable[[Store], T]) -> T:
         """What a function comes to that is called within a transaction; it is on disk, and the servers know of it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sqlite3
 from collections.abc import Callable
 
 from ..errors import WorkerLost, refusal
@@ -153,7 +154,7 @@ class Holders:
 
     def is_anybody_here(self) -> bool:
         """Whether another server has the file."""
-        return is_anybody_here(self._store, self._beside)
+        return is_anybody_here(self._store.db, self._beside)
 
     def overdue(self, *, is_stuck: bool = False) -> list[tuple[int, int]]:
         """Those that are dead or silent, with the beat that was seen last. To be asked about once a tick.
@@ -226,9 +227,9 @@ class Holders:
         store.has_ended_some = True
 
 
-def is_anybody_here(store: Store, beside: Beside) -> bool:
-    """Whether another process than this one, a server, has the file."""
-    return any(beside.is_held(id) for (id,) in store.db.execute("SELECT id FROM holder"))
+def is_anybody_here(db: sqlite3.Connection, beside: Beside) -> bool:
+    """Whether another process than this one, a server, has the file, which may be of any version."""
+    return any(beside.is_held(id) for (id,) in db.execute("SELECT id FROM holder"))
 
 
 def pause_after_loss(losses: int) -> float:

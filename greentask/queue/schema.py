@@ -55,6 +55,8 @@ __all__ = [
     "is_copy",
     "open_file",
     "open_to_read",
+    "upgrade",
+    "version",
 ]
 
 logger = logging.getLogger(__name__)
@@ -165,8 +167,8 @@ CREATE TRIGGER forget_moment AFTER DELETE ON task BEGIN DELETE FROM moment WHERE
 VERSION = len(_STEPS)
 
 
-def open_file(path: str) -> sqlite3.Connection:
-    """The queue's file, made where there is none, and brought to this version.
+def open_file(path: str, *, as_it_is: bool = False) -> sqlite3.Connection:
+    """The queue's file, made where there is none, and brought to this version, unless it is to stay ``as_it_is``.
 
     Raises ``ConfigurationError``, which says what to do.
     """
@@ -181,7 +183,7 @@ def open_file(path: str) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise ConfigurationError(f"queue {path!r} can't be opened: {error}") from None
     try:
-        _prepare(db, path)
+        _prepare(db, path, as_it_is=as_it_is)
     except sqlite3.DatabaseError as error:
         db.close()
         raise ConfigurationError(explain(path, str(error))) from None
@@ -309,17 +311,22 @@ def _missing_log(path: str) -> str | None:
     return next((name for name in (f"{path}-wal", f"{path}-shm") if not os.path.exists(name)), None)
 
 
-def _prepare(db: sqlite3.Connection, path: str) -> None:
+def version(db: sqlite3.Connection) -> int:
+    """That of an open file."""
+    return int(_value(db, "user_version"))
+
+
+def _prepare(db: sqlite3.Connection, path: str, *, as_it_is: bool = False) -> None:
     is_empty = _value(db, "schema_version") == 0  # first: somebody else may make the tables at any moment
-    owner, version = _value(db, "application_id"), _value(db, "user_version")
+    owner, found = _value(db, "application_id"), version(db)
     if is_empty:
         db.execute(f"PRAGMA page_size = {PAGE}")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     if not is_empty and owner != APPLICATION_ID:
         raise ConfigurationError(f"queue {path!r} is another program's database, which is left as it is: name another")
-    if version > VERSION:
+    if found > VERSION:
         raise ConfigurationError(
-            f"queue {path!r} was written by a newer greentask (its version is {version}, the newest known here is "
+            f"queue {path!r} was written by a newer greentask (its version is {found}, the newest known here is "
             f"{VERSION}): update greentask, or name another file"
         )
     if _have_log(db) != "wal":
@@ -328,11 +335,15 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     db.execute(f"PRAGMA cache_size = -{_CACHE}")
     db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
     db.execute(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT * PAGE}")
-    if version == VERSION:  # nothing is written, for who only wants to look
-        return
+    if found < VERSION and (is_empty or not as_it_is):  # or nothing is written, for who only wants to look
+        upgrade(db)
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring an open file to this version, for good: servers of an older one can't start with it any more."""
     db.execute("BEGIN IMMEDIATE")  # of several that open it at once, one makes the tables
     try:
-        for step in _STEPS[_value(db, "user_version") :]:
+        for step in _STEPS[version(db) :]:
             for statement in filter(str.strip, step.split(";\n")):
                 db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")

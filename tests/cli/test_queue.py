@@ -14,6 +14,7 @@ import pytest
 
 from greentask.queue.byhand import QueueFile
 from greentask.queue.interface import Ending, Step, Want
+from greentask.queue.schema import VERSION
 from greentask.queue.sqlite import SQLiteQueue
 from greentask.tasks.schedules import Interval
 from support.durable_tasks import marks
@@ -21,7 +22,7 @@ from support.namespaces import ALONE, can_unshare
 from support.parts import require
 from support.programs import environment, greentask
 from support.queue_calls import enqueue, outcome
-from support.queues import message
+from support.queues import make_older, message, version_of
 from support.servers import LineClient, RunningServer, serving, wait_until
 
 pytestmark = pytest.mark.once
@@ -513,6 +514,20 @@ def test_no_queue_is_made_for_what_is_no_export(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_looking_at_a_queue_of_an_older_version_leaves_it_as_it_is(tmp_path: Path) -> None:
+    path, copy = tmp_path / "tasks.db", tmp_path / "copy.db"
+    make_older(path)
+    queue = running(GREENTASK_QUEUE=str(path))
+    for looking in (["stats"], ["list"], ["show", "1M89JMZ1P2QDY"], ["export"]):
+        assert "is of an older greentask (" in queue(*looking, code=7).stderr, looking
+    assert "is as it should be" in queue("check").stdout
+    assert "verified" in queue("backup", str(copy)).stdout
+    assert version_of(path) == version_of(copy) == VERSION - 1
+    assert queue("pause").stdout == "the queue is paused\n"
+    assert version_of(path) == VERSION
+    assert "the whole queue" in queue("stats").stdout
+
+
 def test_a_backup_of_a_queue_that_is_served(queue: Run, peer: LineClient, tmp_path: Path) -> None:
     task, copy = enqueue(peer, "add", 5, delay=3600), str(tmp_path / "copy.db")
     assert "verified" in queue("backup", copy).stdout

@@ -3,18 +3,21 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from greentask.errors import ConfigurationError
+from greentask.queue.backup import back_up, check
 from greentask.queue.byhand import QueueFile
 from greentask.queue.interface import Step
 from greentask.queue.managing import Filter
+from greentask.queue.schema import VERSION
 from greentask.queue.sqlite import SQLiteQueue
 from support.parts import require
 from support.programs import environment
-from support.queues import Taker, message
+from support.queues import Taker, make_older, message, version_of
 
 WITHIN = 10.0
 
@@ -97,3 +100,48 @@ def test_what_a_person_lets_run_takes_as_much_as_at_the_servers(path: Path) -> N
     with QueueFile(path) as file:
         assert file.change("retry", [body]) == [body]
         assert file.look("show", task=body)["args"][0]["error"]["type"] == "Cancelled"
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_who_only_looks_leaves_a_file_of_an_older_version_as_it_is(path: Path, version: int) -> None:
+    make_older(path, version)
+    with pytest.raises(
+        ConfigurationError, match=rf"older greentask \(its version is {version}, .*: use that"
+    ) as caught:
+        QueueFile(path, to_read=True)
+    assert f"(greentask serve APP --queue {path})" in str(caught.value)
+    assert version_of(path) == version
+    with QueueFile(path) as file:  # who changes something, while no server has it
+        assert file.look("stats")["waiting"] == 0
+    assert version_of(path) == VERSION
+    with QueueFile(path, to_read=True) as file:
+        assert file.look("stats")["waiting"] == 0
+
+
+@pytest.mark.parametrize("use", [lambda path: QueueFile(path), lambda path: QueueFile(path, to_read=True)])
+def test_nobody_changes_the_version_of_a_file_that_an_older_server_has(
+    path: Path, use: Callable[[Path], QueueFile]
+) -> None:
+    make_older(path)
+    program = (
+        "import sqlite3, sys; from greentask.queue.beside import Beside\n"
+        "beside = Beside(sys.argv[1]); beside.hold(77)\n"
+        "db = sqlite3.connect(sys.argv[1]); db.execute('SELECT * FROM holder').fetchall()\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigurationError, match=r"of an older greentask, which serves it \(its version"):
+            use(path)
+        server.communicate()
+    assert version_of(path) == VERSION - 1
+
+
+def test_a_copy_of_an_older_queue_is_of_that_version_too(path: Path, tmp_path: Path) -> None:
+    make_older(path)
+    check(str(path))
+    back_up(str(path), str(tmp_path / "copy.db"))
+    assert version_of(path) == version_of(tmp_path / "copy.db") == VERSION - 1

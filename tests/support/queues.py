@@ -1,9 +1,10 @@
 """What tests of durable queues share: a clock to be set, and somebody who takes deliveries."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from greentask.queue.beside import Beside
 from greentask.queue.clock import Clock
 from greentask.queue.holders import Holders
 from greentask.queue.interface import Delivery, Ending, Limit, Message, Want
-from greentask.queue.schema import open_file
+from greentask.queue.schema import _STEPS, APPLICATION_ID, VERSION, open_file
 from greentask.queue.sqlite import SQLiteQueue
 from greentask.queue.store import Store
 from support.programs import environment
@@ -133,6 +134,23 @@ class Taker:
 
     def settle(self, delivery: Delivery, how: str = "done", body: bytes = b"3", delay: float = 0.0) -> None:
         self.queue.settle(delivery, Ending(how, body, delay))  # type: ignore[arg-type]
+
+
+def make_older(path: Path, version: int = VERSION - 1) -> None:
+    """The file of a server of an older version, which is holder 77."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        for step in _STEPS[:version]:
+            db.executescript(step)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {version}")
+        db.execute("INSERT INTO holder VALUES (77, 3, 'pid 1')")
+        db.commit()
+
+
+def version_of(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 #: How somebody has a queue's lock: in the line of writers, SQLite's own, or both.

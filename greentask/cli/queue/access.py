@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ __all__ = [
     "close_names",
     "fail",
     "is_given",
+    "located",
     "queue_options",
     "told_of_files",
 ]
@@ -46,6 +48,7 @@ Exit codes:
   7  the file can't be used: missing, damaged, foreign, not ours, its disk full
 """
 
+_ELSEWHERE = "this needs the queue's file: do it on the server's machine, or name it with --queue FILE"
 _SLACK = 60.0  # seconds that may pass between two questions to one server
 
 
@@ -60,7 +63,7 @@ class Access:
     def file(self) -> QueueFile:
         """Its file; where that is not here, the program ends with a line on stderr."""
         if self._file is None:
-            fail(NOT_RUN, "this needs the queue's file: do it on the server's machine, or name it with --queue FILE")
+            fail(NOT_RUN, _ELSEWHERE)
         return self._file
 
     def mind_name(self, wanted: dict[str, Any]) -> None:
@@ -137,25 +140,43 @@ def is_given(context: click.Context, name: str) -> bool:
 
 
 @contextmanager
-def accessed(queue: Where) -> Iterator[Access]:
+def accessed(queue: Where, *, to_read: bool = False) -> Iterator[Access]:
     """The queue; errors end the program with a line on stderr and the exit code that they mean."""
-    with told_of_files():
-        if queue.file is not None:
-            with QueueFile(queue.file) as file:
-                yield Access(file, None)
-        elif queue.which.pid is not None or queue.which.pid_file is not None:
-            with master_of(queue.which, NO_CONNECTION) as master:
-                path = master.ask("queue")["file"]
-            with QueueFile(_not_none(path)) as file:
+    with told_of_files(), _found(queue) as found:
+        if isinstance(found, str):
+            with QueueFile(found, to_read=to_read) as file:
                 yield Access(file, None)
         else:
-            with connected(queue.which.where, hint="or name the queue's file: --queue FILE") as client:
-                found, path = _find(client)
-                if not found:
-                    yield Access(None, client)
-                    return
-            with QueueFile(_not_none(path)) as file:
-                yield Access(file, None)
+            yield Access(None, found)
+
+
+@contextmanager
+def located(queue: Where) -> Iterator[str]:
+    """Its file's path, whatever is there; errors end the program as those of ``accessed`` do."""
+    with told_of_files(), _found(queue) as found:
+        if not isinstance(found, str):
+            fail(NOT_RUN, _ELSEWHERE)
+        yield os.path.abspath(found)
+
+
+@contextmanager
+def _found(queue: Where) -> Iterator[str | Client]:
+    """The queue's file, or who is to be asked."""
+    if queue.file is not None:
+        yield queue.file
+        return
+    if queue.which.pid is not None or queue.which.pid_file is not None:
+        with master_of(queue.which, NO_CONNECTION) as master:
+            path = master.ask("queue")["file"]
+    else:
+        with connected(queue.which.where, hint="or name the queue's file: --queue FILE") as client:
+            is_here, path = _find(client)
+            if not is_here:
+                yield client
+                return
+    if path is None:
+        fail(NOT_RUN, "this server has no queue for durable tasks: start it with --queue FILE")
+    yield path
 
 
 def _find(client: Client) -> tuple[bool, str | None]:
@@ -180,12 +201,6 @@ def _find(client: Client) -> tuple[bool, str | None]:
     # Another machine's master may have had the number that a master has here.
     is_same = told["listen"] == status["listen"] and 0 <= told["uptime"] - master["uptime"] + 0.1 < _SLACK
     return is_same, told["file"]
-
-
-def _not_none(path: str | None) -> str:
-    if path is None:
-        fail(NOT_RUN, "this server has no queue for durable tasks: start it with --queue FILE")
-    return path
 
 
 @contextmanager

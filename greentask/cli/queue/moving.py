@@ -20,7 +20,7 @@ from ...queue.backup import back_up, check
 from ...queue.byhand import QueueFile
 from ...queue.managing import Filter
 from ...queue.transfer import check_head, export_tasks, import_tasks
-from .access import EXIT_CODES, Where, accessed, queue_options, told_of_files
+from .access import EXIT_CODES, Where, accessed, located, queue_options, told_of_files
 from .filters import filter_options
 
 __all__ = ["backup_command", "check_command", "export_command", "import_command", "recover_command"]
@@ -36,7 +36,7 @@ def export_command(output: str, wanted: dict[str, Any], queue: Where) -> None:
     It is the queue of one moment, and the servers go on meanwhile: to move a queue, stop them first, or what they run
     after that moment runs once more elsewhere.
     """
-    with accessed(queue) as access:
+    with accessed(queue, to_read=True) as access:
         try:
             fitting = Filter.decode(wanted)
         except InvalidArguments as error:
@@ -134,8 +134,8 @@ def backup_command(target: str, force: bool, queue: Where) -> None:
 
     The copy is a queue: `greentask serve --queue FILE` goes on from there.
     """
-    with accessed(queue) as access, _progress() as report:
-        size = back_up(access.file.path, target, overwrite=force, report=report)
+    with located(queue) as path, _progress() as report:
+        size = back_up(path, target, overwrite=force, report=report)
     click.echo(f"{target}: {size:,} bytes, verified")
 
 
@@ -157,9 +157,8 @@ def _progress() -> Iterator[Any]:
 @queue_options
 def check_command(queue: Where) -> None:
     """Look through the queue's file for damage, all of it, while servers go on with it: a second for a gigabyte."""
-    with accessed(queue) as access:
-        check(access.file.path)
-        path = access.file.path
+    with located(queue) as path:
+        check(path)
     click.echo(f"{path} is as it should be")
 
 

@@ -30,7 +30,7 @@ _HIDDEN = frozenset({"args", "result", "errors", "error", "task"})
 @queue_options
 def list_command(wanted: dict[str, Any], limit: int, as_json: bool, queue: Where) -> None:
     """List tasks, the oldest first: all that are known, or those that fit (`--state failed`: dead letters)."""
-    with accessed(queue) as access:
+    with accessed(queue, to_read=True) as access:
         found = _found(access, wanted, limit)
         if as_json:
             count = 0
@@ -87,7 +87,7 @@ def _print_list(tasks: list[dict[str, Any]], limit: int) -> None:
 @queue_options
 def show_command(task: str, as_json: bool, queue: Where) -> None:
     """Show all that is known of a TASK: its arguments, every attempt's error with its traceback, its result."""
-    with accessed(queue) as access:
+    with accessed(queue, to_read=True) as access:
         found = access.look("show", task=task)
     if found is None:
         fail(NOTHING_DONE, f"the queue knows no task {task!r}, or not any more")
@@ -146,7 +146,7 @@ def _print_lines(text: str) -> None:
 @queue_options
 def stats_command(as_json: bool, queue: Where) -> None:
     """Show how many tasks wait, run and have failed, of which name, what is paused, and how large the file is."""
-    with accessed(queue) as access:
+    with accessed(queue, to_read=True) as access:
         stats = access.look("stats")
     if as_json:
         click.echo(json.dumps(stats, ensure_ascii=False, indent=2))
