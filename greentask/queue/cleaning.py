@@ -83,21 +83,24 @@ class Cleaner:
             (now, most),
         ).fetchall()
         needed = self._needed([row[1] for row in rows])
-        self.erase([Keyed(*row[1:]) for row in rows if row[1] not in needed and row[2] is not None])  # or it was purged
+        over = {row[1]: Keyed(*row[1:]) for row in rows if row[1] not in needed and row[2] is not None}  # or was purged
+        self.erase(list(over.values()))
         self._db.executemany("DELETE FROM forget WHERE at = ? AND id = ?", [row[:2] for row in rows])
-        self._count_purged(-sum(row[2] is None for row in rows))
         later = now + max(1.0, self._result_ttl)
-        self._db.executemany("INSERT OR IGNORE INTO forget VALUES (?, ?)", [(later, id) for id in needed])
+        kept = self._db.executemany("INSERT OR IGNORE INTO forget VALUES (?, ?)", [(later, id) for id in needed])
+        self.pass_over(-(len(rows) - len(over) - max(0, kept.rowcount)))
         return len(rows)
 
     def purge(self, task: Keyed, *, is_dead: bool) -> None:
         """Know nothing more of this task, before its time."""
         self.erase([task])
         if not is_dead:  # of a dead letter nothing is written down there
-            self._count_purged(1)
+            self.pass_over(1)
 
-    def _count_purged(self, more: int) -> None:
-        """So many more rows of ``forget`` are of no task: to find one by its id would take a look at all of them."""
+    def pass_over(self, more: int) -> None:
+        """So many more rows of ``forget`` don't count: of tasks that are no more, or that have another one, or will
+        have one when they end, or their group does. To find one by its id would take a look at all of them.
+        """
         if more:
             self._db.execute(
                 "INSERT INTO meta VALUES ('purged', max(0, ?1)) "

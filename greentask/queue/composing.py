@@ -159,17 +159,31 @@ class Composer:
 
     def _keep(self, group: int) -> None:
         """Have what comes of its members kept until it ends."""
-        row = self._db.execute("SELECT total FROM blocked WHERE id = ? AND is_group = 1", (group,)).fetchone()
+        row = self._db.execute(
+            "SELECT total, missing, keeps FROM blocked WHERE id = ? AND is_group = 1", (group,)
+        ).fetchone()
         if row is None:
             return
-        self._check_size(row[0], True)
+        total, missing, keeps = row
+        self._check_size(total, True)
         self._db.execute("UPDATE blocked SET keeps = 1 WHERE id = ?", (group,))
+        if missing and not keeps:
+            self._pass_over_members(group)
         for (inner,) in self._db.execute(
             "SELECT b.id FROM member m JOIN blocked b ON b.id BETWEEN m.first AND m.last AND b.is_group = 1 "
             "WHERE m.waiter = ?",
             (group,),
         ).fetchall():
             self._keep(inner)
+
+    def _pass_over_members(self, group: int) -> None:
+        """Those that have ended are to be forgotten when their group has ended, and not when it was said before."""
+        (ended,) = self._db.execute(
+            "SELECT count(*) FROM member m JOIN task t ON t.id BETWEEN m.first AND m.last AND t.state IN (1, 3, 4) "
+            "WHERE m.waiter = ?",
+            (group,),
+        ).fetchone()
+        self._store.cleaner.pass_over(ended)
 
     def _check_size(self, total: int, keeps: object) -> None:
         if keeps and total > self._max_members:
@@ -407,19 +421,26 @@ class Composer:
         while again:
             found, again = self._waiters(again), []
             for source, _, waiter in found:
-                row = self._db.execute("SELECT missing FROM blocked WHERE id = ?", (waiter,)).fetchone()
+                row = self._db.execute(
+                    "SELECT missing, is_group, keeps FROM blocked WHERE id = ?", (waiter,)
+                ).fetchone()
                 if row is None:
                     continue
+                missing, is_group, keeps = row
                 self._db.execute(
                     "UPDATE blocked SET missing = missing + 1, failed = failed - 1, "
                     "source = CASE WHEN is_group = 1 AND source = ? THEN NULL ELSE source END WHERE id = ?",
                     (source, waiter),
                 )
                 self.changed.add(waiter)
-                if row[0] == 0:  # it had ended
+                if missing == 0:  # it had ended
                     again.append((waiter, False))
+                    if is_group and not self.kept([waiter]):
+                        self._store.cleaner.pass_over(1)
                     self._db.execute("UPDATE task SET state = 0, ended = NULL, attempts = NULL WHERE id = ?", (waiter,))
                     self._db.execute("DELETE FROM failure WHERE id = ?", (waiter,))
+                    if is_group and keeps:
+                        self._pass_over_members(waiter)
 
     def export(self, id: int) -> dict[str, list[Any]]:
         """Who waits for it, and for what it waits, as JSON has it; for ``restore``."""

@@ -207,6 +207,7 @@ def _piece_together(db: sqlite3.Connection) -> None:
         "DELETE FROM meta WHERE name = 'boot' AND (SELECT count(*) FROM meta WHERE name IN ('base', 'last')) < 2",
         "DELETE FROM failure WHERE id NOT IN (SELECT id FROM task)",
         f"DELETE FROM forget WHERE id NOT IN (SELECT id FROM task WHERE state IN ({DONE}, {REVOKED}, {EXPIRED}))",
+        "DELETE FROM forget WHERE (at, id) NOT IN (SELECT max(at), id FROM forget GROUP BY id)",
         "DELETE FROM meta WHERE name = 'purged'",
         "DELETE FROM blocked WHERE id NOT IN (SELECT id FROM task)",
         "DELETE FROM link WHERE id NOT IN (SELECT id FROM task)",

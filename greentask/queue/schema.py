@@ -27,7 +27,8 @@ lane       the names of tasks, as numbers
 started    when tasks with a rate were handed out lately, and how many
 schedule   the next tick of each task that runs by itself, and when that was said
 meta       how queue time goes on, what is paused, how long things are known, how much a task takes of others, the
-           newest id of what is forgotten, and how many rows of ``forget`` are of tasks that were purged
+           newest id of what is forgotten, and how many rows of ``forget`` don't count (``purged``): those of tasks
+           that were purged, or that have another row, or will have
 =========  ====================================================================================================
 """
 

@@ -338,7 +338,7 @@ def _restore(store: Store, task: _Task) -> Imported:
         db.execute("INSERT INTO later VALUES (?, ?, ?, ?, ?)", row)
     elif state == OPEN:
         db.execute("INSERT INTO ready VALUES (?, ?, ?, ?, ?)", (lane, rank, task.id, task.failures, task.losses))
-    elif state != FAILED:
+    elif state != FAILED and not store.composer.kept([task.id]):  # until its group has ended
         store.forget_later(task.id)
     db.executemany("INSERT INTO failure VALUES (?, ?, ?, ?, ?)", [(task.id, *error) for error in task.errors])
     return Imported(new=1)

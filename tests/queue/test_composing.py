@@ -497,6 +497,78 @@ def test_what_could_not_be_taken_is_tried_again_with_a_higher_limit(path: Path, 
     assert find(more, last).state == "done"
 
 
+# ---- Counting
+
+
+def ended(store: Store) -> tuple[int, int]:
+    """How many have ended that are to be forgotten, as it is counted, and as it is."""
+    (found,) = store.db.execute(
+        "SELECT count(*) FROM task t WHERE t.state IN (1, 3, 4) AND NOT EXISTS (SELECT 1 FROM member m "
+        "JOIN blocked b ON b.id = m.waiter AND b.keeps = 1 AND b.missing > 0 WHERE t.id BETWEEN m.first AND m.last)"
+    ).fetchone()
+    return managing.stats(store)["ended"], found
+
+
+def test_members_that_ended_before_somebody_waits_for_them_are_counted_once(store: Store, clock: FakeClock) -> None:
+    ids, id, _ = group(store, *[message("a")] * 5)
+    taken = take(store)
+    for one in taken[:3]:
+        settle(store, one)
+    assert ended(store) == (3, 3)
+    clock.pass_by(1)
+    compose(store, [step("b")], after=id)
+    compose(store, [step("b")], after=id)
+    assert ended(store) == (0, 0), "they are kept until their group has ended"
+    clock.pass_by(150)  # so that they are due, and not forgotten
+    transact(store, store.cleaner.step)
+    clock.pass_by(1)
+    for one in taken[3:]:
+        settle(store, one)
+    assert ended(store) == (6, 6), "with the group itself"
+    assert transact(store, lambda: looking.purge(store, ids[0]))
+    assert ended(store) == (5, 5)
+    for one in take(store):
+        settle(store, one)
+    assert ended(store) == (7, 7)
+    forget(store, clock)
+    assert ended(store) == (0, 0)
+    assert store.db.execute("SELECT value FROM meta WHERE name = 'purged'").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("takes", [True, False])
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_group_that_was_open_again_is_counted_once(
+    store: Store, clock: FakeClock, takes: bool, is_late: bool
+) -> None:
+    fan = Fan(([first("a"), step("b")], [first("c")], [first("d")]))
+    placed = compose(store, [fan, step("e", takes=takes)])
+    (outer,) = [one["group"] for one in placed if isinstance(one, dict)]
+    _, id, _ = group(store, *[message("f")] * 3, then=[step("g")])
+    for one in take(store):
+        settle(store, one, "failed" if one.task in "af" else "done")
+        clock.pass_by(0.1)
+    dead = [one["task"] for one in managing.list_tasks(store, managing.Filter(error="ValueError"), None, 99)["tasks"]]
+    assert ended(store)[0] == ended(store)[1] > 2
+    for round in range(3):
+        if is_late:
+            forget(store, clock)
+        clock.pass_by(1)
+        for task in dead:
+            transact(store, lambda task=task: looking.retry(store, task))  # type: ignore[misc]
+            assert ended(store)[0] == ended(store)[1]
+        clock.pass_by(1)
+        transact(store, store.cleaner.step)
+        assert {find(store, one).state for one in (outer, id)} == {"running"}
+        while taken := take(store):
+            for one in taken:
+                settle(store, one, "failed" if round < 2 and one.task in "af" else "done")
+                clock.pass_by(0.1)
+                assert ended(store)[0] == ended(store)[1]
+    forget(store, clock)
+    assert ended(store) == (0, 0)
+    assert store.db.execute("SELECT count(*) FROM task").fetchone() == (0,)
+
+
 # ---- Whatever
 
 _steps = st.deferred(lambda: st.one_of(st.booleans(), st.lists(_chains, min_size=1, max_size=3)))
