@@ -25,7 +25,7 @@ from ..wire.json import dumps, loads
 from .byhand import QueueFile
 from .composing import COLUMNS
 from .ids import MOST_ID, parse_id
-from .interface import Message
+from .interface import Message, Placed
 from .managing import STATES, Filter, select
 from .moments import in_later
 from .store import DONE, EXPIRED, FAILED, OPEN, REVOKED, Store
@@ -96,6 +96,9 @@ def _line(store: Store, task: dict[str, Any]) -> bytes:
     composed = store.composer.export(id)
     if composed:
         task["composed"] = composed
+    plan = store.db.execute("SELECT placed FROM plan WHERE id = ?", (id,)).fetchone()
+    if plan is not None:
+        task["plan"] = loads(plan[0])
     head = dumps(task)[:-1]
     if body is None:
         return head + b"}\n"
@@ -189,6 +192,7 @@ class _Task(NamedTuple):
     body: bytes | None
     errors: list[tuple[int, float, bytes, bool]]
     composed: dict[str, Any]
+    plan: Placed | None
 
     @classmethod
     def decode(cls, read: Any) -> _Task:
@@ -230,6 +234,7 @@ class _Task(NamedTuple):
             body,
             [_attempt(one) for one in read.get("errors", [])],
             _check_composed(read.get("composed", {}), body),
+            None if read.get("plan") is None else _plan(read["plan"]),
         )
 
 
@@ -252,6 +257,25 @@ def _check_composed(read: Any, body: bytes | None) -> dict[str, Any]:
     for id in (*waiters, *(id for both in members for id in both)):
         _whole({"an id": id}, "an id", 1, MOST_ID)
     return {**read, "blocked": _check_blocked(read["blocked"], body or b"")} if "blocked" in read else read
+
+
+def _plan(read: Any) -> Placed:
+    """The ids of a task and of what follows it, in the shape of that."""
+    if not isinstance(read, list):
+        raise TypeError("a plan is a list of ids, and of groups of such lists")
+    placed: Placed = []
+    for one in read:
+        if isinstance(one, dict) and one.keys() == {"group", "tasks"} and isinstance(one["tasks"], list):
+            placed.append({"group": _id(one["group"]), "tasks": [_plan(chain) for chain in one["tasks"]]})
+        else:
+            placed.append(_id(one))
+    return placed
+
+
+def _id(read: Any) -> str:
+    if not isinstance(read, str) or not parse_id(read):
+        raise ValueError(f"in a plan there are ids, and groups, not {read!r:.80}")
+    return read
 
 
 def _check_blocked(read: Any, body: bytes) -> list[Any]:
@@ -330,6 +354,8 @@ def _restore(store: Store, task: _Task) -> Imported:
     if state == OPEN and expires is not None:
         db.execute("INSERT INTO expiry VALUES (?, ?)", (expires, task.id))
     store.composer.restore(task.id, task.composed)
+    if task.plan is not None:
+        db.execute("INSERT INTO plan VALUES (?, ?)", (task.id, dumps(task.plan)))
     if state == OPEN and "blocked" in task.composed:
         store.composer.catch_up(task.id)
     elif state == OPEN and task.due is not None:

@@ -115,6 +115,40 @@ def test_what_waits_for_others_goes_on_where_it_is_imported(file: QueueFile, oth
     assert other.transact(run) == [b'{"args":[[0,1]]}']
 
 
+@pytest.mark.parametrize("names", [{"key": "order 5"}, {"singleton": "order 5"}])
+def test_what_follows_a_task_with_a_key_is_known_where_it_is_imported(
+    file: QueueFile, other: QueueFile, names: dict[str, Any]
+) -> None:
+    inner = Fan([[Step(message("c", "[null]")), Step(message("c", "[null]"))], [Step(message("d", "[null]"))]])
+    fan = Fan([[Step(message("b", "[null]"))], [inner]])
+    chain = [Step(message("a", **names), False), fan, Step(message("e", "[null]"))]
+    placed = file.transact(lambda store: store.composer.compose(chain))
+    assert len(placed) == 3
+    exported = lines(file)
+    assert import_tasks(other, exported) == Imported(new=len(exported) - 2)
+    assert other.transact(lambda store: store.composer.compose(chain)) == placed
+    again = [json.loads(line) for line in lines(other)[1:]]
+    assert again == [json.loads(line) for line in exported[1:]]
+
+
+def test_what_is_kept_for_a_group_is_counted_once_where_it_is_imported(file: QueueFile, other: QueueFile) -> None:
+    def run(file: QueueFile, slots: int) -> None:
+        taken = file.transact(lambda store: store.take([Want(frozenset("ab"), slots)], 7))
+        assert len(taken) == slots
+        file.transact(lambda store: store.settle([(one, Ending("done", b"1")) for one in taken]))
+
+    then = [Step(message("b", "[null]"))]
+    file.transact(lambda store: store.composer.enqueue_group([message("a")] * 5, then, None, is_open=False))
+    run(file, 3)
+    assert import_tasks(other, lines(file)) == Imported(new=7)
+    for one in (file, other):
+        assert one.look("stats")["ended"] == 0
+        run(one, 2)
+        assert one.look("stats")["ended"] == 6
+        run(one, 1)
+        assert one.look("stats")["ended"] == 7
+
+
 @pytest.mark.parametrize(("how", "body"), [("done", b"5"), ("failed", b'{"type":"ValueError","message":"no"}')])
 def test_what_ends_while_others_are_imported_is_told_to_who_waits_for_it(
     file: QueueFile, other: QueueFile, monkeypatch: pytest.MonkeyPatch, how: Any, body: bytes
@@ -216,6 +250,10 @@ def test_only_what_fits_is_exported(file: QueueFile) -> None:
         ({"composed": {"blocked": [0, 1, 1, 0, 0, 0, None, 7, 9, 0, None]}}, "a count is a whole number"),
         ({"composed": {"blocked": [0, 1, 1, 0, 0, 0, 0, 7, 4, 0, None]}}, "there is no null"),
         ({"composed": {"blocked": [0, 1, 1, 0, 0, 0, 0, 7, 9, "x", None]}}, "delay is a number"),
+        ({"plan": "1M89JMZ1P2QDY"}, "a plan is a list"),
+        ({"plan": ["1M89JMZ1P2QDY", "x"]}, "in a plan there are ids, and groups, not 'x'"),
+        ({"plan": [{"group": "1M89JMZ1P2QDY", "tasks": [5]}]}, "a plan is a list"),
+        ({"plan": [{"group": "1M89JMZ1P2QDY", "tasks": 5}]}, "in a plan there are ids"),
     ],
 )
 def test_what_no_queue_exports_is_refused(file: QueueFile, change: dict[str, Any], said: str) -> None:
