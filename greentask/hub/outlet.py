@@ -57,15 +57,19 @@ class Outlet:
 
     def write(self, *pieces: bytes) -> None:
         """Send these pieces behind what is waiting already. Never blocks; does nothing once closed."""
-        if self._closed:
-            return
-        if self._pending is _NOTHING:
-            self._pending = deque()
-        pending = self._pending
         if len(pieces) > 1:
             pieces = tuple(piece for piece in pieces if piece)
         size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
-        # No call in these two lines, in which a Ctrl-C could come: all of it is written, and counted, or nothing.
+        if self._pending is _NOTHING:
+            fresh: deque[bytes | memoryview] = deque()
+            if self._pending is _NOTHING:  # still: a signal handler may have written
+                self._pending = fresh
+        # No call from here to where it is counted, at which a Ctrl-C or another handler could come: all of it is
+        # written, and counted, or nothing.
+        if self._closed:
+            self._pending = _NOTHING
+            return
+        pending = self._pending
         pending += pieces
         self.unsent += size
         if not self._scheduled or not (self._callback.pending or self._watcher.active):
@@ -80,19 +84,24 @@ class Outlet:
 
     def write_now(self, piece: bytes) -> None:
         """Send it at once, not at the end of the turn, where nothing is waiting: for a peer that is."""
-        if self._closed or self._scheduled:
-            self.write(piece)
-            return
-        told: list[int] = []  # as in _flush: after half a line, the other half must follow
-        try:
-            told.extend(map(os.write, (self._fd,), (piece,)))
-        except OSError:  # that it would block, or an error of which the loop will hear as well
-            pass
-        finally:
-            written = told[0] if told else 0
-            self.written += written
-            if written < len(piece):
-                self.write(piece[written:])
+        size = len(piece)
+        writing = map(os.write, (self._fd,), (piece,))
+        # No call from here to where it is counted, as the loop itself makes this one, in C: a signal handler that came
+        # behind half a line could write its own there.
+        if not (self._closed or self._scheduled):
+            try:
+                for written in writing:
+                    self.written += written
+                    if written < size:
+                        self._pending = [piece, *self._pending]  # type: ignore[assignment]  # made without a call
+                        self._gone = written
+                        self.unsent += size - written
+                        self._schedule()
+                        self._have_deque()
+                    return
+            except OSError:  # that it would block, or an error of which the loop will hear as well
+                pass
+        self.write(piece)
 
     def wait_below(self, limit: int, timeout: float | None = None) -> bool:
         """Let other greenlets run until at most ``limit`` bytes are unsent; False after ``timeout`` seconds.
@@ -133,6 +142,12 @@ class Outlet:
         if not self._scheduled or not (self._callback.pending or self._watcher.active):
             self._callback = self._loop.run_callback(self._flush)
             self._scheduled = True
+
+    def _have_deque(self) -> None:
+        # So many may come to wait that a list, which moves them all whenever its first leaves, would be slow.
+        fresh: deque[bytes | memoryview] = deque()
+        fresh += self._pending  # and no call
+        self._pending = fresh
 
     def _has_left(self, told: list[int]) -> None:
         written = told[0]
@@ -191,7 +206,8 @@ class Outlet:
             raise
         else:
             self._scheduled = False
-            self._pending = _NOTHING
+            if not self._pending:  # still: a signal handler may have written
+                self._pending = _NOTHING
             if not self._closed:
                 self._watcher.stop()
         if self._moved is not None:

@@ -420,6 +420,52 @@ def test_what_a_ctrl_c_keeps_from_being_written_is_missing_as_a_whole(way: str) 
     assert moments > 3
 
 
+# ---- A signal handler that writes
+
+
+@pytest.mark.parametrize("of_handler", ["write", "write_now"])
+@pytest.mark.parametrize("way", ["write", "write_now", "_flush"])
+@pytest.mark.parametrize("size", [5, 18_000], ids=["all of it leaves", "half of it leaves"])
+def test_what_a_signal_handler_writes_at_any_moment_comes_between_lines_and_not_into_one(
+    size: int, way: str, of_handler: str
+) -> None:
+    line, of_handlers = b"a" * size + b"\n", b"of the handler\n"
+    orders: set[bytes] = set()
+    moments = 0
+
+    def handler() -> None:
+        getattr(outlet, of_handler)(of_handlers)
+
+    for run in at_each_moment(outlet_module, handler=handler):
+        moments += 1
+        with outlet_to(small_buffers()) as (outlet, reader):
+            if way == "_flush":
+                outlet.write(line)
+                run(outlet._flush)
+            else:
+                run(lambda: getattr(outlet, way)(line))
+            outlet.write(b"third\n")
+            expected = outlet.written + outlet.unsent
+            read = read_all(reader, expected)
+            wait_until(lambda: outlet.unsent == 0, what="all has left")
+            assert read_now(reader) is None
+            assert outlet.written == expected
+            orders.add(b"".join(piece[:1] for piece in read.splitlines(keepends=True)))
+            assert read.replace(line, b"", 1).replace(b"third\n", b"", 1) in (of_handlers, b""), read
+    assert moments > 3
+    assert orders <= {b"aot", b"oat", b"at"}
+    assert orders & {b"aot", b"oat"}
+
+
+def test_many_that_wait_behind_half_a_line_leave_in_time_and_in_order() -> None:
+    with outlet_to(small_buffers()) as (outlet, reader):
+        outlet.write_now(b"a" * 18_000)
+        assert outlet.unsent
+        assert isinstance(outlet._pending, deque)  # of whose begin one can be taken without moving all the others
+        outlet.write(b"b" * 18_000)
+        assert read_all(reader, 36_000) == b"a" * 18_000 + b"b" * 18_000
+
+
 def test_what_a_ctrl_c_took_the_place_of_is_mended() -> None:
     with outlet_to(packets()) as (outlet, reader):
         outlet.write(b"first")

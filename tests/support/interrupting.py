@@ -1,4 +1,4 @@
-"""A Ctrl-C at a chosen moment: for each at which Python looks for signals, one after the other."""
+"""A signal at a chosen moment: for each at which Python looks for signals, one after the other."""
 
 import dis
 import sys
@@ -14,9 +14,16 @@ __all__ = ["at_each_moment"]
 _LOOKS = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
 
 
-def at_each_moment(*modules: ModuleType) -> Iterator[Callable[[Callable[[], object]], None]]:
-    """For each moment in the code of these modules, a way of running a function which has a Ctrl-C at that moment.
+def ctrl_c() -> None:
+    raise KeyboardInterrupt
 
+
+def at_each_moment(
+    *modules: ModuleType, handler: Callable[[], object] = ctrl_c
+) -> Iterator[Callable[[Callable[[], object]], None]]:
+    """For each moment in the code of these modules, a way of running a function which has a signal at that moment.
+
+    Its handler is a Ctrl-C's unless another one is named.
     It ends where a function has come to its own end, in which there was no such moment any more.
     """
     files = {module.__file__ for module in modules}
@@ -43,7 +50,7 @@ def at_each_moment(*modules: ModuleType) -> Iterator[Callable[[Callable[[], obje
                         left -= 1
                         if not left:
                             has_come = True
-                            raise KeyboardInterrupt
+                            handler()
                     last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
                 return trace
 
