@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import smtplib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,9 +12,12 @@ from email.message import Message
 import gevent
 from gevent.lock import BoundedSemaphore
 
+from ..errors import ConfigurationError
+
 __all__ = ["Delivery", "deliver"]
 
 _TIMEOUT = 60.0  # seconds for one command of the relay
+_RELAY = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
 @dataclass
@@ -31,13 +35,14 @@ def deliver(
     connections: int = 20,
     on_sent: Callable[[int], None] | None = None,
 ) -> Delivery:
-    """Hand mails to a relay, over up to ``connections`` connections at once where the process is monkey-patched.
+    """Hand mails to a relay (``host:port``, or ``host`` for SMTP's port 25).
 
-    ``on_sent`` is told after each mail how many are done. A mail that the relay refuses is in ``refused``, under its
-    ``To``, and the others go on. None is sent twice: not even one whose connection broke, which may have arrived.
-    Raises ``OSError`` where the relay can't be reached at all.
+    It is done over up to ``connections`` connections at once where the process is monkey-patched. ``on_sent`` is told
+    after each mail how many are done. A mail that the relay refuses is in ``refused``, under its ``To``, and the others
+    go on. None is sent twice: not even one whose connection broke, which may have arrived. Raises ``OSError`` where the
+    relay can't be reached at all, ``ConfigurationError`` where it is no such address.
     """
-    host, _, port = relay.rpartition(":")
+    host, port = _place(relay)
     delivery = Delivery()
     waiting = iter(messages)
     first = next(waiting, None)
@@ -48,7 +53,7 @@ def deliver(
     done = itertools.count(1)
 
     def connect() -> smtplib.SMTP:
-        return smtplib.SMTP(host, int(port), timeout=_TIMEOUT)
+        return smtplib.SMTP(host, port, timeout=_TIMEOUT)
 
     def send(message: Message, connection: smtplib.SMTP) -> None:
         try:
@@ -78,7 +83,8 @@ def deliver(
     try:
         opened = connect()
     except OSError as error:  # unreachable: said once, and not for every mail
-        raise OSError(error.errno, f"the relay {relay} can't be reached: {error.strerror or error}") from error
+        told = f"the relay {relay} can't be reached (port {port}): {error.strerror or error}"
+        raise OSError(error.errno, told) from error
     runs = [gevent.spawn(run, opened), *(gevent.spawn(run, None) for _ in range(connections - 1))]
     try:
         gevent.joinall(runs, raise_error=True)
@@ -87,6 +93,17 @@ def deliver(
     for message in queue:
         delivery.refused[str(message["To"])] = "no connection to the relay was left"
     return delivery
+
+
+def _place(relay: str) -> tuple[str, int]:
+    """The relay's host and port."""
+    found = _RELAY.fullmatch(relay)
+    port = smtplib.SMTP_PORT if found is None or found["port"] is None else int(found["port"])
+    if found is None or not 0 < port <= 65535:
+        raise ConfigurationError(
+            f"{relay!r} is no relay: write host:port, or host for port {smtplib.SMTP_PORT}; [::1]:port for IPv6"
+        )
+    return found["v6"] or found["host"], port
 
 
 def _quit(connection: smtplib.SMTP) -> None:

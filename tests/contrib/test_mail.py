@@ -1,6 +1,7 @@
 """Delivery of many mails, to real SMTP servers: one that takes everything, and some that don't."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from aiosmtpd.smtp import SMTP
 
 from greentask.contrib.mail import deliver
+from greentask.errors import ConfigurationError
 from support.programs import environment
 
 
@@ -39,14 +41,14 @@ class Handler:
 
 
 @contextmanager
-def relay() -> Iterator[tuple[str, Handler]]:
+def relay(host: str = "127.0.0.1") -> Iterator[tuple[str, Handler]]:
     handler, loop = Handler(), asyncio.new_event_loop()
-    server = loop.run_until_complete(loop.create_server(lambda: SMTP(handler, loop=loop), "127.0.0.1", 0))
+    server = loop.run_until_complete(loop.create_server(lambda: SMTP(handler, loop=loop), host, 0))
     thread = Thread(target=loop.run_forever)
     thread.start()
     try:
-        host, port = server.sockets[0].getsockname()
-        yield f"{host}:{port}", handler
+        host, port = server.sockets[0].getsockname()[:2]
+        yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}", handler
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -94,6 +96,24 @@ def test_a_connection_that_breaks_costs_one_mail() -> None:
 def test_a_relay_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ConnectionRefusedError, match=r"the relay 127\.0\.0\.1:1 "):
         deliver(map(mail, ["a@x.org"]), "127.0.0.1:1")
+
+
+def test_a_relay_without_a_port_has_that_of_smtp() -> None:
+    for relay in ("127.0.0.213", "[::ffff:127.0.0.213]"):
+        with pytest.raises(ConnectionRefusedError, match=r"can't be reached \(port 25\)"):
+            deliver(map(mail, ["a@x.org"]), relay)
+
+
+@pytest.mark.parametrize("relay", ["", ":25", "mail.example.org:", "127.0.0.1:smtp", "::1", "h:0", "h:65536", "h/x:25"])
+def test_what_is_no_relay_is_told_with_what_one_is(relay: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(repr(relay))} is no relay: write host:port, or host"):
+        deliver(map(mail, ["a@x.org"]), relay)
+
+
+def test_a_relay_may_have_an_ipv6_address() -> None:
+    with relay("::1") as (address, handler):
+        assert deliver(map(mail, ["a@x.org"]), address).sent == 1
+    assert handler.accepted == ["a@x.org"]
 
 
 def test_nothing_to_send_needs_no_relay() -> None:
