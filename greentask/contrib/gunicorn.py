@@ -17,12 +17,17 @@ import functools
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -53,6 +58,35 @@ def _folder() -> str:
 
 def _address() -> str:
     return f"unix://{_folder()}/tasks"
+
+
+def _die_with(parent: int) -> None:
+    die_with_parent()
+    if os.getppid() != parent:  # it was gone before that
+        os._exit(1)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Handle a Ctrl-C, or a stop, at the end of it: one that came inside Popen would leave a process nobody knows of.
+
+    By handlers, for a blocked signal would go to another thread, and come here from there.
+    """
+    came: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # where alone they are handled
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    handlers[number] = handler
+                    signal.signal(number, lambda *told: came.append(told))
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        for told in came:
+            handlers[told[0]](*told)
 
 
 class TaskServer:
@@ -100,18 +134,22 @@ class TaskServer:
             user = {"user": server.cfg.uid, "group": server.cfg.gid, "extra_groups": []}
         address, ready = _address(), Path(folder, "ready")
         given = ["--listen", address, "--socket-mode", "600", "--ready-file", str(ready)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "greentask", "serve", *self._command, *given],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is gunicorn's: its workers' last requests still call tasks
-            preexec_fn=die_with_parent,  # its fronts then answer what is in flight, and end
-            **user,
-        )
+        die_with_us = functools.partial(_die_with, os.getpid())
+        process: subprocess.Popen[bytes] | None = None
         try:
+            with _signals_later():
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "greentask", "serve", *self._command, *given],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is gunicorn's: its workers' last requests still call tasks
+                    preexec_fn=die_with_us,  # its fronts then answer what is in flight, and end
+                    **user,
+                )
             self._wait_ready(process, ready)
         except BaseException:  # Ctrl-C as well
-            process.kill()
-            process.wait()
+            if process is not None:
+                process.kill()
+                process.wait()
             shutil.rmtree(folder, ignore_errors=True)
             raise
         _running = _Running(process, self._command, folder, os.getpid())

@@ -179,6 +179,12 @@ def test_a_ctrl_c_while_it_starts_leaves_nothing(module: Path, arbiter: SimpleNa
     wait_until(lambda: not any("hooked" in " ".join(one.cmdline()) for one in children()))
 
 
+def test_one_whose_gunicorn_is_gone_before_it_begins_does_not_begin() -> None:
+    """The kernel tells of a parent's end only who has asked before it."""
+    assert run_in_child(lambda: gunicorn._die_with(os.getppid())) == 0
+    assert run_in_child(lambda: gunicorn._die_with(os.getpid())) == 1  # that is not its parent
+
+
 def children() -> list[psutil.Process]:
     return [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
 

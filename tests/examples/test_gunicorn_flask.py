@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.programs import ROOT, environment
@@ -221,3 +222,43 @@ def test_a_pool_in_each_worker_needs_no_hook(tmp_path: Path, flags: tuple[str, .
         assert running.process.wait(20) == 0
         wait_until(lambda: all(map(is_gone, processes.values())), within=5)
         assert "Traceback" not in running.log()
+
+
+INTERRUPTED = """
+import os, signal, subprocess
+from greentask.contrib.gunicorn import TaskServer
+from greentask.pool import linux
+
+linux._prctl = lambda *_: None  # on other systems than Linux, nothing ends with its parent
+
+class Popen(subprocess.Popen):
+    def _execute_child(self, *args):
+        super()._execute_child(*args)
+        os.kill(os.getpid(), signal.SIGINT)
+
+subprocess.Popen = Popen
+on_starting = TaskServer("tasks", processes=1).on_starting
+"""
+
+
+def test_a_ctrl_c_in_the_moment_of_its_start_leaves_no_task_server(tmp_path: Path) -> None:
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text(INTERRUPTED)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "gunicorn", "app:app", "--config", str(config), "--no-control-socket"]
+    with (tmp_path / "log").open("wb") as log:  # a pipe would stay open with a task server that is left
+        process = subprocess.Popen(
+            command, cwd=FOLDER, env=environment(TMPDIR=str(temporary)), stdout=log, stderr=log, start_new_session=True
+        )
+    assert process.wait(40) != 0
+    assert "KeyboardInterrupt" in (tmp_path / "log").read_text()
+    left = [
+        one
+        for one in psutil.process_iter(["environ"])
+        if (one.info["environ"] or {}).get("TMPDIR") == str(temporary) and one.status() != psutil.STATUS_ZOMBIE
+    ]
+    for one in left:
+        one.kill()
+    assert not left
+    assert not list(temporary.iterdir())
