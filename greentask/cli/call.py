@@ -13,6 +13,7 @@ import click
 from ..tasks.remote import ProgressCallback
 from .arguments import argument_options
 from .connection import EXIT_CODES, Where, connected, server_options
+from .times import Duration
 
 __all__ = ["command"]
 
@@ -20,7 +21,7 @@ __all__ = ["command"]
 @click.command("call", epilog=EXIT_CODES)
 @click.argument("name")
 @argument_options
-@click.option("--timeout", "-t", type=click.FloatRange(0, min_open=True), help="Seconds to wait at most.")
+@click.option("--timeout", "-t", type=Duration(above=True), help="Seconds to wait at most.")
 @click.option("--progress", is_flag=True, help="Show on stderr how far the task is.")
 @server_options
 def command(

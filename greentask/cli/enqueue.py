@@ -12,7 +12,7 @@ from ..wire.json import dumps
 from .arguments import argument_options
 from .connection import Where, connected, server_options
 from .queue.access import FILE_UNUSABLE, close_names, is_given, told_of_files
-from .times import Moment, Seconds
+from .times import Duration, Moment, Seconds
 
 __all__ = ["command"]
 
@@ -40,7 +40,7 @@ Exit codes:
 @click.option("--singleton", metavar="KEY", help="While one of that name with this KEY waits or runs, print that one.")
 @click.option("--retries", type=click.IntRange(0, MOST_RETRIES), help="In place of what the task says.")
 @click.option("--ttl", type=Seconds(), metavar="TIME", help="It must have begun within that time.")
-@click.option("--timeout", "-t", type=click.FloatRange(0, min_open=True), help="Seconds to wait at most, for the id.")
+@click.option("--timeout", "-t", type=Duration(above=True), help="Seconds to wait at most, for the id.")
 @click.option(
     "--queue",
     "-q",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from ..server.groups import parse_bytes, parse_group
 from ..server.limits import DEFAULT_LISTEN, MAY_BE_0, Limits
 from ..server.listening import parse_mode
 from ..wire.json import DEEPEST
-from .times import Seconds
+from .times import Duration, Seconds
 
 __all__ = ["command"]
 
@@ -56,7 +57,7 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
         default = getattr(_DEFAULT.limits, name)
         kind: click.ParamType[Any] = click.IntRange(least, DEEPEST if name == "max_depth" else None)
         if isinstance(default, float):
-            kind = click.FloatRange(0, min_open=name not in MAY_BE_0)
+            kind = Duration(above=name not in MAY_BE_0)
         command = click.option(flag, type=kind, default=default, show_default=True, help=help)(command)
     return command
 
@@ -64,12 +65,13 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 def _limits(given: dict[str, Any]) -> Limits:
     try:
         return Limits(**given)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    except ValueError as error:  # two of them don't go together
+        named = re.sub("|".join(_LIMITS), lambda name: "--" + name[0].replace("_", "-"), str(error))
+        raise click.UsageError(named) from None
 
 
 def _seconds(flag: str, default: float, help: str, *, above_0: bool = False) -> Callable[[F], F]:
-    return click.option(flag, type=click.FloatRange(0, min_open=above_0), default=default, show_default=True, help=help)
+    return click.option(flag, type=Duration(above=above_0), default=default, show_default=True, help=help)
 
 
 def _as(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
@@ -191,7 +193,7 @@ def _parse_taken(text: str) -> int:
 )
 @click.option(
     "--queue-lease",
-    type=click.FloatRange(LEAST_LEASE),
+    type=Duration(LEAST_LEASE),
     default=_DEFAULT.queue_lease,
     show_default=True,
     help="Seconds of silence after which others run the durable tasks that a front had.",

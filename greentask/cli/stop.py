@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .master import Which, master_of, master_options
+from .times import Duration
 
 __all__ = ["command"]
 
@@ -13,7 +14,7 @@ __all__ = ["command"]
 @master_options
 @click.option(
     "--drain-timeout",
-    type=click.FloatRange(0),
+    type=Duration(),
     help="Seconds that calls in flight have for ending.  [default: as the server was told]",
 )
 def command(which: Which, drain_timeout: float | None) -> None:

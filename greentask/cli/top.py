@@ -11,6 +11,7 @@ import click
 from ..client import Client
 from ..errors import ConnectionLost, DeadlineExceeded
 from .connection import Where, connected, server_options
+from .times import Duration
 
 __all__ = ["command"]
 
@@ -18,7 +19,7 @@ _LEAST_PATIENCE = 2.0  # seconds
 
 
 @click.command("top")
-@click.option("--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
+@click.option("--every", type=Duration(0.1), default=2.0, show_default=True, help="Seconds between two looks.")
 @click.option("--times", type=click.IntRange(1), help="Look so often, and end.  [default: until Ctrl-C]")
 @server_options
 def command(every: float, times: int | None, where: Where) -> None:

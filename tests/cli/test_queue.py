@@ -454,7 +454,7 @@ def test_a_task_is_enqueued_and_its_id_printed(server: RunningServer, peer: Line
     assert peer.call("greentask.queue", action="show", task=at)["due_in"] == pytest.approx(
         4102441200 - time.time(), abs=60
     )
-    assert "don't go together" in run("add", "a=1", "--delay", "1h", "--at", "1", code=2)
+    assert "don't go together" in run("add", "a=1", "--delay", "1h", "--at", "1800000000", code=2)
     assert "give one of them" in run("add", "--queue", "/tmp/none.db", "--server", server.address, code=2)
     assert "it goes with --key" in run("add", "a=1", "--key-ttl", "1h", code=2)
     assert "ttl is seconds above 0" in run("add", "a=1", "--ttl", "0s", code=2)

@@ -238,4 +238,4 @@ def test_it_must_leave_room_for_a_line_and_for_an_answer() -> None:
         Limits(max_held=1999, max_unsent=1000, max_line=500)
     done = greentask("serve", "support.server_tasks:add", "--max-line", "1000000000")
     assert done.returncode == 2
-    assert "max_held must be at least twice max_line (1000000000), not 1073741824" in done.stderr
+    assert "--max-held must be at least twice --max-line (1000000000), not 1073741824" in done.stderr
