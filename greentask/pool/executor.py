@@ -63,7 +63,8 @@ class Pool(Executor):
     grace
         Seconds between raising ``TimeLimit`` (or ``CancelRequest``) in a task and killing its process.
     start_timeout
-        Seconds for importing what the processes run, each time that this is begun; 0: any time.
+        Seconds for importing what the processes run, each time that this is begun, and then for the initializer in
+        each process; 0: any time.
 
     The processes start at the first task; until then, a forked child may use the pool as well as its parent. A process
     that dies costs only the task that it ran, which gets ``WorkerLost``.
@@ -274,7 +275,7 @@ class Pool(Executor):
             data = spawn.get_preparation_data("greentask")
             program = {key: data[key] for key in _PROGRAM if key in data}
             program["authkey"] = bytes(program["authkey"])  # else it refuses to be pickled
-            made_of = (program, self._preload, self._initializer)
+            made_of = (program, self._preload, self._initializer, self._start_timeout)
             setup = Setup(_HANDLER, made_of, start=self._start_timeout)
             self._engine = Processes(
                 setup, self._size, grace=self._grace, max_tasks=self._max_tasks, max_memory=self._max_memory

@@ -367,13 +367,25 @@ class Population:
             if slot not in self.members:  # its last answer has let it go; but it has died
                 self.members[slot] = process
                 self._has_left(slot)
+            is_late = self._is_late(process)
+            if is_late:
+                process.doom = f"it was not ready within {self._setup.start:g} s"
             was_healthy = process.ready and (process.has_worked or time.monotonic() - process.born >= _HEALTHY_AFTER)
             self._bury(process, status)
+            if is_late:
+                self._break_unless_some_work(
+                    "the task processes can't be made ready, for their initializer, or what their tasks need, took "
+                    f"longer than {self._setup.start:g} s (start_timeout=, --start-timeout): its stack is on stderr"
+                )
             if was_healthy:
                 self._failures = 0
                 self.fill_up()
                 return
         self._again(self.fill_up)
+
+    def _is_late(self, process: Process) -> bool:
+        """Whether it has given itself up. It began a little before we heard of it."""
+        return not process.ready and 0 < self._setup.start * 0.9 < time.monotonic() - process.born
 
     def _has_left(self, *slots: int) -> None:
         self._leaving.difference_update(slots)

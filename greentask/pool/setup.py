@@ -29,7 +29,7 @@ class Setup:
     ``factory`` is ``module:function``, called once in the template with ``args``; what it returns is the ``Handler``
     of every process. ``path`` becomes the processes' ``sys.path``. ``farewell``: seconds that the processes without a
     call have for their end in good order when the pool is closed. ``start``: seconds that the template has for
-    importing what they run; 0: any time.
+    importing what they run, and that a process gives itself for getting ready; 0: any time.
     """
 
     factory: str

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
-import functools
 import pickle
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import ConfigurationError, Interrupt, InvalidArguments, ended_by, refusal
 from ..pool.child import Handler, Job
 from ..pool.frames import whole
 from ..pool.setup import DEFAULT_START, Setup
+from ..pool.within import within
 from ..wire.json import dumps, loads_checked
 from .context import RunningTask
 from .execution import execute
@@ -159,25 +156,3 @@ def _is_task(found: object, name: str) -> bool:
 def _plain(found: Any, name: str, needs: tuple[str, ...]) -> Task[..., Any]:
     function = found.function if isinstance(found, Task) else found
     return Task(function, name=name, process=True, needs=map(find_target, needs))
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """End this process where what is inside takes longer, even where it hangs in C; its stack goes to stderr.
-
-    0: any time.
-    """
-    if not seconds:
-        yield
-        return
-    stop: Callable[[], object] = faulthandler.cancel_dump_traceback_later
-    try:
-        faulthandler.dump_traceback_later(seconds, exit=True)
-    except Exception:  # a task has closed stderr
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        stop = functools.partial(signal.setitimer, signal.ITIMER_REAL, 0)
-    try:
-        yield
-    finally:
-        stop()

@@ -15,29 +15,37 @@ from ..pool.coroutines import run_coroutine
 from ..pool.frames import Body
 from ..pool.packing import unpack
 from ..pool.pickling import dump, dump_error, load
+from ..pool.within import within
 from .context import RunningTask, enter
 
 __all__ = ["make_handler"]
 
 
-def make_handler(program: dict[str, Any], preload: tuple[str, ...], initializer: Body | None) -> Handler:
-    """Import what is needed (in the template), and return what runs the calls (in the processes)."""
+def make_handler(
+    program: dict[str, Any], preload: tuple[str, ...], initializer: Body | None, start: float = 0.0
+) -> Handler:
+    """Import what is needed (in the template), and return what runs the calls (in the processes).
+
+    ``start``: seconds that the initializer has; 0: any time.
+    """
     # As multiprocessing does it: the program's main module, imported under another name, so that its functions are
     # found and what it guards with `if __name__ == "__main__"` isn't run; its arguments; its managers' key.
     spawn.prepare(program)
     for module in preload:
         importlib.import_module(module)
-    return _WorkHandler(initializer)
+    return _WorkHandler(initializer, start)
 
 
 class _WorkHandler:
-    def __init__(self, initializer: Body | None) -> None:
+    def __init__(self, initializer: Body | None, start: float) -> None:
         self._initializer = initializer
+        self._start = start
 
     def prepare(self) -> None:
         if self._initializer is not None:
-            function, args = load(self._initializer)
-            function(*args)
+            with within(self._start):
+                function, args = load(self._initializer)
+                function(*args)
 
     def finish(self) -> None:
         """Nothing: what it has needs no end."""

@@ -300,6 +300,28 @@ def test_an_initializer_that_fails_is_a_clear_error_and_no_fork_loop() -> None:
         assert isinstance(broken.value, BrokenExecutor)
 
 
+def test_an_initializer_that_hangs_is_given_up_and_another_process_tried(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    gate.touch()
+    with Pool(1, initializer=work.wait_at, initargs=(str(gate), str(log)), start_timeout=1.0) as pool:
+        told = ""
+
+        def is_told() -> bool:  # on a busy machine, what the processes import may take so long the first time
+            nonlocal told
+            error = pool.submit(work.me).exception(20)
+            assert isinstance(error, PoolBroken)
+            told = str(error)
+            return "initializer" in told
+
+        wait_until(is_told, 30)
+        assert "took longer than 1 s (start_timeout=, --start-timeout): its stack is on stderr" in told
+        assert "in wait_at" in capfd.readouterr().err
+        gate.unlink()
+        wait_until(lambda: pool.submit(work.me).exception(20) is None, 30, "another process")
+
+
 def test_a_module_to_preload_that_is_not_there_is_a_clear_error() -> None:
     with Pool(1, preload=["there_is_none"]) as pool, pytest.raises(PoolBroken, match="there_is_none"):
         pool.submit(work.me).result(10)
