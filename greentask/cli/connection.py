@@ -23,11 +23,15 @@ from ..errors import (
     describe,
 )
 from ..wire.address import DEFAULT_ADDRESS
+from .given import refuse_idle
 
 if TYPE_CHECKING:
     from ..client import Client
 
-__all__ = ["EXIT_CODES", "Where", "connected", "server_options"]
+__all__ = ["EXIT_CODES", "PROOFS", "Where", "connected", "server_options"]
+
+#: The options, besides the server's address, that say how client and server prove themselves.
+PROOFS = ("secret_file", "tls_ca", "tls_cert", "tls_key")
 
 TASK_FAILED, NO_CONNECTION, NOT_RUN, OUT_OF_TIME, PROCESS_LOST = 1, 3, 4, 5, 6
 
@@ -67,6 +71,8 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def collected(*args: Any, **options: Any) -> Any:
         where = Where(**{field.name: options.pop(field.name) for field in fields(Where)})
+        if "tls://" not in where.server.lower():
+            refuse_idle(PROOFS[1:], f"without a tls:// server, and {where.server} is none: --server tls://host:port")
         return command(*args, where=where, **options)
 
     for option in (

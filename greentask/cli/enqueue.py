@@ -10,8 +10,9 @@ from ..queue.interface import Message
 from ..wire.enqueue import MOST_PRIORITY, MOST_RETRIES, Enqueue
 from ..wire.json import dumps
 from .arguments import argument_options
-from .connection import Where, connected, server_options
-from .queue.access import FILE_UNUSABLE, close_names, is_given, told_of_files
+from .connection import PROOFS, Where, connected, server_options
+from .given import is_given, refuse_idle
+from .queue.access import FILE_UNUSABLE, close_names, told_of_files
 from .times import Duration, Moment, Seconds
 
 __all__ = ["command"]
@@ -72,6 +73,7 @@ def command(
     if file is not None:
         if is_given(click.get_current_context(), "server"):
             raise click.UsageError("--queue is a file, and --server the server that has one: give one of them")
+        refuse_idle(("timeout", *PROOFS), "with --queue FILE, for no server is asked")
         click.echo(_put(file, name, args, durable))
         return
     given = {member: value for member, value in options.items() if value is not None}

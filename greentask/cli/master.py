@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..master.signs import read_pid
-from .connection import Where, connected, server_options
+from .connection import PROOFS, Where, connected, server_options
+from .given import refuse_idle
 
 if TYPE_CHECKING:
     from ..master.channel import Channel
@@ -37,6 +38,10 @@ def master_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--pid-file", type=click.Path(exists=True, dir_okay=False), help="Where its process id is.")
     @functools.wraps(command)
     def collected(*args: Any, pid: int | None, pid_file: str | None, where: Where, **options: Any) -> Any:
+        if pid is not None:
+            refuse_idle(("pid_file", "server", *PROOFS), "with --pid, which says already which one is meant")
+        elif pid_file is not None:
+            refuse_idle(("server", *PROOFS), "with --pid-file, which says already which one is meant")
         return command(*args, which=Which(pid, pid_file, where), **options)
 
     return collected

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -22,7 +22,9 @@ from ..queue.limits import LEAST_LEASE, MOST_TAKEN
 from ..server.groups import parse_bytes, parse_group
 from ..server.limits import DEFAULT_LISTEN, MAY_BE_0, Limits
 from ..server.listening import parse_mode
+from ..wire.address import Address, parse_addresses
 from ..wire.json import DEEPEST
+from .given import refuse_idle
 from .times import Duration, Seconds
 
 __all__ = ["command"]
@@ -60,6 +62,42 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
             kind = Duration(above=name not in MAY_BE_0)
         command = click.option(flag, type=kind, default=default, show_default=True, help=help)(command)
     return command
+
+
+_OF_QUEUES = (
+    "queue_greenlets",
+    "queue_lease",
+    "queue_memory",
+    "result_ttl",
+    "key_ttl",
+    "dead_limit",
+    "keep_attempts",
+    "max_lost_processes",
+    "max_lost_fronts",
+    "max_batch",
+    "max_members",
+    "max_taken",
+)
+
+
+def _refuse_idle_options(config: ServeConfig, inherited: Iterable[Address], *, reload: bool) -> None:
+    """Refuse those that need another one, or an address of another kind. What systemd has bound is not ours."""
+    own = parse_addresses(config.listen) if config.listen else ()
+    schemes = {address.scheme for address in (*inherited, *own)}
+    if not any(address.scheme == "unix" for address in own):
+        refuse_idle(
+            ("socket_mode", "socket_owner"), "without the file of a unix socket to make: --listen unix:///absolute/path"
+        )
+    if schemes == {"unix"}:
+        refuse_idle(("allow", "max_connections_per_address"), "where all addresses are unix sockets: --socket-mode")
+    if not reload:
+        refuse_idle(("reload_dirs",), "without --reload")
+    if config.queue is None:
+        refuse_idle(_OF_QUEUES, "without a queue for durable tasks: --queue FILE")
+    if config.secret_file is None:
+        refuse_idle(("max_failures",), "without a secret to prove: --secret-file FILE")
+        if "tls" not in schemes:
+            refuse_idle(("handshake_timeout",), "without a secret to prove (--secret-file FILE), or a tls:// address")
 
 
 def _limits(given: dict[str, Any]) -> Limits:
@@ -368,6 +406,7 @@ def command(
             limits=_limits({name: options.pop(name) for name in _LIMITS}),
             **options,  # type: ignore[arg-type]
         )
+        _refuse_idle_options(config, (address for _, address in inherited), reload=reload)
         master = Master(
             config,
             inherited,

@@ -16,7 +16,8 @@ import click
 
 from ...errors import ConfigurationError, QueueError
 from ...queue.byhand import QueueFile
-from ..connection import NO_CONNECTION, NOT_RUN, connected
+from ..connection import NO_CONNECTION, NOT_RUN, PROOFS, connected
+from ..given import is_given, refuse_idle
 from ..master import Which, master_of, master_options
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ __all__ = [
     "accessed",
     "close_names",
     "fail",
-    "is_given",
     "located",
     "queue_options",
     "told_of_files",
@@ -117,7 +117,10 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @functools.wraps(command)
     def collected(*args: Any, file: str | None, which: Which, **options: Any) -> Any:
-        return command(*args, queue=Where(_chosen(file), which), **options)
+        chosen = _chosen(file)
+        if chosen is not None:
+            refuse_idle(PROOFS, "with a file (--queue, GREENTASK_QUEUE), for no server is asked")
+        return command(*args, queue=Where(chosen, which), **options)
 
     return collected
 
@@ -132,11 +135,6 @@ def _chosen(file: str | None) -> str | None:
         option = named[0].replace("_", "-")
         raise click.UsageError(f"--queue is a file, and --{option} the server that has one: give one of them")
     return None
-
-
-def is_given(context: click.Context, name: str) -> bool:
-    """Whether that option is on the command line, and not from the environment."""
-    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 @contextmanager
