@@ -34,4 +34,7 @@ def with_options(before: Enqueue | None, options: EnqueueOptions, also: Iterable
         given["at"] = at.timestamp()
     if given.get("then") is not None:
         given["then"] = wire_chain(given["then"])
-    return replace(before or Enqueue(), **given)
+    made = replace(before or Enqueue(), **given)
+    if made.key_ttl is not None and made.key is None:
+        raise ValueError(f"key_ttl={made.key_ttl:g} is for how long a key holds: it goes with key=")
+    return made

@@ -473,8 +473,12 @@ def test_what_follows_must_be_steps() -> None:
 
 def test_options_of_what_is_enqueued_are_those_that_python_has() -> None:
     at = datetime(2030, 1, 1, tzinfo=timezone.utc)
-    options = with_options(Enqueue(priority=5), {"at": at, "ttl": timedelta(minutes=1), "key_ttl": timedelta(days=1)})
-    assert options == Enqueue(priority=5, at=at.timestamp(), ttl=60.0, key_ttl=86400.0)
+    options = with_options(Enqueue(priority=5), {"at": at, "ttl": timedelta(minutes=1)})
+    assert options == Enqueue(priority=5, at=at.timestamp(), ttl=60.0)
+    keyed = with_options(with_options(None, {"key": "k"}), {"key_ttl": timedelta(days=1)})
+    assert keyed == Enqueue(key="k", key_ttl=86400.0)
+    with pytest.raises(ValueError, match="key_ttl=86400 is for how long a key holds: it goes with key="):
+        with_options(None, {"key_ttl": timedelta(days=1)})
     assert with_options(None, {"delay": timedelta(seconds=1.5)}) == Enqueue(delay=1.5)
     with pytest.raises(ValueError, match=r"at=2030-01-01 00:00:00 has no timezone: give datetime.now\(timezone.utc\)"):
         with_options(None, {"at": at.replace(tzinfo=None)})
