@@ -46,8 +46,8 @@ UNTRUSTED = "; tls_ca= (--tls-ca) names the authority whose certificates are tru
 
 _UNANSWERED = "before it answered"
 _IN_MIDDLE = (
-    "in the middle of an answer: it died, or its log says that more was unread than it keeps (--max-unsent); then have "
-    "fewer large answers on their way at once"
+    "in the middle of an answer: it died, or its log says that this program did not read (read_timeout, max_unsent); "
+    "then let its hub run, or have fewer large answers on their way at once"
 )
 _TOO_LONG = "the answer is longer than max_line ({} bytes): return less at once, or raise it (Client(max_line=…))"
 # What a line about a call begins with: the call, the item of a batch, and what it says.

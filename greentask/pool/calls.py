@@ -78,7 +78,7 @@ class PoolCall:
         self.limit = limit
         self.window = window
         self.flags = flags
-        self.on_sent: Callable[[], bool] | None = None
+        self.on_sent: Callable[[], bool | None] | None = None
         self.process: Process | None = None  # the one that it was sent to
         self.estimate = 0.0  # seconds that it was expected to run when it was sent
         self.stopped_by: bytes | None = None  # the reason why it was told to end

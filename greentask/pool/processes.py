@@ -20,7 +20,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from gevent.event import Event
 from gevent.hub import get_hub
 
 from ..errors import CallError, Cancelled, GreentaskError, WorkerLost, out_of_time
@@ -35,7 +34,7 @@ from .frames import MOST_ITEMS, PROGRESS, Body
 from .mending import mend
 from .population import Population
 from .process import Process
-from .seen import PoolStats, described
+from .seen import PoolStats, described, look_at
 from .setup import Setup
 
 __all__ = ["DEFAULT_GRACE", "PoolStats", "Processes"]
@@ -79,6 +78,7 @@ class Processes:
         self._population = Population(self._loop, setup, self.size, self, max_memory)
         self._tokens = itertools.count(1)
         self._waiting: OrderedDict[int, PoolCall] = OrderedDict()
+        self._held: dict[int, PoolCall] = {}  # those that are not to be sent for now
         self._idle: OrderedDict[int, Process] = OrderedDict()  # slot -> process without a call
         self._estimates = Estimates()
         self._dispatching = False
@@ -115,11 +115,11 @@ class Processes:
             self._silence.stop()
             self._silence.close()
         self._mending.end()
-        waiting, self._waiting = self._waiting, OrderedDict()
+        waiting = self._take_waiting()
         for process in self._population.members.values():
             for number, call in enumerate(process.calls):
                 call.fail(_closed(started=number == 0))
-        for call in waiting.values():
+        for call in waiting:
             call.fail(_closed(started=False))
         self._idle.clear()
         self._population.close(timeout)
@@ -130,7 +130,7 @@ class Processes:
         return PoolStats(
             processes=sum(process.ready for process in processes),
             busy=sum(bool(process.calls) for process in processes),
-            waiting=len(self._waiting),
+            waiting=len(self._waiting) + len(self._held),
             sent=sum(len(process.calls) for process in processes),
             lost=self._population.lost,
             recycled=self._population.recycled,
@@ -148,22 +148,8 @@ class Processes:
 
         Waits for up to ``within`` seconds. One that is stopped, or busy in C, is silent.
         """
-        told: dict[int, str | None] = {}
-        left = Event()
-        processes = [process for process in self._population.members.values() if process.ready]
-
-        def hear(pid: int, text: str) -> None:
-            told[pid] = text
-            if all(told.values()):
-                left.set()
-
-        for process in processes:
-            told[process.pid] = None
-            process.look(partial(hear, process.pid))
-            self._population.nudge(process)
-        if processes:
-            left.wait(within)
-        return told
+        ready = [process for process in self._population.members.values() if process.ready]
+        return look_at(ready, self._population.nudge, within)
 
     def pids(self) -> list[int]:
         """The process ids of the task processes."""
@@ -192,12 +178,13 @@ class Processes:
         limit: float | None = None,
         window: int = 0,
         progress: bool = False,
-        on_sent: Callable[[], bool] | None = None,
+        on_sent: Callable[[], bool | None] | None = None,
     ) -> PoolCall:
         """Run ``name`` with ``payload`` in the next free process; ``listener`` hears of it.
 
         ``deadline`` is on ``time.monotonic()``, ``limit`` in seconds from the task's start: whichever comes first.
         ``on_sent`` is asked when a process is to get it, and drops it with False: then the listener hears nothing.
+        With None it is held, until ``resume``.
         """
         if self._pid != current_pid():
             raise GreentaskError("this process was forked from the pool's owner: make a pool of its own here")
@@ -224,15 +211,23 @@ class Processes:
 
     def withdraw(self, call: PoolCall) -> bool:
         """Take back a call that was not sent to a process; its listener hears nothing. False where it was."""
-        if self._waiting.pop(call.token, None) is None:
+        if not self._take(call):
             return False
         call.stop_timer()
         call.finished = True
         return True
 
+    def resume(self, call: PoolCall) -> None:
+        """Let a call wait for a process again that was held."""
+        if self._held.pop(call.token, None) is not None:
+            self._mending.begin()
+            self._waiting[call.token] = call
+            if self._idle:
+                self._dispatch()
+
     def is_waiting(self, call: PoolCall) -> bool:
         """Whether it has not been sent to a process, or was handed back by one."""
-        return call.token in self._waiting
+        return call.token in self._waiting or call.token in self._held
 
     def grant(self, call: PoolCall, items: int) -> None:
         """The reader of a stream takes so many more items."""
@@ -274,19 +269,32 @@ class Processes:
             self._silence.start(self._look_for_silence)
 
     def _is_over(self, call: PoolCall) -> bool:
-        """Whether there is no point in sending it: it is too late, or nobody wants it (any more)."""
+        """Whether it is not to be sent: it is too late, or nobody wants it, any more or for now."""
         if call.finished:
             return True
         if call.deadline is not None and call.deadline <= time.monotonic():
             call.fail(out_of_time(started=False))
             return True
         if call.on_sent is not None:
-            wanted, call.on_sent = call.on_sent(), None  # once: it may be handed back, and sent again
+            wanted = call.on_sent()
+            if wanted is None:
+                self._held[call.token] = call
+                return True
+            call.on_sent = None  # it may be handed back, and sent again
             if not wanted:
                 call.stop_timer()
                 call.finished = True
                 return True
         return False
+
+    def _take(self, call: PoolCall) -> bool:
+        """Have it wait no more; False where it doesn't."""
+        return self._waiting.pop(call.token, None) is not None or self._held.pop(call.token, None) is not None
+
+    def _take_waiting(self) -> list[PoolCall]:
+        calls = [*self._waiting.values(), *self._held.values()]
+        self._waiting, self._held = OrderedDict(), {}
+        return calls
 
     def _send(self, call: PoolCall, estimate: float, process: Process) -> None:
         """Give it to a process. It waits until that has it, so that a Ctrl-C in between loses nothing."""
@@ -346,7 +354,7 @@ class Processes:
         self._stop(call, OUT_OF_TIME)
 
     def _stop(self, call: PoolCall, reason: bytes) -> None:
-        if self._waiting.pop(call.token, None) is not None:
+        if self._take(call):
             call.fail(_ended(reason, started=False))
         elif call.process is not None and call.stopped_by is None:
             call.stopped_by = reason
@@ -443,8 +451,7 @@ class Processes:
             self.calls_handed_back(process, ahead)
 
     def nothing_can_run(self, why: str) -> None:
-        waiting, self._waiting = self._waiting, OrderedDict()
-        for call in waiting.values():
+        for call in self._take_waiting():
             call.fail(WorkerLost(why, started=False))
 
     # ---- Fork
@@ -457,7 +464,7 @@ class Processes:
         if self._silence is not None:
             self._silence.stop()
         self._mending.end()
-        for call in self._waiting.values():
+        for call in (*self._waiting.values(), *self._held.values()):
             call.stop_timer()
         for process in self._population.members.values():
             for call in process.calls:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from gevent.event import Event
 
 from .memory import is_stopped, resident
 from .process import Process
 
-__all__ = ["PoolStats", "described"]
+__all__ = ["PoolStats", "described", "look_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +44,23 @@ def described(process: Process, now: float) -> dict[str, Any]:
         told["state"] = "busy" if process.calls else "idle"
     if process.calls:
         told["task"], told["seconds"] = process.calls[0].name, round(now - process.heard, 3)
+    return told
+
+
+def look_at(processes: Collection[Process], nudge: Callable[[Process], object], within: float) -> dict[int, str | None]:
+    """What each of them is doing: see ``Processes.look``. ``nudge`` has a busy one look at what it was sent."""
+    told: dict[int, str | None] = {}
+    left = Event()
+
+    def hear(pid: int, text: str) -> None:
+        told[pid] = text
+        if all(told.values()):
+            left.set()
+
+    for process in processes:
+        told[process.pid] = None
+        process.look(partial(hear, process.pid))
+        nudge(process)
+    if processes:
+        left.wait(within)
     return told

@@ -33,7 +33,7 @@ from ..errors import (
     refusal,
 )
 from ..pool.frames import Body, whole
-from ..runner import Runner, Running
+from ..runner import QUEUE, Runner, Running
 from ..tasks.task import Task
 from ..wire.json import dumps, loads, loads_checked
 from ..wire.message import Args, Call
@@ -306,7 +306,7 @@ class Attempt:
                 line = b'{"id":"%b","attempt":%d,"call":%b}' % (id.encode(), attempt, payload)
             else:
                 call.args = _args(payload)
-            running = runner.start(call, line, self, None, "queue")
+            running = runner.start(call, line, self, None, QUEUE)
         except CallError as error:
             self.refuse(error)
         except GreentaskError as error:  # the pool is closed

@@ -97,6 +97,10 @@ class GreenletCall:
         try:
             if self._writers.of:
                 self._writers.wait(self._call.task.name)
+            reader = self._call.reader
+            if reader.lags and reader.is_behind and self._ended is None:  # whoever has a turn uses it
+                reader.hold(lambda: gevent.spawn(self._run))
+                return
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 self._out_of_time()
                 return

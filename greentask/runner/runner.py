@@ -16,6 +16,7 @@ from ..tasks.task import Task
 from ..wire.json import dumps
 from ..wire.message import Args, Call
 from .greenlets import GreenletCall
+from .readers import NOBODY, Reader
 from .statistics import Statistics
 from .turns import Leaving, Running, TurnCall, Turns
 from .watched import Watch, WatchedCall
@@ -61,15 +62,15 @@ class Runner:
         return function in self.tasks and bool(self.tasks.get(function).process)
 
     def start(
-        self, call: Call, line: bytes, listener: Listener, deadline: float | None = None, peer: str | None = None
+        self, call: Call, line: bytes, listener: Listener, deadline: float | None = None, reader: Reader = NOBODY
     ) -> Running:
         """Run a call that arrived as ``line``, which a task process gets as it is.
 
-        ``deadline`` is its caller's, on ``time.monotonic()``; ``peer`` is who called. Raises ``UnknownTask``, and
-        whatever ``CallError`` refuses it.
+        ``deadline`` is its caller's, on ``time.monotonic()``; ``reader`` is who called. Raises ``UnknownTask``,
+        and whatever ``CallError`` refuses it.
         """
         task = self.tasks.find(call.function)
-        watched = WatchedCall(self._watch, task, call, call.args, listener, peer, None)
+        watched = WatchedCall(self._watch, task, call, call.args, listener, reader, None)
         return self._start(watched, task, line, deadline)
 
     def start_item(
@@ -78,19 +79,19 @@ class Runner:
         args: Args | None,
         listener: Listener,
         deadline: float | None = None,
-        peer: str | None = None,
+        reader: Reader = NOBODY,
         item: int | None = None,
     ) -> Running:
         """Run one item of a batch, as ``start`` does."""
         task = self.tasks.find(call.function)
         line = dumps({"id": call.id, "args": args}) if task.process else b""
-        watched = WatchedCall(self._watch, task, call, args, listener, peer, item)
+        watched = WatchedCall(self._watch, task, call, args, listener, reader, item)
         return self._start(watched, task, line, deadline)
 
-    def refuse(self, call: Call, listener: Listener, error: CallError, peer: str | None = None) -> None:
+    def refuse(self, call: Call, listener: Listener, error: CallError, reader: Reader = NOBODY) -> None:
         """Refuse a call without a look at it, for a reason that its caller knows; the hooks hear of it all the same."""
         if call.function in self.tasks:
-            watched = WatchedCall(self._watch, self.tasks.get(call.function), call, call.args, listener, peer, None)
+            watched = WatchedCall(self._watch, self.tasks.get(call.function), call, call.args, listener, reader, None)
             try:
                 watched.begin()
             except CallError:
@@ -111,7 +112,9 @@ class Runner:
             turns = self.turns.get(task.name)
             if turns is None:
                 turns = self.turns[task.name] = Turns(task.name, most, task.max_waiting)
-            return TurnCall(turns, lambda leave: self._run(watched, line, deadline, leave), watched, deadline)
+            return TurnCall(
+                turns, lambda leave: self._run(watched, line, deadline, leave), watched, deadline, watched.reader
+            )
         except CallError as error:
             watched.tell_refused(error)
             raise
@@ -126,7 +129,26 @@ class Runner:
         processes = self.groups.get(task.group or "")
         if processes is None:
             raise UnknownTask(f"{task.name} runs in task processes, and this server has none for it ({task.group})")
-        started = processes.submit(
+        return ProcessCall(processes, watched, line, deadline, ended)
+
+
+class ProcessCall:
+    """A call in the pool."""
+
+    __slots__ = ("_call", "_processes", "_reader")
+
+    def __init__(
+        self,
+        processes: Processes,
+        watched: WatchedCall,
+        line: bytes,
+        deadline: float | None,
+        ended: Callable[[], None] | None,
+    ) -> None:
+        self._processes = processes
+        self._reader = watched.reader
+        task = watched.task
+        self._call: PoolCall = processes.submit(
             task.name,
             line,
             watched if ended is None else Leaving(watched, ended),
@@ -134,18 +156,8 @@ class Runner:
             limit=task.timeout,
             window=watched.call.stream,
             progress=watched.call.progress,
+            on_sent=self._may_be_sent if ended is None else None,  # whoever has a turn uses it
         )
-        return ProcessCall(processes, started)
-
-
-class ProcessCall:
-    """A call in the pool."""
-
-    __slots__ = ("_call", "_processes")
-
-    def __init__(self, processes: Processes, call: PoolCall) -> None:
-        self._processes = processes
-        self._call = call
 
     def cancel(self) -> None:
         self._processes.cancel(self._call)
@@ -157,3 +169,13 @@ class ProcessCall:
 
     def grant(self, items: int) -> None:
         self._processes.grant(self._call, items)
+
+    def _may_be_sent(self) -> bool | None:
+        reader = self._reader
+        if not (reader.lags and reader.is_behind):
+            return True
+        reader.hold(self._resume)
+        return None
+
+    def _resume(self) -> None:
+        self._processes.resume(self._call)

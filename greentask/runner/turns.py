@@ -15,6 +15,7 @@ from gevent.hub import get_hub
 from ..errors import CallError, Cancelled, GreentaskError, Overloaded, out_of_time
 from ..pool.calls import Listener
 from ..pool.frames import Body
+from .readers import NOBODY, Reader
 
 __all__ = ["Leaving", "Running", "TurnCall", "Turns"]
 
@@ -50,16 +51,16 @@ class Turns:
         """How many wait."""
         return len(self._waiting)
 
-    def ask(self, key: int, begin: Callable[[], object]) -> bool:
+    def ask(self, key: int, begin: Callable[[], object], *, is_admitted: bool = False) -> bool:
         """Have ``begin`` called when its turn has come, at once or later; True where it was at once.
 
-        ``key`` is for ``withdraw``. Raises ``Overloaded`` where too many wait.
+        ``key`` is for ``withdraw``. Raises ``Overloaded`` where too many wait, unless it was admitted before.
         """
         if self.running < self.most and not self._waiting:
             self.running += 1
             begin()
             return True
-        if self.max_waiting is not None and len(self._waiting) >= self.max_waiting:
+        if self.max_waiting is not None and len(self._waiting) >= self.max_waiting and not is_admitted:
             raise Overloaded(
                 f"{self.name} runs {self.most} at a time (max_running), and {self.max_waiting} wait (max_waiting): "
                 "try again later"
@@ -92,7 +93,7 @@ class TurnCall:
     ``start`` starts it, and is given what to call when its turn is over.
     """
 
-    __slots__ = ("_granted", "_listener", "_running", "_start", "_timer", "_turns")
+    __slots__ = ("_granted", "_is_held", "_listener", "_reader", "_running", "_start", "_timer", "_turns")
 
     def __init__(
         self,
@@ -100,14 +101,18 @@ class TurnCall:
         start: Callable[[Callable[[], None]], Running],
         listener: Listener,
         deadline: float | None,
+        reader: Reader = NOBODY,
     ) -> None:
         self._turns = turns
+        self._reader = reader
+        self._is_held = False  # its turn had come, and others have it, for its reader was behind
         self._start = start
         self._listener = listener
         self._running: Running | None = None
         self._granted = 0
         self._timer: Any = None
-        if not turns.ask(id(self), self._begin) and deadline is not None:
+        has_begun = turns.ask(id(self), self._begin) and not self._is_held
+        if deadline is not None and not has_begun:
             self._timer = get_hub().loop.timer(max(0.0, deadline - time.monotonic()))
             self._timer.start(self._out_of_time, update=True)
 
@@ -129,6 +134,11 @@ class TurnCall:
             self._granted += items
 
     def _begin(self) -> None:
+        if self._reader.lags and self._reader.is_behind:
+            self._is_held = True
+            self._reader.hold(self._ask_again)
+            self._turns.leave()
+            return
         self._stop_timer()
         try:
             self._running = self._start(self._turns.leave)
@@ -142,11 +152,17 @@ class TurnCall:
         if self._granted:
             self._running.grant(self._granted)
 
+    def _ask_again(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._turns.ask(id(self), self._begin, is_admitted=True)
+
     def _out_of_time(self) -> None:
         self._give_up(out_of_time(started=False))
 
     def _give_up(self, error: CallError) -> None:
-        if self._turns.withdraw(id(self)):
+        if self._turns.withdraw(id(self)) or self._is_held:
+            self._is_held = False
             self._stop_timer()
             self._listener.refuse(error)
 

@@ -12,6 +12,7 @@ from ..pool.frames import Body, size_of
 from ..tasks.middleware import CallInfo, Hooks, Outcome, Refused, error_of, outcome_of
 from ..tasks.task import Task
 from ..wire.message import Args, Call
+from .readers import Reader
 from .statistics import Statistics
 
 __all__ = ["Watch", "WatchedCall", "too_large"]
@@ -40,7 +41,7 @@ class WatchedCall:
     ``args`` are the call's, or those of the one item of a batch that this is.
     """
 
-    __slots__ = ("_item", "_listener", "_peer", "_state", "_watch", "args", "began", "call", "task")
+    __slots__ = ("_item", "_listener", "_state", "_watch", "args", "began", "call", "reader", "task")
 
     def __init__(
         self,
@@ -49,16 +50,16 @@ class WatchedCall:
         call: Call,
         args: Args | None,
         listener: Listener,
-        peer: str | None,
+        reader: Reader,
         item: int | None,
     ) -> None:
         self.task = task
         self.call = call
         self.args = args
+        self.reader = reader
         self.began = time.monotonic()
         self._watch = watch
         self._listener = listener
-        self._peer = peer
         self._item = item
         self._state: dict[str, Any] | None = None  # made for the first hook
         watch.statistics.running[self] = None
@@ -81,7 +82,7 @@ class WatchedCall:
             task.name,
             call.id,
             self._item,
-            self._peer,
+            self.reader.peer,
             "server",
             task.group,
             self.began,

@@ -48,6 +48,7 @@ _SPARED = 10.0  # seconds: who has been idle for less keeps its place
 _CLOSED_FOR = {  # limits past which a connection is closed, and that is told
     "max_line": "a line of it was too long",
     "max_unsent": "it did not read what it was sent",
+    "read_timeout": "it did not read what it was sent",
     "dead_after": "its machine or network gave no sign of life",
 }
 _TURN = 2.0  # seconds between looks at the age of connections
@@ -106,7 +107,7 @@ class Acceptor:
         self._servers: list[_Listener] = []
         self._greenlets = GreenletPool(limits.max_connections)
         self._origins: Counter[str] = Counter()  # where the open ones come from, if that is limited
-        times = (limits.line_timeout, limits.idle_timeout, limits.dead_after)
+        times = (limits.line_timeout, limits.idle_timeout, limits.dead_after, 2 * limits.read_timeout)
         self._turn = max(0.05, min(_TURN, *(0.1 * time or _TURN for time in times)))
         self._ageing: gevent.Greenlet[[], None] | None = None
         self._went_past = self._count_past  # one for all of them

@@ -37,7 +37,7 @@ class Batch:
         self._items = items
         self._deadline = deadline
         self._answer = answer
-        self._peer = answer.session.connection.peer
+        self._reader = answer.session.connection
         self.limits = server.limits
         self._running = Items(server)
         self._done = self._failed = 0
@@ -62,7 +62,7 @@ class Batch:
             args, self._items[index] = self._items[index], None
             item = _Item(self, index)
             try:
-                running = self._runner.start_item(self.call, args, item, self._deadline, self._peer, index)
+                running = self._runner.start_item(self.call, args, item, self._deadline, self._reader, index)
             except CallError as error:
                 item.refuse(error)
             else:

@@ -18,6 +18,7 @@ from ..errors import CallError, DeadlineExceeded, LineTooLong, Overloaded
 from ..hub.input import wait_for_input
 from ..hub.outlet import outlet_of
 from ..wire.text import LineSplitter
+from .backlog import Backlog
 from .limits import Limits
 from .origin import origin_of
 from .silence import Silence, ask_after
@@ -34,7 +35,7 @@ _A_TURN = 1e-9  # seconds; any time at all lets the loop turn
 _FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
 _LINGERS = 2.0  # seconds that a peer has for finishing what nobody reads
 _SIGN_OF_LIFE = b"\n"  # an empty line, which says nothing else
-_LINE_RATE = 64 * 1024  # bytes a second: for each of them a line has a second more, so that a long one may be slow
+_LINE_RATE = 64 * 1024  # bytes a second; a long line may be so slow, and so may be who reads what is too much
 
 
 class Owner(Protocol):
@@ -67,6 +68,7 @@ class LineConnection:
     """
 
     __slots__ = (
+        "_backlog",
         "_ended",
         "_grew",
         "_has_much",
@@ -81,12 +83,16 @@ class LineConnection:
         "_silence",
         "_socket",
         "_splitter",
+        "_taken",
+        "_unread_for",
         "_went_past",
         "bytes_read",
         "error",
         "fault",
         "gone",
         "idle",
+        "is_patient",
+        "lags",
         "on_break",
         "owner",
         "peer",
@@ -109,6 +115,8 @@ class LineConnection:
         self.owner: Owner | None = None
         self.idle = 0.0  # seconds without a byte in either direction
         self.bytes_read = 0
+        self.lags = False  # the peer may be behind
+        self.is_patient = False  # past max_unsent the peer is cut off only where it doesn't read
         self._socket = sock
         self._limits = limits
         self._grew = grew  # told when it holds more
@@ -120,6 +128,9 @@ class LineConnection:
         self._line_age = 0.0  # seconds that a line has not ended in, while it could have been read
         self._moved = 0  # bytes that had moved when it last grew older
         self._silence: Silence | None = None
+        self._backlog: Backlog | None = None
+        self._unread_for = 0.0  # seconds for which the peer has not read what it should have
+        self._taken = 0  # bytes that it had taken at the last look at that
         self._heard = 0  # bytes that were written, of which the peer has all for sure
         self._is_over = False  # the last was said: what arrives now is forgotten
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -174,6 +185,12 @@ class LineConnection:
     def is_behind(self) -> bool:
         """Whether the peer reads its answers too slowly."""
         return self._outlet.unsent > self._limits.max_unsent // 4
+
+    def hold(self, begin: Callable[[], object]) -> None:
+        """Call ``begin`` when the peer has caught up, or is gone."""
+        if self._backlog is None:
+            self._backlog = Backlog(self)
+        self._backlog.add(begin)
 
     def read(self) -> list[bytes] | None:
         """The next lines (perhaps none yet); None at the end.
@@ -258,8 +275,10 @@ class LineConnection:
 
     def _check_unsent(self, added: int) -> None:
         self.grew(added)
-        if self._outlet.unsent > self._limits.max_unsent:
-            self.leave_unread()
+        if self.is_behind:
+            self.lags = True
+            if self._outlet.unsent > self._limits.max_unsent and not self.is_patient:
+                self.leave_unread()
 
     def leave_unread(self) -> None:
         """Cut the peer off, for it has more to read than it may."""
@@ -308,6 +327,8 @@ class LineConnection:
     def grow_older(self, seconds: float) -> bool:
         """Time has passed: end what is over a limit. True where that was a line that took too long."""
         self._look_for_life()
+        if self.lags:
+            self._look_at_reading(seconds)
         limits, moved = self._limits, self.bytes_read + self._outlet.written
         waits = self._reads or self.is_behind
         if moved == self._moved and self.owner is not None and self.owner.is_full:
@@ -337,6 +358,21 @@ class LineConnection:
         )
         self.end_reading()
         return True
+
+    def _look_at_reading(self, seconds: float) -> None:
+        """Cut off a peer that doesn't read, where its calls wait for that, or it has more to read than it may."""
+        limits, taken = self._limits, self._outlet.written - self._taken
+        self._taken += taken
+        has_too_much = self._outlet.unsent > limits.max_unsent
+        if not (has_too_much or self._backlog):
+            self._unread_for = 0.0
+            self.lags = self.is_behind
+        elif taken > (seconds * _LINE_RATE if has_too_much else 0):
+            self._unread_for = 0.0
+        else:
+            self._unread_for += seconds
+            if self._unread_for >= limits.read_timeout:
+                self._cut_off("read_timeout", errno.ECONNABORTED, "it has not read what it was sent")
 
     def _look_for_life(self) -> None:
         """Give up a peer that acknowledges nothing of what it was sent, for its machine or network is gone."""

@@ -182,7 +182,7 @@ class RpcBatch:
         self.session.leave(self, self, *self._line())
 
     def _start(self, index: int, request: Request, why_not: CallError | None) -> None:
-        runner, peer = self.session.server.runner, self.session.connection.peer
+        runner, connection = self.session.server.runner, self.session.connection
         self._requests.take(index)
         item = _Item(self, request, index)
         call = request.call
@@ -192,13 +192,13 @@ class RpcBatch:
             elif call.function in OWN:
                 item.done(dumps(call_own(self.session, call)))
             elif why_not is not None:
-                runner.refuse(call, item, why_not, peer)
+                runner.refuse(call, item, why_not, connection)
             else:
                 running: Running | None
                 if call.function in QUEUE_FUNCTIONS:
-                    running = queue_of(self.session.server).call(call, item, peer)
+                    running = queue_of(self.session.server).call(call, item, connection.peer)
                 else:
-                    running = runner.start_item(call, call.args, item, None, peer, index)
+                    running = runner.start_item(call, call.args, item, None, connection, index)
                 self._requests.started(index, running)
         except CallError as error:
             item.refuse(error)

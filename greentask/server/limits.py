@@ -56,8 +56,12 @@ class Limits:
         Calls in flight in the whole server; further ones are refused with ``Overloaded``. As many items of batches
         run at once; further ones wait.
     max_unsent
-        Bytes of answers that a peer has not read. From a quarter of it on its next lines and the items of its streams
-        wait, and its progress reports are dropped; past it, it is cut off. A larger result is ``InvalidResult``.
+        Bytes of answers that a peer has not read. From a quarter of it on none of its calls begins, its next lines and
+        the items of its streams wait, and its progress reports are dropped. Results of calls that have begun may go
+        past it, where the peer reads on (``read_timeout``). A larger result is ``InvalidResult``.
+    read_timeout
+        Seconds after which a peer is cut off that reads nothing while its calls wait for that, or that reads less than
+        64 KiB a second while it has more than ``max_unsent`` to read.
     max_held
         Bytes that all connections together hold in memory, about; at least twice ``max_line`` and ``max_unsent``. Half
         of it is for lines (those over 2 KiB, with the values in them) whose calls are in flight: where they are more,
@@ -82,6 +86,7 @@ class Limits:
     max_in_flight: int = 1_000
     max_calls: int = 20_000
     max_unsent: int = 64 * 1024 * 1024
+    read_timeout: float = 10.0
     max_held: int = 1024 * 1024 * 1024
     max_failures: int = 10
     handshake_timeout: float = 10.0

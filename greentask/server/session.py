@@ -102,6 +102,7 @@ class Session:
         self._speaks_rpc = False  # a line of JSON-RPC has come
         self._goodbye = _GOODBYE
         connection.on_break = self._broke
+        connection.is_patient = True  # what has begun, ends
         connection.owner = self
 
     def serve(self, first: Sequence[bytes] = ()) -> None:
@@ -464,7 +465,7 @@ class Session:
             if not has_room or self._draining or answer.size or server.in_flight > server.limits.max_calls:
                 why_not = self.why_not(has_room=has_room, is_heavy=answer.size > 0)
                 if why_not is not None:
-                    server.runner.refuse(call, answer, why_not, self.connection.peer)
+                    server.runner.refuse(call, answer, why_not, self.connection)
                     return
             if call.enqueue is not None:
                 queue_of(server).enqueue(call, text, answer, self.connection.peer)
@@ -480,6 +481,6 @@ class Session:
                 answer.stream = Stream(answer, call.stream)
                 call.stream = answer.stream.window
                 self._streams += 1
-            answer.running = server.runner.start(call, text, answer, deadline, self.connection.peer)
+            answer.running = server.runner.start(call, text, answer, deadline, self.connection)
         except CallError as error:
             answer.refuse(error)

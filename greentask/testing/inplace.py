@@ -18,6 +18,7 @@ from ..client.carrier import Receiver
 from ..errors import CallError, CancelRequest, Interrupt, UnknownTask, ended_by, from_wire, out_of_time, refusal
 from ..hub.home import Home
 from ..pool.frames import Body, whole
+from ..runner import NOBODY
 from ..runner.statistics import Statistics
 from ..runner.watched import Watch, WatchedCall
 from ..server.limits import Limits
@@ -79,7 +80,7 @@ class InPlace:
         deadline = began + min(limits) if limits else None
         state = answer.state
         watch = Watch(hooks, self._statistics, _LIMITS.max_unsent)
-        watched = WatchedCall(watch, task, call, call.args, answer, None, None)
+        watched = WatchedCall(watch, task, call, call.args, answer, NOBODY, None)
         report = (lambda progress: watched.progress(dumps(progress))) if call.progress else None
         running = RunningTask(call.id, task.name, deadline, report, call.attempt)
         where: Literal["process", "server"] = "process" if task.process else "server"

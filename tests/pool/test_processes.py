@@ -361,6 +361,35 @@ def test_a_waiting_call_that_is_cancelled_never_runs(tmp_path: Path) -> None:
         assert lines(notes) == ["after"]
 
 
+def test_a_call_may_be_held_when_a_process_is_to_get_it(tmp_path: Path) -> None:
+    notes, is_held = tmp_path / "notes", [True]
+    with processes() as pool:
+
+        def held(name: str, **options: Any) -> Asked:
+            return ask(pool, tasks.effect, str(notes), name, on_sent=lambda: None if is_held[0] else True, **options)
+
+        resumed, late, cancelled, withdrawn = held("resumed"), held("late", deadline=soon(0.05)), held("2"), held("3")
+        assert ask(pool, tasks.effect, str(notes), "other").result() == "other", "it goes by those that are held"
+        assert (pool.stats().waiting, pool.is_waiting(resumed.call)) == (4, True)
+        pool.cancel(cancelled.call)
+        assert pool.withdraw(withdrawn.call)
+        for one, kind in ((late, DeadlineExceeded), (cancelled, Cancelled)):
+            error = one.error()
+            assert isinstance(error, kind)
+            assert error.started is False
+        pool.resume(resumed.call)
+        assert pool.is_waiting(resumed.call), "it is held again"
+        is_held[0] = False
+        for one in (resumed, late, cancelled, withdrawn):
+            pool.resume(one.call)
+        resumed.result()
+        assert lines(notes) == ["other", "resumed"]
+        is_held[0] = True
+        left = held("never")
+    assert isinstance(left.error(), Cancelled)
+    assert not withdrawn.answers
+
+
 def test_a_running_call_that_is_cancelled_gets_cancel_request_and_may_clean_up(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     with processes() as pool:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from greentask import Server, Tasks, task
 from greentask.errors import Cancelled, ConfigurationError, DeadlineExceeded, GreentaskError, Overloaded
-from greentask.runner import Runner, Running
+from greentask.runner import NOBODY, Runner, Running
+from greentask.runner.readers import Reader
 from greentask.runner.turns import Turns
 from greentask.wire.message import Call
 from support import process_tasks
@@ -98,10 +99,17 @@ class Started(Listener):
     running: Running
 
 
-def start(runner: Runner, function: str, *args: Any, deadline: float | None = None, stream: int = 0) -> Started:
+def start(
+    runner: Runner,
+    function: str,
+    *args: Any,
+    deadline: float | None = None,
+    stream: int = 0,
+    reader: Reader = NOBODY,
+) -> Started:
     started = Started()
     line = json.dumps({"id": 1, "function": function, "args": args}).encode()
-    started.running = runner.start(Call(function, list(args), 1, stream=stream), line, started, deadline)
+    started.running = runner.start(Call(function, list(args), 1, stream=stream), line, started, deadline, reader)
     return started
 
 
@@ -126,6 +134,24 @@ class Gate:
 @pytest.fixture
 def gate() -> Gate:
     return Gate()
+
+
+class Slow:
+    """A reader, and the calls that wait for it."""
+
+    peer = None
+
+    def __init__(self) -> None:
+        self.lags = self.is_behind = True
+        self.waiting: list[Callable[[], object]] = []
+
+    def hold(self, begin: Callable[[], object]) -> None:
+        self.waiting.append(begin)
+
+    def catch_up(self) -> None:
+        self.lags = self.is_behind = False
+        while self.waiting:
+            self.waiting.pop(0)()
 
 
 def gated(gate: Gate, most: int, **options: Any) -> Runner:
@@ -272,6 +298,50 @@ def test_what_is_no_error_of_ours_gives_the_turn_back() -> None:
         with pytest.raises(OSError, match="no descriptor"):
             start(runner, "len", "x")
     assert runner.turns["len"].running == 0
+
+
+# ---- Whose reader is behind
+
+
+def test_who_reads_slowly_has_no_turn_and_others_have_it(gate: Gate) -> None:
+    runner, slow = gated(gate, 1, max_waiting=2), Slow()
+    held = [start(runner, "pass", number, reader=slow) for number in range(5)]  # they don't count among those that wait
+    assert start(runner, "pass", "other").running
+    wait_until(lambda: gate.inside == ["other"])
+    slow.catch_up()
+    gate.open.set()
+    assert [one.result() for one in held] == list(range(5))
+    wait_until(lambda: runner.turns["pass"].running == 0)
+
+
+def test_whose_turn_comes_while_its_reader_is_behind_is_passed_over(gate: Gate) -> None:
+    runner, slow = gated(gate, 1), Slow()
+    slow.lags = slow.is_behind = False
+    first, second = (start(runner, "pass", number, reader=slow) for number in range(2))
+    other = start(runner, "pass", 2)
+    wait_until(lambda: gate.inside == [0])
+    slow.lags = slow.is_behind = True
+    gate.open.set()
+    assert (first.result(), other.result()) == (0, 2)
+    assert not second.answers
+    slow.catch_up()
+    assert second.result() == 1
+
+
+def test_a_call_may_end_while_its_reader_is_behind(gate: Gate) -> None:
+    runner, slow = gated(gate, 1), Slow()
+    gate.open.set()
+    late = start(runner, "pass", 1, reader=slow, deadline=time.monotonic() + 0.05)
+    cancelled = start(runner, "pass", 2, reader=slow)
+    cancelled.running.cancel()
+    for one, kind in ((cancelled, Cancelled), (late, DeadlineExceeded)):
+        error = one.error()
+        assert isinstance(error, kind)
+        assert error.started is False
+    slow.catch_up()
+    assert start(runner, "pass", 3).result() == 3
+    wait_until(lambda: runner.turns["pass"].running == 0)
+    assert gate.most == 1, "neither of them has run"
 
 
 # ---- A server's
