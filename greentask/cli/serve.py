@@ -173,7 +173,10 @@ def _parse_taken(text: str) -> int:
 )
 @click.option("--fronts", type=click.IntRange(1), default=1, show_default=True, help="Processes that serve.")
 @click.option(
-    "--processes", "-p", type=click.IntRange(1), help="Task processes in all.  [default: one for each processor]"
+    "--processes",
+    "-p",
+    type=click.IntRange(1),
+    help="Task processes in all.  [default: one for each processor that it may use]",
 )
 @click.option(
     "--process",

@@ -49,7 +49,7 @@ class Pool(Executor):
     """Runs functions in processes.
 
     processes
-        How many; None: one for each processor.
+        How many; None: one for each processor that this process may use (a container's quota counts).
     preload
         Names of modules that are imported once, before the processes are forked: they share that memory.
     initializer, initargs

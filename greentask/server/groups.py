@@ -29,7 +29,7 @@ class Group:
     """The size and the limits of a group of task processes.
 
     processes
-        How many there are; None: one for each processor.
+        How many there are; None: one for each processor that it may use.
     max_memory
         Bytes of resident memory, what it shares with the others included. A process that has more is replaced; while
         it runs a task, it is killed.
