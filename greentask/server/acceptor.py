@@ -107,7 +107,7 @@ class Acceptor:
         self._servers: list[_Listener] = []
         self._greenlets = GreenletPool(limits.max_connections)
         self._origins: Counter[str] = Counter()  # where the open ones come from, if that is limited
-        times = (limits.line_timeout, limits.idle_timeout, limits.dead_after, 2 * limits.read_timeout)
+        times = (limits.line_timeout, limits.idle_timeout, limits.dead_after, limits.read_timeout)
         self._turn = max(0.05, min(_TURN, *(0.1 * time or _TURN for time in times)))
         self._ageing: gevent.Greenlet[[], None] | None = None
         self._went_past = self._count_past  # one for all of them

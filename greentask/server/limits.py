@@ -86,7 +86,7 @@ class Limits:
     max_in_flight: int = 1_000
     max_calls: int = 20_000
     max_unsent: int = 64 * 1024 * 1024
-    read_timeout: float = 10.0
+    read_timeout: float = 30.0
     max_held: int = 1024 * 1024 * 1024
     max_failures: int = 10
     handshake_timeout: float = 10.0
