@@ -19,10 +19,11 @@ from typing import Any, NamedTuple, get_args
 from gevent.socket import socket as GreenSocket
 
 from ..errors import ConfigurationError, GreentaskError, QueueError
+from ..hub.http import check_limits
 from ..server.listening import listen_for_metrics
 from ..server.server import Server
 from ..tasks.middleware import CallInfo, Middleware, Outcome
-from .scraping import ScrapeServer
+from .scraping import DEFAULT_CONNECTIONS, DEFAULT_MAX_HEAD, DEFAULT_REQUEST, ScrapeServer
 
 try:
     from prometheus_client import generate_latest
@@ -60,12 +61,25 @@ class Metrics(Middleware):
         Upper bounds of the buckets of durations, in seconds.
     insecure
         Listen on an address that other machines can reach.
+    max_connections
+        Connections at once; further ones wait in the kernel's queue.
+    request_timeout
+        Seconds that a connection has in all, for asking and for reading.
+    max_head
+        Bytes of a request's head; a longer one is answered with 400.
 
     >>> server = Server([len], "127.0.0.1:0", middleware=[Metrics("127.0.0.1:9464")])
     """
 
     def __init__(
-        self, listen: str | GreenSocket | None = "", *, buckets: Iterable[float] = BUCKETS, insecure: bool = False
+        self,
+        listen: str | GreenSocket | None = "",
+        *,
+        buckets: Iterable[float] = BUCKETS,
+        insecure: bool = False,
+        max_connections: int = DEFAULT_CONNECTIONS,
+        request_timeout: float = DEFAULT_REQUEST,
+        max_head: int = DEFAULT_MAX_HEAD,
     ) -> None:
         if listen == "":
             raise ConfigurationError(
@@ -76,6 +90,12 @@ class Metrics(Middleware):
         if not self.buckets or list(self.buckets) != sorted({*self.buckets}) or not math.isfinite(self.buckets[-1]):
             raise ConfigurationError(f"buckets of metrics are finite numbers of seconds that rise, not {buckets!r}")
         self._bounds = [*map(repr, self.buckets), "+Inf"]
+        check_limits(max_connections=max_connections, request_timeout=request_timeout, max_head=max_head)
+        self._http_limits: dict[str, Any] = {
+            "max_connections": max_connections,
+            "request_timeout": request_timeout,
+            "max_head": max_head,
+        }
         self._listen = listen
         self._insecure = insecure
         self._server: Server | None = None
@@ -93,7 +113,7 @@ class Metrics(Middleware):
             sock = self._listen
             if isinstance(sock, str):
                 sock = listen_for_metrics(sock, insecure=self._insecure)
-            self._http = ScrapeServer(sock, "/metrics", _KIND, self._page)
+            self._http = ScrapeServer(sock, "/metrics", _KIND, self._page, **self._http_limits)
             self._http.start()
         self._server = server
         server.counted[_NAME] = self._tell

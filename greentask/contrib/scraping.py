@@ -1,30 +1,30 @@
 """A page over HTTP for those who scrape: small, bounded in all, and made piece by piece, so that it holds up no calls.
 
-Each connection is asked once and closed: whoever is silent, or reads slowly, is so for ten seconds at most.
+Each connection is asked once and closed: whoever is silent, or reads slowly, is so for ``request_timeout`` at most.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
-from gevent.socket import SHUT_RDWR
 from gevent.socket import socket as GreenSocket
 
+from ..hub.http import DEFAULT_MAX_HEAD, Head, break_off, check_limits
 from ..server.listening import bound_address
 
-__all__ = ["ScrapeServer"]
+__all__ = ["DEFAULT_CONNECTIONS", "DEFAULT_MAX_HEAD", "DEFAULT_REQUEST", "ScrapeServer"]
 
 logger = logging.getLogger(__name__)
 
-_MOST_CONNECTIONS = 8  # further ones wait in the kernel's queue
-_WITHIN = 10.0  # seconds that one connection has in all, which is how long Prometheus waits by default
-_HEAD_BYTES, _HEAD_LINES = 16 * 1024, 100  # of a request; what is beyond is not read
+DEFAULT_CONNECTIONS = 8
+#: Seconds that one connection has in all, which is how long Prometheus waits by default.
+DEFAULT_REQUEST = 10.0
 _TURN = 1e-9  # seconds: everybody who is ready gets a turn
 _CLOSE_WITHIN = 1.0  # seconds
 
@@ -38,24 +38,42 @@ class ScrapeServer:
         Its Content-Type.
     page
         Makes it, in pieces; between two of them everybody else is served. One page is made at a time.
+    max_connections
+        At once; further ones wait in the kernel's queue.
+    request_timeout
+        Seconds that a connection has in all.
+    max_head
+        Bytes of a request's head; a longer one is answered with 400.
     """
 
-    def __init__(self, sock: GreenSocket, path: str, kind: str, page: Callable[[], Iterator[bytes]]) -> None:
+    def __init__(
+        self,
+        sock: GreenSocket,
+        path: str,
+        kind: str,
+        page: Callable[[], Iterator[bytes]],
+        *,
+        max_connections: int = DEFAULT_CONNECTIONS,
+        request_timeout: float = DEFAULT_REQUEST,
+        max_head: int = DEFAULT_MAX_HEAD,
+    ) -> None:
+        check_limits(max_connections=max_connections, request_timeout=request_timeout, max_head=max_head)
         self._path = path
         self._kind = kind
         self._page = page
         self._making = BoundedSemaphore()  # guards nothing: it keeps two pages from being made at once
         address = bound_address(sock)
         self.address = str(address).partition("://")[2]
-        self._server = WSGIServer(
+        self._server = _Server(
             sock,
             self._application,
-            spawn=Pool(_MOST_CONNECTIONS),
+            spawn=Pool(max_connections),
             handler_class=_Handler,
             log=None,
             error_log=None,  # what strangers send is no news
             environ={"SERVER_NAME": address.host, "SERVER_PORT": str(address.port)},  # or they are asked of the DNS
         )
+        self._server.request_timeout, self._server.max_head = request_timeout, max_head
 
     def start(self) -> None:
         """Serve from now on."""
@@ -91,15 +109,24 @@ class ScrapeServer:
             gevent.sleep(_TURN)
 
 
+class _Server(WSGIServer):
+    """With what the handler asks it for."""
+
+    request_timeout: float
+    max_head: int
+
+
 class _Handler(WSGIHandler):
     """One connection: one request, of a bounded size, within a bounded time."""
 
-    def __init__(self, sock: GreenSocket, address: Any, server: WSGIServer) -> None:
+    server: _Server
+
+    def __init__(self, sock: GreenSocket, address: Any, server: _Server) -> None:
         super().__init__(sock, address, server)
-        self.rfile = _Head(self.rfile)  # type: ignore[assignment]
+        self.rfile = Head(self.rfile, server.max_head)  # type: ignore[assignment]
 
     def handle(self) -> None:
-        too_late = gevent.spawn_later(_WITHIN, _break_off, self.socket)
+        too_late = gevent.spawn_later(self.server.request_timeout, break_off, self.socket)
         try:
             super().handle()
         except OSError:
@@ -117,36 +144,3 @@ class _Handler(WSGIHandler):
         done = super().read_request(raw_requestline)
         self.close_connection = True
         return done
-
-
-class _Head:
-    """The file of a request, of which no more is read than a head takes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._bytes, self._lines = _HEAD_BYTES, _HEAD_LINES
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
-
-    def readline(self, most: int = -1) -> bytes:
-        if not (self._bytes and self._lines):
-            return b""
-        line = self._file.readline(min(most, self._bytes) if most >= 0 else self._bytes)
-        self._bytes -= len(line)
-        self._lines -= 1
-        return line
-
-    def read(self, most: int = -1) -> bytes:
-        return b""
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _break_off(sock: GreenSocket) -> None:
-    try:
-        sock.shutdown(SHUT_RDWR)
-    except OSError:
-        pass  # it is gone

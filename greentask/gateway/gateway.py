@@ -11,11 +11,12 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from gevent.pool import Group
+from gevent.pool import Group, Pool
 from gevent.pywsgi import WSGIServer
 
 from ..client import Client
 from ..errors import CallError, Overloaded, TaskError, UnknownTask, describe, refusal
+from ..hub.http import DEFAULT_MAX_HEAD, check_limits
 from ..hub.signals import stop_at_signals
 from ..server.listening import SocketFile, bound_address, listen_on, socket_files
 from ..wire.address import Address, parse_address
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_LISTEN = "127.0.0.1:8080"
 #: Seconds that calls have for ending when the gateway stops.
 DEFAULT_DRAIN = 10.0
+DEFAULT_MAX_CONNECTIONS = 10_000
+#: Seconds that an HTTP request has.
+DEFAULT_REQUEST = 30.0
 _GOODBYE_WITHIN = 1.0  # seconds: a browser that doesn't read takes no goodbye either
 _PING = "greentask.ping"
 
@@ -55,6 +59,13 @@ class Gateway:
         Bytes of one message from a browser; a longer one closes the connection (code 1009).
     max_in_flight
         Calls in flight for one browser; a further one is refused with ``Overloaded``.
+    max_connections
+        Browsers' connections at once; further ones wait in the kernel's queue until one is closed.
+    request_timeout
+        Seconds that an HTTP request has for arriving, the one that opens a WebSocket as well, and its answer for being
+        read. A connection that asks for nothing more is closed after as many.
+    max_head
+        Bytes of a request's head; a longer one is answered with 400.
     origins
         Origins (``https://shop.example``) of pages that may connect, besides the gateway's own.
     insecure
@@ -71,6 +82,9 @@ class Gateway:
         done: str = "tâche terminée",
         max_message: int = DEFAULT_MAX_MESSAGE,
         max_in_flight: int = 32,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
+        request_timeout: float = DEFAULT_REQUEST,
+        max_head: int = DEFAULT_MAX_HEAD,
         origins: Iterable[str] = (),
         insecure: bool = False,
     ) -> None:
@@ -80,6 +94,10 @@ class Gateway:
         self._done = done
         self._max_message = max_message
         self._max_in_flight = max_in_flight
+        check_limits(max_connections=max_connections, request_timeout=request_timeout, max_head=max_head)
+        self._max_connections = max_connections
+        self._request_timeout = request_timeout
+        self._max_head = max_head
         self._origins = tuple(origins)
         self._insecure = insecure
         self._files = {"/greentask.js": ("text/javascript; charset=utf-8", _own_script())}
@@ -106,6 +124,7 @@ class Gateway:
         self._server = _Server(
             sock,
             self._application,
+            spawn=Pool(self._max_connections),
             handler_class=Handler,
             log=None,
             error_log=logger,
@@ -113,6 +132,7 @@ class Gateway:
             environ={"SERVER_NAME": self._address.host, "SERVER_PORT": str(self._address.port)},
         )
         self._server.max_message = self._max_message
+        self._server.request_timeout, self._server.max_head = self._request_timeout, self._max_head
         self._server.is_welcome = welcome(self._origins, loopback=self._listen.is_loopback)
         self._server.start()
 
@@ -218,6 +238,8 @@ class _Server(WSGIServer):
     """With what the handler asks it for."""
 
     max_message: int
+    request_timeout: float
+    max_head: int
     is_welcome: Callable[[str | None, str], bool]
     logger = logger
 

@@ -22,6 +22,8 @@ from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import Header, Stream
 from geventwebsocket.websocket import WebSocket as BareWebSocket
 
+from ..hub.http import Head, break_off
+
 __all__ = ["DEFAULT_MAX_MESSAGE", "GOING_AWAY", "Handler", "WebSocket"]
 
 #: Bytes. The library unmasks and checks a message in pure Python, which holds the loop: 0.2 s for 1 MiB of text.
@@ -144,12 +146,29 @@ class WebSocket(BareWebSocket):  # type: ignore[misc]
 
 
 class Handler(WebSocketHandler):  # type: ignore[misc]
-    """Refuses bad handshakes and pages of strangers, and makes the sockets ours.
+    """Refuses bad handshakes and pages of strangers, and makes the sockets ours. Bounds requests.
 
-    The server carries ``max_message`` and ``is_welcome(origin, host)``.
+    The server carries ``max_message``, ``request_timeout``, ``max_head`` and ``is_welcome(origin, host)``.
     """
 
     websocket: Any
+    _too_late: gevent.Greenlet[..., None] | None = None
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except OSError:
+            pass  # it is gone, or too late
+
+    def handle_one_request(self) -> Any:
+        self._too_late = gevent.spawn_later(self.server.request_timeout, break_off, self.socket)
+        try:
+            return super().handle_one_request()
+        finally:
+            self._too_late.kill(block=False)
+
+    def MessageClass(self, file: Any, *more: Any) -> Any:
+        return super().MessageClass(Head(file, self.server.max_head), *more)
 
     def upgrade_websocket(self) -> Any:
         if "HTTP_UPGRADE" in self.environ and (refused := self._refuse()):
@@ -164,6 +183,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
             self.websocket.closed = True  # the library's own, which would say goodbye when it is collected
             self.websocket = WebSocket(self.environ, self, self.server.max_message)
             self.environ["wsgi.websocket"] = self.websocket
+            if self._too_late is not None:
+                self._too_late.kill(block=False)  # from now on, its own limits count
         return result
 
     def _refuse(self) -> tuple[str, str] | None:

@@ -324,6 +324,119 @@ def test_browsers_that_do_not_read_do_not_hold_up_the_end() -> None:
             raw.close()
 
 
+# ---- Connections, and time
+
+
+LIMITED = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+from greentask import Client, Gateway
+gateway = Gateway(
+    Client("127.0.0.1:1"), [], "127.0.0.1:0",
+    page=sys.argv[1], max_connections=2, request_timeout=0.5, max_head=2000,
+)
+gateway.start()
+print(gateway.url, flush=True)
+gateway.serve_forever()
+"""
+PAGE = 20_000_000  # bytes: more than sockets hold
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    page = tmp_path_factory.mktemp("large") / "page.html"
+    page.write_bytes(b"x" * PAGE)
+    with program("-c", LIMITED, str(page)) as (line, _):
+        yield line
+
+
+def sending(url: str, data: bytes, *, reads: bool = True) -> socket.socket:
+    raw = socket.socket()
+    if not reads:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.settimeout(10)
+    raw.connect(where(url))
+    raw.sendall(data)
+    return raw
+
+
+def read_to_the_end(raw: socket.socket) -> bytes:
+    data = bytearray()
+    with raw, contextlib.suppress(ConnectionResetError):
+        while chunk := raw.recv(1 << 20):
+            data += chunk
+    return bytes(data)
+
+
+@pytest.mark.parametrize("part", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: webs"])
+def test_a_request_that_does_not_arrive_is_not_waited_for(limited: str, part: bytes) -> None:
+    assert b"200" not in read_to_the_end(sending(limited, part))
+
+
+def test_nor_is_one_that_arrives_byte_by_byte(limited: str) -> None:
+    with sending(limited, b"GET / HTTP/1.1\r\nX: ") as raw:
+        raw.settimeout(0.02)
+        give_up = time.monotonic() + 10
+        while not is_over(raw, b"x"):
+            assert time.monotonic() < give_up
+
+
+def is_over(raw: socket.socket, sent: bytes) -> bool:
+    try:
+        raw.sendall(sent)
+        return not raw.recv(1000)
+    except TimeoutError:
+        return False
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+
+
+def test_a_connection_that_asks_for_nothing_more_is_closed(limited: str) -> None:
+    answer = read_to_the_end(sending(limited, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_browser_that_says_nothing_stays_beyond_the_time_of_a_request(limited: str) -> None:
+    raw = raw_connection(limited)
+    read_to_the_end(sending(limited, b""))  # it has had that time
+    raw.sendall(masked(0x89, b"there?"))
+    assert raw.recv(100) == b"\x8a\x06there?"
+    raw.close()
+
+
+def test_a_head_that_is_too_long_is_refused(limited: str) -> None:
+    answer = read_to_the_end(sending(limited, b"GET / HTTP/1.1\r\nX: " + b"x" * 3000 + b"\r\n\r\n"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_connections_beyond_the_limit_wait_until_one_is_closed(limited: str) -> None:
+    browsers = [raw_connection(limited) for _ in range(2)]
+    waits = sending(limited, b"HEAD /greentask.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    waits.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        waits.recv(1)
+    waits.settimeout(10)
+    browsers[0].close()
+    assert read_to_the_end(waits).startswith(b"HTTP/1.1 200 OK\r\n")
+    browsers[1].close()
+
+
+def test_who_does_not_read_the_page_keeps_nobody_out_for_long(limited: str) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    unread = [sending(limited, request, reads=False) for _ in range(2)]
+    assert len(read_to_the_end(sending(limited, request))) > PAGE
+    assert all(len(read_to_the_end(raw)) < PAGE for raw in unread)
+
+
+@pytest.mark.parametrize("limit", [{"max_connections": 0}, {"request_timeout": 0.0}, {"max_head": 0}])
+def test_what_is_no_limit_is_refused(limit: dict[str, Any]) -> None:
+    from greentask import Client, ConfigurationError, Gateway
+
+    with pytest.raises(ConfigurationError, match=f"{next(iter(limit))} is .* not 0"):
+        Gateway(Client("127.0.0.1:1"), [], "127.0.0.1:0", **limit)
+
+
 def test_a_page_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
     from greentask import Client, Gateway
 
