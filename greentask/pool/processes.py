@@ -41,7 +41,7 @@ __all__ = ["DEFAULT_GRACE", "PoolStats", "Processes"]
 
 #: Seconds between asking a running task to end and killing its process.
 DEFAULT_GRACE = 2.0
-_SILENCE = 0.005  # seconds without an answer after which the calls behind the first one are asked back
+_SILENCE = 0.005  # seconds without an answer, though it is due, after which the calls behind the first are asked back
 _AGAIN = 0.05  # seconds after which a call that was told to end, and has not, is told once more
 
 
@@ -330,12 +330,14 @@ class Processes:
                 self._set_timer(call, call.limit, self._out_of_time)
 
     def _look_for_silence(self) -> None:
-        """Ask back what waits behind calls that turn out to be long."""
+        """Ask back what waits behind calls that turn out to be long, or could run at once elsewhere."""
         now, any_ahead = time.monotonic(), False
         for process in self._population.members.values():
             if len(process.calls) > 1:
                 any_ahead = True
-                if not process.asked_back and now - process.heard >= _SILENCE:
+                # Where nobody is idle it would come back, and the process had to wait for it after its call.
+                expected = 0.0 if self._idle else process.calls[0].estimate
+                if not process.asked_back and now - process.heard >= expected + _SILENCE:
                     process.ask_back()
                     self._population.nudge(process)
         if not any_ahead:

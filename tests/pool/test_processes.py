@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import gevent
@@ -501,6 +502,23 @@ def test_quick_calls_are_sent_ahead_and_others_are_not(tmp_path: Path) -> None:
                 assert max(sent) > 2
             else:
                 assert max(sent) == 0  # in the moment of an answer, the next call has not been sent
+
+
+def test_what_waits_behind_a_call_of_some_milliseconds_stays_where_it_is() -> None:
+    class Look(Asked):
+        def done(self, result: Body) -> None:
+            super().done(result)
+            gevent.spawn_later(0.013, lambda: sent.append(pool.stats().sent))  # the next one runs still
+
+    sent: list[int] = []
+    with processes() as pool:
+        for _ in range(3):  # it is learned meanwhile how long they take
+            looks = [Look() for _ in range(20)]
+            for each in looks:
+                pool.submit(tasks.nap.name, b'{"args":[0.017]}', each)
+            for each in looks:
+                each.wait()
+    assert median(sent) == 2, sent
 
 
 def test_what_waits_behind_a_call_that_turns_out_long_runs_elsewhere_and_once(tmp_path: Path) -> None:
