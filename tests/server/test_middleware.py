@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +159,24 @@ def test_servers_and_processes_begin_and_end(tmp_path: Path) -> None:
     assert names(told)[-1] == "server_stopped"
     assert names(told).count("process_stopped") == 2
     assert {one["group"] for one in told if one["hook"].startswith("process_")} == {"default"}
+
+
+def test_a_second_signal_ends_no_call_without_its_hooks(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with serving(apps=["support.watched_tasks"], **{LOG: str(path)}) as server, server.connect() as peer:
+        hooks = Hooks(path)
+        peer.send(*({"id": number, "function": "nap", "args": [60]} for number in range(9)))
+        peer.send({"id": 9, "function": "nap", "batch": [[60], [60]]})
+        wait_until(lambda: names(hooks.all()).count("before_task") == 11, "they run")
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in server.output(), "it drains")
+        time.sleep(0.6)  # for half a second, another one is taken for the same
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        told = hooks.all()
+    assert {one["outcome"] for one in told if one["hook"] == "after_call"} == {"cancelled"}
+    assert all(names(told).count(hook) == 11 for hook in ("call_failed", "after_call", "task_failed", "after_task"))
+    assert "server_stopped" in names(told)
 
 
 def test_it_may_be_given_by_name(tmp_path: Path) -> None:
