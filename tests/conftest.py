@@ -25,6 +25,7 @@ sys.dont_write_bytecode = False
 
 pytest.register_assert_rewrite("support")  # before any of it is imported
 
+from support import preloaded  # noqa: E402
 from support.compiling import compile_part  # noqa: E402
 from support.failures import Failures  # noqa: E402
 from support.parts import in_ci  # noqa: E402
@@ -146,6 +147,7 @@ def no_process_left() -> Iterator[None]:
     """Fail the run when a process that the tests started outlives them, as a child or as an orphan."""
     os.environ[MARK] = run = uuid.uuid4().hex
     yield
+    preloaded.end()
     give_up = time.monotonic() + GRACE
     while (left := list(started_by(run))) and time.monotonic() < give_up:
         time.sleep(0.05)

@@ -331,7 +331,7 @@ def traces_of(pid: int) -> str:
 
 
 def test_s9_the_secret_is_nowhere(secrets: Path) -> None:
-    with serving("--secret-file", str(secrets), "--debug") as server:
+    with serving("--secret-file", str(secrets), "--debug", forked=False) as server:
         seen = []
         with prove(server.connect()) as peer:
             for function, args in (("fail", []), ("fail_in_process", []), ("add", ["x", 2]), ("none", []), ("die", [])):

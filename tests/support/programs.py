@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from greentask.master.fronts import PATCH
+from support import preloaded
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
@@ -24,6 +26,8 @@ def greentask(
     *arguments: str, input: str | None = None, timeout: float = 60, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m greentask ARGUMENTS` to its end."""
+    if preloaded.can_fork(arguments, variables):
+        return _run_forked(arguments, input, timeout, cwd, environment(**variables))
     return subprocess.run(
         [sys.executable, "-m", "greentask", *arguments],
         input=input,
@@ -33,6 +37,42 @@ def greentask(
         cwd=cwd,
         env=environment(**variables),
     )
+
+
+def _run_forked(
+    arguments: Sequence[str], input: str | None, timeout: float, cwd: Path | None, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    with ThreadPoolExecutor(3) as threads, ExitStack() as stack:
+        if input is None:
+            stdin = stack.enter_context(open(os.devnull, "rb")).fileno()
+        else:
+            stdin, writer = os.pipe()
+            threads.submit(_write, writer, input.encode())
+        (out, stdout), (err, stderr) = os.pipe(), os.pipe()
+        read = [threads.submit(_read, fd) for fd in (out, err)]
+        try:
+            started = preloaded.start(arguments, env, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd)
+        finally:
+            for fd in (stdout, stderr, *([stdin] if input is not None else [])):
+                os.close(fd)
+        with started:
+            try:
+                code = started.wait(timeout)
+            except BaseException:
+                started.kill()
+                raise
+        return subprocess.CompletedProcess(started.args, code, *(one.result() for one in read))
+
+
+def _write(fd: int, data: bytes) -> None:
+    with suppress(BrokenPipeError), open(fd, "wb", buffering=0) as file:
+        while data:
+            data = data[file.write(data) :]
+
+
+def _read(fd: int) -> str:
+    with open(fd) as file:
+        return file.read()
 
 
 def run_source(source: str, *arguments: str, patched: bool = False, **variables: str) -> list[str]:

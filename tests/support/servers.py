@@ -25,6 +25,7 @@ import psutil
 import pytest
 
 from support.conditions import PATIENCE, wait_until
+from support.preloaded import Forked, can_fork, start
 from support.programs import environment
 
 __all__ = ["LineClient", "RunningServer", "connect", "is_goodbye", "serving", "wait_until"]
@@ -149,7 +150,7 @@ def connect(address: str, patience: float = PATIENCE, *, receive_buffer: int | N
 class RunningServer:
     """A `greentask serve` that has said that it is ready."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", output: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | Forked", output: Path) -> None:
         self.process = process
         self.addresses: list[str] = []
         self._output = output
@@ -234,31 +235,47 @@ def serving(
     cwd: Path | None = None,
     new_session: bool = False,
     inside: Iterable[str] = (),
+    forked: bool = True,
     **variables: str,
 ) -> Iterator[RunningServer]:
     """Start `python -m greentask serve APPS OPTIONS`, wait until it is ready; end it (if it hasn't ended) afterwards.
 
     `new_session` gives it a process group of its own, as a shell would: `os.killpg` is then what Ctrl-C does.
     `inside` is a command that runs what follows it: `unshare`, say.
+    `forked` spares its master the start of a Python, where that is no part of the test.
     `variables` go into its environment.
     """
-    command = [*inside, sys.executable, "-m", "greentask", "serve", *apps, *options]
+    arguments = ["serve", *apps, *options]
     if processes is not None:
-        command += ["--processes", str(processes)]
+        arguments += ["--processes", str(processes)]
     for address in listen:
-        command += ["--listen", address]
+        arguments += ["--listen", address]
+    command = [*inside, sys.executable, "-m", "greentask", *arguments]
     with tempfile.TemporaryDirectory(prefix="greentask-test-") as folder:
         output = Path(folder, "output")
-        with output.open("wb") as file:
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment(**variables),
-                start_new_session=new_session,
-            )
+        env = environment(**variables)
+        process: subprocess.Popen[bytes] | Forked
+        with output.open("wb") as file, open(os.devnull, "rb") as nothing:
+            if forked and command[0] == sys.executable and can_fork(arguments, variables):
+                process = start(
+                    arguments,
+                    env,
+                    stdin=nothing.fileno(),
+                    stdout=file.fileno(),
+                    stderr=file.fileno(),
+                    cwd=cwd,
+                    new_session=new_session,
+                )
+            else:
+                process = subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    stdin=nothing,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=env,
+                    start_new_session=new_session,
+                )
         server = RunningServer(process, output)
         try:
             wait_until(lambda: _READY.search(server.output()) or process.poll() is not None, "greentask serve is ready")
@@ -282,7 +299,7 @@ def module_server(*options: str, **served: Any) -> Any:
     return server
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes] | Forked") -> None:
     """End it in good order, but quickly: a second signal does not wait for calls."""
     for number, within in ((signal.SIGTERM, 0.6), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
         if process.poll() is None:
@@ -291,3 +308,5 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(within)  # two signals within half a second are one
     process.wait(PATIENCE)
+    if isinstance(process, Forked):
+        process.close()
