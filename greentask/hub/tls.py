@@ -73,9 +73,9 @@ class TLSSocket:
     def __init__(self, sock: GreenSocket, context: ssl.SSLContext, *, server_name: str | None = None) -> None:
         self.raw = sock
         self.family = sock.family
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._engine = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name
+            self._incoming, self.outgoing, server_side=server_name is None, server_hostname=server_name
         )
         self._outlet: TLSOutlet | None = None
 
@@ -99,10 +99,9 @@ class TLSSocket:
         self._outlet = TLSOutlet(loop, self.raw.fileno(), failed, self)
         return self._outlet
 
-    def encrypt(self, data: bytes) -> bytes:
-        """What has to be sent for it."""
+    def encrypt(self, data: bytes) -> None:
+        """Put what has to be sent for it into ``outgoing``."""
         self._engine.write(data)
-        return self._outgoing.read()
 
     def recv(self, size: int) -> bytes:
         """What has arrived; waits for something. Nothing at the end, with or without a farewell."""
@@ -135,13 +134,12 @@ class TLSSocket:
             self._incoming.write_eof()
 
     def _send(self) -> None:
-        data = self._outgoing.read()
-        if not data:
+        if not self.outgoing.pending:
             return
         if self._outlet is not None:
-            self._outlet.write_encrypted(data)
+            self._outlet.write_encrypted()
         else:
-            self.raw.sendall(data)
+            self.raw.sendall(self.outgoing.read())
 
     # ---- As of any socket
 
@@ -165,7 +163,7 @@ class TLSSocket:
             except ssl.SSLError:
                 pass  # it wants the other side's farewell as well, which we don't wait for
             try:
-                self.raw.send(self._outgoing.read())
+                self.raw.send(self.outgoing.read())
             except OSError:
                 pass
         self.raw.shutdown(how)
@@ -187,16 +185,37 @@ class TLSOutlet(Outlet):
         if self._closed:
             return
         try:
-            data = self._tls.encrypt(b"".join(pieces))
+            self._tls.encrypt(b"".join(pieces))
         except ssl.SSLError as error:  # what arrived has broken the engine
             self.close()
             self._loop.run_callback(self._failed, error)
+        except BaseException:  # a Ctrl-C, and perhaps it is encrypted
+            self.write_encrypted()
+            raise
         else:
-            super().write(data)
+            self.write_encrypted()
 
     def write_now(self, piece: bytes) -> None:
         self.write(piece)
 
-    def write_encrypted(self, data: bytes) -> None:
-        """Send what the TLS engine itself has to say."""
-        super().write(data)
+    def write_encrypted(self) -> None:
+        """Send what the TLS engine has encrypted, and what it has to say itself."""
+        outgoing = self._tls.outgoing
+        taking = map(outgoing.read, (-1,))
+        if not self._pending:
+            self._have_deque()
+        # No call from here to where it is counted, as the loop itself makes this one, in C: what a signal handler took
+        # out behind us would be sent before us, and the other side would understand neither.
+        size = outgoing.pending
+        if self._closed or not size:
+            return
+        for data in taking:
+            pending = self._pending
+            pending += (data,)
+            self.unsent += size
+            break
+        self._schedule()
+
+    def mend(self) -> None:
+        self.write_encrypted()
+        super().mend()
