@@ -39,6 +39,7 @@ class GreenletCall:
     __slots__ = (
         "_began",
         "_call",
+        "_callers",
         "_credit",
         "_debug",
         "_emitted",
@@ -72,13 +73,11 @@ class GreenletCall:
         self._emitted = 0
         self._granted: Event | None = None
         self._timer: Any = None
+        self._callers = self.deadline = deadline
         if call.task.timeout is not None:
-            limit = time.monotonic() + call.task.timeout
-            deadline = limit if deadline is None else min(deadline, limit)
-        self.deadline = deadline
-        if deadline is not None:
-            self._timer = get_hub().loop.timer(max(0.0, deadline - time.monotonic()))
-            self._timer.start(self._out_of_time, update=True)
+            self._limit(call.task.timeout)
+        elif deadline is not None:
+            self._start_timer(deadline)
         self._began = False
         self._greenlet: Any = None  # while it runs
         self._interrupt: Interrupt | None = None  # that is to be raised in it
@@ -99,7 +98,7 @@ class GreenletCall:
                 self._writers.wait(self._call.task.name)
             reader = self._call.reader
             if reader.lags and reader.is_behind and self._ended is None:  # whoever has a turn uses it
-                reader.hold(lambda: gevent.spawn(self._run))
+                self._hold()
                 return
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 self._out_of_time()
@@ -137,6 +136,41 @@ class GreenletCall:
         finally:
             if self._ended is not None:  # that is after its answer, where it was stopped and still cleans up
                 self._ended()
+
+    def _hold(self) -> None:
+        """Begin when the reader has caught up. Until then it may be cancelled, or its caller's patience may end."""
+        if self._listener is None:  # it was stopped before
+            return
+        if self._call.task.timeout is not None:
+            self._stop_timer()
+            self.deadline = self._callers
+            if self.deadline is not None:
+                self._start_timer(self.deadline)
+        self._call.reader.hold(self._run_again)
+
+    def _run_again(self) -> None:
+        if self._listener is not None:
+            seconds = self._call.task.timeout
+            if seconds is not None:
+                self._stop_timer()
+                self._limit(seconds)
+            gevent.spawn(self._run)
+
+    def _limit(self, seconds: float) -> None:
+        """The task's own limit counts from now on."""
+        limit = time.monotonic() + seconds
+        self.deadline = limit if self._callers is None else min(self._callers, limit)
+        self._start_timer(self.deadline)
+
+    def _start_timer(self, deadline: float) -> None:
+        self._timer = get_hub().loop.timer(max(0.0, deadline - time.monotonic()))
+        self._timer.start(self._out_of_time, update=True)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
 
     def _write(self, steps: Generator[None, None, T]) -> T:
         return self._writers.run(self._call.task.name, steps)
@@ -189,7 +223,5 @@ class GreenletCall:
         """Whoever takes it answers; there is no second answer."""
         listener, self._listener = self._listener, None
         if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
+            self._stop_timer()
         return listener

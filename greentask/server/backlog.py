@@ -38,7 +38,7 @@ class Backlog:
     def _let_begin(self) -> None:
         try:
             while self._waiting:
-                self._connection.wait_until_read()
+                self._connection.wait_until_read(4)  # as little as others begin with, or they might come first for ever
                 for _ in range(min(_AT_ONCE, len(self._waiting))):
                     self._waiting.popleft()()
                 gevent.sleep(1e-9)  # a whole turn: what has begun may have ended by then, with much to read

@@ -21,7 +21,7 @@ from ..wire.text import LineSplitter
 from .backlog import Backlog
 from .limits import Limits
 from .origin import origin_of
-from .silence import Silence, ask_after
+from .silence import Silence, ask_after, on_its_way
 
 if TYPE_CHECKING:
     from ..hub.tls import TLSSocket
@@ -32,7 +32,7 @@ _poll: Callable[[], Any] = monkey.get_original("select", "poll")
 
 _CHUNK = 64 * 1024
 _A_TURN = 1e-9  # seconds; any time at all lets the loop turn
-_FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers
+_FLUSHED_WITHIN = 30.0  # seconds that a peer has for reading the last answers, and more while it reads
 _LINGERS = 2.0  # seconds that a peer has for finishing what nobody reads
 _SIGN_OF_LIFE = b"\n"  # an empty line, which says nothing else
 _LINE_RATE = 64 * 1024  # bytes a second; a long line may be so slow, and so may be who reads what is too much
@@ -168,6 +168,11 @@ class LineConnection:
         return self._outlet.written
 
     @property
+    def _arrived(self) -> int:
+        """Bytes that have come to the peer's machine."""
+        return self._outlet.written - on_its_way(self._socket)
+
+    @property
     def pending(self) -> int:
         """Bytes of a line whose end has not come."""
         return self._splitter.pending
@@ -238,10 +243,10 @@ class LineConnection:
             self._grew(len(data))
         return lines
 
-    def wait_until_read(self) -> None:
-        """Let other greenlets run until the peer has caught up."""
+    def wait_until_read(self, part: int = 8) -> None:
+        """Let other greenlets run until the peer has caught up, to a ``part`` of what it may have unread."""
         if self.is_behind:
-            self._outlet.wait_below(self._limits.max_unsent // 8)
+            self._outlet.wait_below(self._limits.max_unsent // part)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Let other greenlets run until the peer has taken everything; False if not within so many seconds."""
@@ -305,7 +310,7 @@ class LineConnection:
     @property
     def stuck(self) -> float:
         """For how many seconds a line has not ended, or nothing has moved."""
-        return max(self._line_age, self.idle)
+        return max(self._line_age, self.idle, self._unread_for)
 
     def give_way(self) -> None:
         """Hold nothing any more, for all connections together hold too much: a line is refused, answers are lost."""
@@ -361,7 +366,7 @@ class LineConnection:
 
     def _look_at_reading(self, seconds: float) -> None:
         """Cut off a peer that doesn't read, where its calls wait for that, or it has more to read than it may."""
-        limits, taken = self._limits, self._outlet.written - self._taken
+        limits, taken = self._limits, self._arrived - self._taken
         self._taken += taken
         has_too_much = self._outlet.unsent > limits.max_unsent
         if not (has_too_much or self._backlog):
@@ -424,7 +429,7 @@ class LineConnection:
             gevent.spawn(self._end)
 
     def _end(self) -> None:
-        self._outlet.wait_below(0, _FLUSHED_WITHIN)
+        self._flush_to_who_reads()
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
@@ -435,7 +440,7 @@ class LineConnection:
         """Wait until everything is sent, or the peer is gone or does not read."""
         if self.gone:
             return
-        self.flush(_FLUSHED_WITHIN)
+        self._flush_to_who_reads()
         if not self._ended:
             # A socket that is closed before what has arrived was read resets the connection, and the peer might never
             # see its last answers. So tell it that they are the last, and forget what it sends until it stops.
@@ -465,10 +470,19 @@ class LineConnection:
         self.gone = True
         self._outlet.close()
         self._socket.close()
-        self.on_break = self.owner = None  # else it would stay until the garbage collector comes along
+        self.on_break = self.owner = self._backlog = None  # else it would stay until the garbage collector comes along
+
+    def _flush_to_who_reads(self) -> bool:
+        """``flush`` for as long as it takes, where the peer reads; False where it doesn't."""
+        arrived = self._arrived
+        while not self.flush(_FLUSHED_WITHIN):
+            before, arrived = arrived, self._arrived
+            if arrived - before < _FLUSHED_WITHIN * _LINE_RATE:
+                return False
+        return True
 
     def _catch_up(self) -> None:
-        if not self.flush(_FLUSHED_WITHIN):
+        if not self._flush_to_who_reads():
             self.abort(ConnectionAbortedError(errno.ECONNABORTED, "it has not read its last answers"))
 
     def _forget_the_rest(self) -> None:

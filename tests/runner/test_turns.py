@@ -344,6 +344,29 @@ def test_a_call_may_end_while_its_reader_is_behind(gate: Gate) -> None:
     assert gate.most == 1, "neither of them has run"
 
 
+@pytest.mark.parametrize("most", [None, 1])
+@pytest.mark.parametrize("patience", [None, 0.6, 100.0])
+def test_a_tasks_own_limit_counts_from_when_its_reader_has_caught_up(
+    gate: Gate, most: int | None, patience: float | None
+) -> None:
+    tasks, slow = Tasks(), Slow()
+    tasks.add(gate.pass_through, name="pass", timeout=0.3, max_running=most)
+    deadline = None if patience is None else time.monotonic() + patience
+    held, cancelled = (start(Runner(tasks), "pass", 1, reader=slow, deadline=deadline) for _ in range(2))
+    wait_until(lambda: len(slow.waiting) == 2)
+    cancelled.running.cancel()
+    gevent.sleep(0.4)
+    assert not held.answers
+    slow.catch_up()
+    wait_until(lambda: gate.inside == [1])
+    began = time.monotonic()
+    error = held.error()
+    assert isinstance(error, DeadlineExceeded)
+    assert error.started
+    assert held.answered_at - began > (0.25 if deadline is None else min(0.25, deadline - began - 0.02))
+    assert isinstance(cancelled.error(), Cancelled)
+
+
 # ---- A server's
 
 
