@@ -397,7 +397,7 @@ print(client.call("add", 1, 2))
 """
 
 
-@BOTH
+@pytest.mark.parametrize("patched", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "patched"])
 def test_ctrl_c_cancels_what_is_waited_for(server: RunningServer, tmp_path: Path, patched: bool) -> None:
     arguments = [(server.address, way, str(tmp_path / way)) for way in ("call", "reporting", "map", "unordered")]
     assert run_at_once(INTERRUPTED, arguments, patched=patched) == [["interrupted", "3"]] * 4

@@ -716,7 +716,7 @@ print("ok")
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 
-@pytest.mark.parametrize("head", ["", PATCHED], ids=["plain", "patched"])
+@pytest.mark.parametrize("head", ["", pytest.param(PATCHED, marks=pytest.mark.slow)], ids=["plain", "patched"])
 def test_large_values_are_there_no_more_than_three_times(head: str) -> None:
     done = run(
         head

@@ -90,7 +90,7 @@ print("closed")
 """
 
 
-@pytest.mark.parametrize("patched", [False, True])
+@pytest.mark.parametrize("patched", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_signal_handler_may_wait_in_the_midst_of_anything(patched: bool) -> None:
     assert run_source(ANYWHERE, patched=patched) == ["all"]
 

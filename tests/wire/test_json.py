@@ -34,7 +34,7 @@ from greentask.wire.json import (
 from support.values import alike, damaged, nested, pieces, values
 from support.values import text as texts
 
-MORE_EXAMPLES = settings(max_examples=max(300, settings().max_examples))
+MORE_EXAMPLES = settings(max_examples=5 * settings().max_examples)
 
 
 def strict(text: bytes) -> Any:

@@ -21,7 +21,7 @@ from greentask.errors import InvalidMessage, InvalidResult
 from greentask.wire.json import MAX_DIGITS, dumps, loads, loads_checked
 from support.values import alike, values
 
-MORE_EXAMPLES = settings(max_examples=max(500, settings().max_examples))
+MORE_EXAMPLES = settings(max_examples=5 * settings().max_examples)
 
 VALID: dict[str, tuple[bytes, Any]] = {
     # Structure

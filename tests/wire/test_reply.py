@@ -12,7 +12,7 @@ from support.values import alike, damaged, lines, nested, text, values
 
 pytestmark = pytest.mark.once
 
-MORE_EXAMPLES = settings(max_examples=max(300, settings().max_examples))
+MORE_EXAMPLES = settings(max_examples=5 * settings().max_examples)
 
 # ---- Replies, for Hypothesis
 

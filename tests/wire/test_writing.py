@@ -99,10 +99,10 @@ def test_as_deep_as_may_be(depth: int) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "é" * 1_000_000,
-        list(range(300_000)),
-        {f"key {number}": number for number in range(100_000)},
-        [{"id": number, "tags": ["a", "b"]} for number in range(50_000)],
+        "é" * 500_000,
+        list(range(100_000)),
+        {f"key {number}": number for number in range(30_000)},
+        [{"id": number, "tags": ["a", "b"]} for number in range(15_000)],
         {"a": {"b": [["x" * 1000] * 2000]}},
     ],
     ids=["string", "numbers", "object", "rows", "within"],
