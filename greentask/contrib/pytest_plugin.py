@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..tasks.options import refuse_unknown
+
 if TYPE_CHECKING:
     from ..testing import Calls, LocalServer, ServerCalls
 
 __all__ = ["greentask_apps", "greentask_calls", "greentask_eager", "greentask_server"]
 
+_OPTIONS = ("processes", "options", "fresh")
 _REMEDY = (
     "which tasks? Say @pytest.mark.greentask('shop.tasks'), or greentask_apps = shop.tasks in pytest's ini file, "
     "or have a fixture greentask_apps that returns ['shop.tasks']"
@@ -125,4 +128,10 @@ class _Servers:
 
 def _marked(request: pytest.FixtureRequest) -> tuple[tuple[Any, ...], dict[str, Any]]:
     mark = request.node.get_closest_marker("greentask")
-    return ((), {}) if mark is None else (mark.args, dict(mark.kwargs))
+    if mark is None:
+        return (), {}
+    try:
+        refuse_unknown("@pytest.mark.greentask", mark.kwargs, _OPTIONS)
+    except TypeError as error:
+        raise pytest.UsageError(f"{request.node.nodeid}: {error}") from None
+    return mark.args, dict(mark.kwargs)

@@ -149,6 +149,10 @@ class Pool(Executor):
         try:
             packed = pack(fn, tuple(args), kwargs or {})
         except Exception as error:
+            if not isinstance(args, Iterable):
+                raise TypeError(
+                    f"args has the call's arguments, as in ({args!r:.80},), and is not {args!r:.80}"
+                ) from None
             packed = error
         home = self._home
         if home is None or home.has_ended:

@@ -10,11 +10,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ..errors import ConfigurationError
-from ..wire.enqueue import MOST_PRIORITY
+from ..wire.enqueue import MOST_PRIORITY, EnqueueOptions
 from .binding import Binder
 from .checks import check_count, check_seconds, in_seconds
 from .importing import find_target, is_importable, target_of
-from .options import check_options
+from .options import check_options, refuse_unknown
 from .rates import make_rate
 from .remote import BatchReceipt, Caller, ProgressCallback, Receipt, TaskFuture, default_caller
 from .resources import Resource
@@ -25,7 +25,6 @@ from .singletons import Singleton, make_singleton
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ..wire.enqueue import EnqueueOptions
     from .options import TaskOptions
 
 __all__ = ["DEFAULT_GROUP", "DEFAULT_WINDOW", "RemoteFunction", "Task", "task"]
@@ -37,6 +36,7 @@ R = TypeVar("R")
 DEFAULT_WINDOW = 100
 #: The group of task processes that runs what says ``process=True``.
 DEFAULT_GROUP = "default"
+_OF_CALLS = ("client", "timeout", "progress", "idempotent")  # options of using() for what isn't enqueued, too
 _GROUP = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -240,6 +240,7 @@ class RemoteFunction(Generic[P, R]):
         idempotent: bool = False,
         **durable: Unpack[EnqueueOptions],
     ) -> None:
+        refuse_unknown("using()", durable, EnqueueOptions.__annotations__, _OF_CALLS)
         self.task = task
         self._client = client
         self._timeout = timeout

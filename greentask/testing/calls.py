@@ -86,7 +86,8 @@ class Calls:
     """The calls of a program while a test looks on, and what is to become of the next ones.
 
     All of its clients' calls, from all of its threads and greenlets; not those of other processes. ``times``, in what
-    follows, is how many calls are meant: 1, the next one, unless it says otherwise; None, all of them from now on.
+    follows, is how many calls are meant: 1, the next one, unless it says otherwise; None, all of them from now on, of
+    which the newest holds, after what is meant for the next ones only.
 
     A task's name that no task has is a ``LookupError``, which names close ones. Where calls go to whichever server,
     that may have tasks which are not imported here: then it is one only where there are close names.
@@ -178,7 +179,9 @@ class Calls:
         if rule.left is not None and rule.left < 1:
             raise ValueError(f"times is at least 1, or None for all calls, not {rule.left}")
         with self._lock:
-            self._rules.append(rule)
+            # Behind those for some calls, before those for all: so these don't hide what is said later.
+            place = next((place for place, other in enumerate(self._rules) if other.left is None), len(self._rules))
+            self._rules.insert(place, rule)
 
     # ---- For what carries them
 

@@ -90,7 +90,7 @@ class LocalServer:
             raise
 
     def __repr__(self) -> str:
-        return f"<LocalServer {self.address} (pid {self.pid})>"
+        return f"<LocalServer {getattr(self, 'address', 'that does not serve')} (pid {self.pid})>"
 
     @property
     def is_running(self) -> bool:

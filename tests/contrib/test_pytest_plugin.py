@@ -161,6 +161,14 @@ def test_a_fixture_may_name_the_tasks_and_nothing_named_is_told(tmp_path: Path) 
     assert "test_above.py::test_nothing uses greentask_server: which tasks? Say @pytest.mark.greentask(" in said
 
 
+def test_a_mark_s_option_that_is_none_is_named_with_a_close_one(tmp_path: Path) -> None:
+    test = "import pytest\n@pytest.mark.greentask('shop', proceses=2)\ndef test_it(greentask_server): pass\n"
+    said = run_pytest(tmp_path, test_wrong=test)
+    assert "test_wrong.py::test_it: @pytest.mark.greentask has no option 'proceses'; did you mean processes?" in said, (
+        said
+    )
+
+
 def test_a_pytest_that_uses_nothing_of_it_imports_little() -> None:
     program = (
         "import sys, pytest\n"

@@ -92,6 +92,7 @@ def test_there_are_tables_for_all() -> None:
         "From Huey",
         "From RQ",
         "From Workerman",
+        "From concurrent.futures",
         "From multiprocessing",
     ]
 

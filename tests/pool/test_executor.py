@@ -581,6 +581,11 @@ def test_a_callback_may_ask_how_the_pool_is(pool: Pool) -> None:
     wait_until(lambda: heard == [4])
 
 
+def test_one_argument_that_is_no_sequence_is_told(pool: Pool) -> None:
+    with pytest.raises(TypeError, match=r"args has the call's arguments, as in \(0\.1,\), and is not 0\.1"):
+        pool.schedule(work.nap, 0.1, timeout=5)  # type: ignore[arg-type]
+
+
 def test_progress_is_told(pool: Pool) -> None:
     reports: list[Any] = []
     assert pool.schedule(work.report, (3,), on_progress=reports.append).result(10) == "done"

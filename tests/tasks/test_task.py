@@ -389,6 +389,11 @@ def test_what_is_mapped_is_taken_one_by_one(here: Here) -> None:
     assert taken == [0]
 
 
+def test_an_option_that_there_is_not_is_told_at_once() -> None:
+    with pytest.raises(TypeError, match=r"using\(\) has no option 'timout'; did you mean timeout\?"):
+        add.using(timout=5)  # type: ignore[call-arg]
+
+
 def test_the_options_are_on_a_copy(here: Here) -> None:
     limited = watch.using(here, timeout=1)
     assert limited.client is here

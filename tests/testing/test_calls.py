@@ -156,6 +156,20 @@ def test_calls_are_answered_in_their_task_s_place(calls: Calls) -> None:
         calls.answer(tasks.add, {1})
 
 
+def test_what_is_for_all_calls_gives_way_to_what_is_said_later(calls: Calls) -> None:
+    calls.answer("of_another_team", 1)
+    calls.lose_worker("of_another_team")
+    calls.refuse("of_another_team")
+    client = Client("127.0.0.1:1")
+    with pytest.raises(WorkerLost):
+        client.call("of_another_team")
+    with pytest.raises(Overloaded):
+        client.call("of_another_team")
+    assert client.call("of_another_team") == 1
+    calls.answer("of_another_team", 2)
+    assert [client.call("of_another_team") for _ in range(2)] == [2, 2]
+
+
 def test_what_can_t_be_meant_is_refused() -> None:
     calls = Calls()
     for nonsense in (lambda: calls.lose_worker("add", times=0), lambda: calls.delay("add", -1)):

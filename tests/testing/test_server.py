@@ -72,8 +72,11 @@ def test_modules_that_are_importable_here_are_there(tmp_path: Path, monkeypatch:
 
 
 def test_what_keeps_it_from_starting_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"(?s)could not start.*no module 'support.nowhere'"):
+    with pytest.raises(ConfigurationError, match=r"(?s)could not start.*no module 'support.nowhere'") as told:
         LocalServer("support.nowhere")
+    shown = [repr(entry.locals["self"]) for entry in told.traceback if "self" in entry.locals]  # as pytest shows them
+    assert shown
+    assert all(one.startswith("<LocalServer that does not serve (pid ") for one in shown)
     with pytest.raises(ConfigurationError, match=r"did not serve within 0\.01 s"):
         LocalServer(APP, timeout=0.01)
     with pytest.raises(ConfigurationError, match=r"'shop\.tasks'"):

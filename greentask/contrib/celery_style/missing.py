@@ -27,7 +27,7 @@ _NO_MESSAGE = "there is no broker, and so no message"
 _HIDDEN = "start the server with --hide-arguments"
 _JSON = "what is sent is always JSON"
 _CRON = _Queue("and declare the task with greentask's every= (seconds, or a cron expression)")
-_LATE = _Queue("and leave it out, for tasks in a queue are acknowledged late")
+_LATE = _Queue("and leave this out in any case: tasks in a queue are acknowledged late")
 _CLI = "use `greentask status`, `greentask top` and `greentask dump`"
 _CLASSES = "declare a function with @app.task, and bind=True where it wants itself"
 
