@@ -13,6 +13,7 @@ a subprocess and nothing else, no hub.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import secrets
@@ -153,6 +154,8 @@ class TaskServer:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         _running = _Running(process, self._command, folder, os.getpid())
+        # gunicorn calls no on_exit where it can't bind its address, or a new worker can't import the application.
+        atexit.register(self.on_exit, server)
         os.environ["GREENTASK_URL"] = address
         server.log.info("Task server at %s (pid: %s)", address, process.pid)
 

@@ -185,6 +185,26 @@ def test_one_whose_gunicorn_is_gone_before_it_begins_does_not_begin() -> None:
     assert run_in_child(lambda: gunicorn._die_with(os.getpid())) == 1  # that is not its parent
 
 
+@pytest.mark.usefixtures("module")
+def test_a_gunicorn_that_ends_without_its_hooks_leaves_nothing() -> None:
+    """As where its address is taken."""
+    program = (
+        "import logging, sys\n"
+        "from types import SimpleNamespace\n"
+        "from gunicorn.config import Config\n"
+        "from greentask.contrib import gunicorn\n"
+        "arbiter = SimpleNamespace(cfg=Config(), log=logging.getLogger())\n"
+        "gunicorn.TaskServer('hooked', processes=1).on_starting(arbiter)\n"
+        "print(gunicorn._running.process.pid, gunicorn._running.folder)\n"
+        "sys.exit(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    pid, folder = done.stdout.splitlines()[-1].split()
+    assert not psutil.pid_exists(int(pid))
+    assert not os.path.exists(folder)
+
+
 def children() -> list[psutil.Process]:
     return [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
 
