@@ -442,7 +442,7 @@ def test_a_call_that_a_server_refuses_for_good_ends_with_its_refusal_or_without_
     server: RunningServer, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    with Client(server.address) as client:
+    with Client(server.address, gone_after=0.5) as client:
         assert client.call("version") == 1
         long = client.submit("version_at_last", str(gate))
         wait_until(lambda: server.status()["in_flight"] == 1, "it is in flight")

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import ExitStack
 from datetime import date, datetime, timedelta, timezone
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -400,10 +401,13 @@ def test_a_forked_child_sends_its_own(server: RunningServer) -> None:
 
 
 def test_what_did_not_run_is_logged_for_nobody_may_ask(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(apps=["support.celery_tasks"]) as server:
-        app = Celery("other", broker=server.address, set_as_current=False)
+    with serving(apps=["support.celery_tasks"]) as server, ExitStack() as stack:
+        address = server.address
+        assert Celery("one", broker=address, set_as_current=False).send_task("greentask.ping").get(SOON) == "pong"
+        app = Celery("other", client=stack.enter_context(Client(address, gone_after=0.2)), set_as_current=False)
         assert app.send_task("greentask.ping").get(SOON) == "pong"
-    with caplog.at_level(logging.ERROR, transport.logger.name):
+        client = stack.pop_all()
+    with client, caplog.at_level(logging.ERROR, transport.logger.name):
         result = app.send_task("support.celery_tasks.left")
         wait_until(result.ready)
         wait_until(lambda: caplog.records)

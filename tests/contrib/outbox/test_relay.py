@@ -279,7 +279,8 @@ def test_a_program_s_writers_never_wait_for_the_server(place: Place, tmp_path: P
     """The relay has sent a row to a server that doesn't answer: nobody's transaction is held up by that."""
     with deaf_server() as deaf:
         commit(place, lambda db: outbox.enqueue(db, add, 1))
-        with Client(f"127.0.0.1:{deaf.getsockname()[1]}", dead_after=60) as client, relaying(place, client):
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        with Client(address, dead_after=60, gone_after=0.2) as client, relaying(place, client):
             peer, _ = deaf.accept()
             began = time.monotonic()
             commit(place, lambda db: outbox.enqueue(db, add, 2))
