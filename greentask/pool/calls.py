@@ -132,5 +132,6 @@ class PoolCall:
     def _ends(self) -> bool:
         if self.timer is not None:
             self.stop_timer()
+        self.on_sent = None  # whose it is knows us, too
         ends, self.finished = not self.finished, True
         return ends

@@ -211,7 +211,7 @@ class Session:
         if answer.stream is not None:
             self._streams -= 1
             answer.stream.end()
-        answer.running = None  # which knows whom it answers
+        answer.running = answer.stream = None  # which know whom they answer
         if answer.size:
             self._let_go(answer.size, answer.bulk)
         if answer.id is not None:

@@ -1,12 +1,14 @@
 """The pool's engine with real processes: what calls hear, what processes are told, and that nothing is left behind."""
 
 import contextlib
+import gc
 import json
 import os
 import random
 import resource
 import signal
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
 from statistics import median
@@ -389,6 +391,27 @@ def test_a_call_may_be_held_when_a_process_is_to_get_it(tmp_path: Path) -> None:
         left = held("never")
     assert isinstance(left.error(), Cancelled)
     assert not withdrawn.answers
+
+
+def test_a_call_that_was_never_sent_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
+    class Caller:
+        asked: Asked
+
+        def holds(self) -> None:
+            """Nobody is to get it for now."""
+
+    def hold() -> weakref.ref[Caller]:
+        caller = Caller()
+        caller.asked = ask(pool, tasks.effect, str(tmp_path / "notes"), "never", on_sent=caller.holds)
+        pool.cancel(caller.asked.call)
+        return weakref.ref(caller)
+
+    with processes() as pool:
+        gc.disable()
+        try:
+            assert hold()() is None
+        finally:
+            gc.enable()
 
 
 def test_a_running_call_that_is_cancelled_gets_cancel_request_and_may_clean_up(tmp_path: Path) -> None:

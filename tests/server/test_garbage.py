@@ -20,6 +20,7 @@ from support.waiting import wait_until
 
 KINDS = (Answer, GreenletCall, LineConnection, Outlet, Session)
 CALL = b'{"id":1,"function":"double","args":[2]}\n'
+STREAM = b'{"id":1,"function":"count","args":[3],"stream":9}\n'
 
 
 @task
@@ -27,9 +28,14 @@ def double(number: int) -> int:
     return 2 * number
 
 
+@task
+def count(most: int) -> Iterator[int]:
+    yield from range(most)
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server([double], "127.0.0.1:0", limits=Limits(max_line=1000))
+    server = Server([double, count], "127.0.0.1:0", limits=Limits(max_line=1000))
     server.start()
     yield server
     server.stop()
@@ -42,6 +48,8 @@ def server() -> Iterator[Server]:
         (CALL, False),
         (CALL, True),
         (CALL * 50, True),
+        (STREAM, False),
+        (STREAM, True),
         (b'{"function":"double","args":[2]}\n' * 3, False),
         (b'{"func', False),
         (b"garbage\n", False),
