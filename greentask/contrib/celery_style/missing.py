@@ -26,7 +26,7 @@ _NEVER = "nothing raises it here, so there is nothing to catch"
 _NO_MESSAGE = "there is no broker, and so no message"
 _HIDDEN = "start the server with --hide-arguments"
 _JSON = "what is sent is always JSON"
-_CRON = _Queue("and declare the task with greentask's every= (seconds, or a cron expression)")
+_CRON = _Queue("and say when in @app.task(every=…), which is greentask's: seconds, or a cron expression")
 _LATE = _Queue("and leave this out in any case: tasks in a queue are acknowledged late")
 _CLI = "use `greentask status`, `greentask top` and `greentask dump`"
 _CLASSES = "declare a function with @app.task, and bind=True where it wants itself"
@@ -37,7 +37,7 @@ _TASK_OPTIONS = {
     "acks_on_failure_or_timeout": _LATE,
     "reject_on_worker_lost": _LATE,
     "expires": "give it with each call: apply_async(expires=…)",
-    "rate_limit": "declare it with greentask's rate= (over all servers, for tasks in a queue)",
+    "rate_limit": "say @app.task(rate=…), which is greentask's: over all servers, for tasks in a queue",
     "soft_time_limit": "use time_limit=, at which greentask.TimeLimit is raised inside the task; a task that goes on "
     "is killed a grace (--grace) later",
     "queue": _GROUPS,
