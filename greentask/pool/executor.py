@@ -108,6 +108,7 @@ class Pool(Executor):
         self._start_timeout = start_timeout
         self._pid: int | None = None  # of the process that used it first
         self._lock = allocate_rlock()  # guards the start, and that other threads submit nothing after a shutdown
+        self._program: dict[str, Any] = {}  # what a process is to be told of it
         self._home: Home | None = None
         self._engine: Processes | None = None  # its home's alone
         self._futures: set[PoolFuture] = set()  # its home's alone: those that the engine has
@@ -235,6 +236,8 @@ class Pool(Executor):
         with self._lock:
             if self._home is None or self._home.has_ended:
                 self._check_may_submit()
+                # Here: Python takes its file from a program that has come to its end, before the home's thread looks.
+                self._program = self._program or _the_program()
                 self._home, self._pid = find_home(), os.getpid()
             return self._home
 
@@ -276,10 +279,7 @@ class Pool(Executor):
 
     def _begin(self) -> Processes:
         if self._engine is None:
-            data = spawn.get_preparation_data("greentask")
-            program = {key: data[key] for key in _PROGRAM if key in data}
-            program["authkey"] = bytes(program["authkey"])  # else it refuses to be pickled
-            made_of = (program, self._preload, self._initializer, self._start_timeout)
+            made_of = (self._program, self._preload, self._initializer, self._start_timeout)
             setup = Setup(_HANDLER, made_of, start=self._start_timeout)
             self._engine = Processes(
                 setup, self._size, grace=self._grace, max_tasks=self._max_tasks, max_memory=self._max_memory
@@ -355,6 +355,15 @@ class Pool(Executor):
             assert self._home is not None
             _close_engine(engine, self._home)
         self._closed.ring()
+
+
+def _the_program() -> dict[str, Any]:
+    data = spawn.get_preparation_data("greentask")
+    program = {key: data[key] for key in _PROGRAM if key in data}
+    program["authkey"] = bytes(program["authkey"])  # else it refuses to be pickled
+    if os.path.basename(program.get("init_main_from_path", "")) == "<stdin>":
+        del program["init_main_from_path"]  # nobody can read that again
+    return program
 
 
 def _close_engine(engine: Processes, home: Home) -> None:

@@ -43,8 +43,14 @@ def pack(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
 def unpack(name: str, payload: Body) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """The function, its arguments by position and by keyword. A process finds a function by its name once."""
-    call = load(payload)
-    return (_find(name), *call) if len(call) == 2 else call
+    try:
+        call = load(payload)
+        return (_find(name), *call) if len(call) == 2 else call
+    except AttributeError as error:
+        if not any(main in str(error) for main in ("'__main__'", "'__mp_main__'")):
+            raise
+        hint = 'put it at the top of a module, or of the script, not below `if __name__ == "__main__":`'
+        raise AttributeError(f"{error}; {hint} (and python -, -c and -m PACKAGE have no script)") from error
 
 
 @lru_cache(MOST_FUNCTIONS)

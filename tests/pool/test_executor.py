@@ -785,6 +785,59 @@ with Pool(1) as pool:
     assert run_source(program) == ["32"]
 
 
+def test_a_script_that_ends_at_once_has_its_own_functions_run(tmp_path: Path) -> None:
+    """Python takes the file's name from a main module that has come to its end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from greentask import Pool\n"
+        "def say(number):\n    print(number, flush=True)\n"
+        "if __name__ == '__main__':\n"
+        "    pool = Pool(1)\n"
+        "    futures = [pool.submit(say, number) for number in range(3)]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, env=environment(), check=False
+    )
+    assert (done.stdout.split(), done.stderr) == (["0", "1", "2"], "")
+
+
+def test_a_program_from_stdin_may_have_a_pool_but_not_of_its_own_functions() -> None:
+    program = """
+from greentask import Pool
+
+def own():
+    pass
+
+with Pool(1) as pool:
+    print(pool.submit(pow, 2, 5).result(timeout=20))
+    for _ in range(2):  # sent whole, then by its name
+        print(pool.submit(own).exception(timeout=20))
+"""
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, capture_output=True, text=True, timeout=60, env=environment(), check=False
+    )
+    power, *told = done.stdout.splitlines()
+    assert (power, done.stderr) == ("32", "")
+    assert len(told) == 2
+    assert all("'__main__'" in one and "; put it at the top of a module, or" in one for one in told)
+
+
+def test_a_function_below_the_guard_is_told_to_go_up(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from greentask import Pool\n"
+        "if __name__ == '__main__':\n"
+        "    def below():\n        pass\n"
+        "    with Pool(1) as pool:\n"
+        "        print(pool.submit(below).exception(timeout=20))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, env=environment(), check=False
+    )
+    assert "'below' on <module '__mp_main__'" in done.stdout, done.stderr
+    assert '; put it at the top of a module, or of the script, not below `if __name__ == "__main__":`' in done.stdout
+
+
 def test_a_script_s_arguments_are_known_in_its_processes(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
