@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -42,6 +43,8 @@ T = TypeVar("T")
 # By name, for it is above us: what the processes run, and how their errors are read.
 _HANDLER = "greentask.tasks.work:make_handler"
 # What they have to know of the program, of all that multiprocessing tells its processes.
+# Python takes it from a main module that has come to its end, while threads and what was submitted still go on.
+_FILE: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
 _PROGRAM = ("init_main_from_name", "init_main_from_path", "sys_argv", "authkey")
 
 
@@ -108,7 +111,6 @@ class Pool(Executor):
         self._start_timeout = start_timeout
         self._pid: int | None = None  # of the process that used it first
         self._lock = allocate_rlock()  # guards the start, and that other threads submit nothing after a shutdown
-        self._program: dict[str, Any] = {}  # what a process is to be told of it
         self._home: Home | None = None
         self._engine: Processes | None = None  # its home's alone
         self._futures: set[PoolFuture] = set()  # its home's alone: those that the engine has
@@ -236,8 +238,6 @@ class Pool(Executor):
         with self._lock:
             if self._home is None or self._home.has_ended:
                 self._check_may_submit()
-                # Here: Python takes its file from a program that has come to its end, before the home's thread looks.
-                self._program = self._program or _the_program()
                 self._home, self._pid = find_home(), os.getpid()
             return self._home
 
@@ -279,7 +279,7 @@ class Pool(Executor):
 
     def _begin(self) -> Processes:
         if self._engine is None:
-            made_of = (self._program, self._preload, self._initializer, self._start_timeout)
+            made_of = (_the_program(), self._preload, self._initializer, self._start_timeout)
             setup = Setup(_HANDLER, made_of, start=self._start_timeout)
             self._engine = Processes(
                 setup, self._size, grace=self._grace, max_tasks=self._max_tasks, max_memory=self._max_memory
@@ -361,6 +361,8 @@ def _the_program() -> dict[str, Any]:
     data = spawn.get_preparation_data("greentask")
     program = {key: data[key] for key in _PROGRAM if key in data}
     program["authkey"] = bytes(program["authkey"])  # else it refuses to be pickled
+    if _FILE is not None and not any(key.startswith("init_main") for key in program):
+        program["init_main_from_path"] = _FILE
     if os.path.basename(program.get("init_main_from_path", "")) == "<stdin>":
         del program["init_main_from_path"]  # nobody can read that again
     return program

@@ -785,15 +785,26 @@ with Pool(1) as pool:
     assert run_source(program) == ["32"]
 
 
-def test_a_script_that_ends_at_once_has_its_own_functions_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program",
+    [
+        "    pool = Pool(1)\n    futures = [pool.submit(say, number) for number in range(3)]\n",
+        "    import threading\n"
+        "    def work():\n"
+        "        import sys, time\n"
+        "        while hasattr(sys.modules['__main__'], '__file__'):\n            time.sleep(0.01)\n"
+        "        with Pool(1) as pool:\n            list(pool.map(say, range(3)))\n"
+        "    threading.Thread(target=work).start()\n",
+    ],
+    ids=["at once", "before its threads"],
+)
+def test_a_script_that_ends_has_its_own_functions_run(tmp_path: Path, program: str) -> None:
     """Python takes the file's name from a main module that has come to its end."""
     script = tmp_path / "script.py"
     script.write_text(
         "from greentask import Pool\n"
         "def say(number):\n    print(number, flush=True)\n"
-        "if __name__ == '__main__':\n"
-        "    pool = Pool(1)\n"
-        "    futures = [pool.submit(say, number) for number in range(3)]\n"
+        "if __name__ == '__main__':\n" + program
     )
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, timeout=60, env=environment(), check=False
