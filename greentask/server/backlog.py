@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gevent
+from gevent.event import Event
 
 if TYPE_CHECKING:
     from .connection import LineConnection
 
-__all__ = ["Backlog"]
+__all__ = ["Backlog", "wait_to_begin"]
 
 _AT_ONCE = 16  # calls that begin before there is a look at what has become of them
 
@@ -45,3 +46,11 @@ class Backlog:
         finally:
             # One that could not begin, for an error that the hub reports, keeps the others from nothing.
             self._greenlet = gevent.spawn(self._let_begin) if self._waiting else None
+
+
+def wait_to_begin(connection: LineConnection) -> None:
+    """Let other greenlets run until calls of its peer may begin: one that waits like them, so that it is seen."""
+    if connection.is_behind:
+        may_begin = Event()
+        connection.hold(may_begin.set)
+        may_begin.wait()

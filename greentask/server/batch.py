@@ -11,6 +11,7 @@ from ..pool.frames import Body, whole
 from ..wire.json import dumps
 from ..wire.message import Args, Call
 from ..wire.reply import item_line, member
+from .backlog import wait_to_begin
 from .items import PAUSED_EVERY, Items
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Batch:
             if index % PAUSED_EVERY == PAUSED_EVERY - 1:
                 gevent.sleep(1e-9)
             self._running.take(index)
-            self._answer.session.connection.wait_until_read()
+            wait_to_begin(self._reader)
             if self._running.are_cancelled:
                 self._running.ended(index)
                 break

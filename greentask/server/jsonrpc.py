@@ -17,6 +17,7 @@ from ..runner import Running
 from ..wire.json import dumps
 from ..wire.jsonrpc import Request, batch_response, decode, error_response, refused, result_response
 from ..wire.message import BadRequest, JsonRpc
+from .backlog import wait_to_begin
 from .durable import QUEUE_FUNCTIONS, queue_of
 from .items import PAUSED_EVERY, Items
 from .own import OWN, call_own
@@ -167,7 +168,7 @@ class RpcBatch:
         for index, message in enumerate(self._messages):
             if index % PAUSED_EVERY == PAUSED_EVERY - 1:
                 gevent.sleep(1e-9)
-                connection.wait_until_read()
+                wait_to_begin(connection)
             if self._requests.are_cancelled:
                 break
             try:

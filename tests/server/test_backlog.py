@@ -191,6 +191,18 @@ def test_who_does_not_read_is_cut_off_in_time(tmp_path: Path, file: Path, functi
         wait_until(lambda: server.status()["in_flight"] == 0, "nothing is left of it")
 
 
+def test_who_does_not_read_is_cut_off_where_nothing_but_the_rest_of_a_batch_waits(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "mine.py").write_text(APP)
+    options = ("--max-unsent", str(MOST), "--read-timeout", "0.5", "--max-in-flight", "1")
+    with (
+        serving(*options, apps=["mine"], cwd=tmp_path, processes=1) as server,
+        server.connect(receive_buffer=4096) as deaf,
+    ):
+        deaf.send({"id": 1, "function": "here", "batch": [[SIZE, str(file)]] * CALLS})
+        wait_until(lambda: server.status()["refused"]["read_timeout"] == 1, "it is cut off")
+        wait_until(lambda: server.status()["in_flight"] == 0, "nothing is left of it")
+
+
 def test_who_asks_for_little_may_leave_it_unread(tmp_path: Path, file: Path) -> None:
     (tmp_path / "mine.py").write_text(APP)
     options = ("--max-unsent", str(MOST), "--read-timeout", "0.2")
