@@ -40,7 +40,7 @@ class Batch:
         self._answer = answer
         self._reader = answer.session.connection
         self.limits = server.limits
-        self._running = Items(server)
+        self._running = Items(answer.session)
         self._done = self._failed = 0
         gevent.spawn(self._run)
 

@@ -10,7 +10,7 @@ from gevent.lock import Semaphore
 from ..runner import Running
 
 if TYPE_CHECKING:
-    from .server import Server
+    from .session import Session
 
 __all__ = ["PAUSED_EVERY", "WINDOW", "Items"]
 
@@ -22,24 +22,26 @@ PAUSED_EVERY = 64
 
 
 class Items:
-    """Has room for ``WINDOW`` of one line, and for ``max_calls`` of all lines of the server together.
+    """Has room for ``WINDOW`` of one line, ``max_in_flight`` of all its connection's, and ``max_calls`` of all lines.
 
     One greenlet takes room for them, starts them, and waits for their ends.
     """
 
-    __slots__ = ("_none_runs", "_room", "_room_of_all", "_running", "are_cancelled")
+    __slots__ = ("_none_runs", "_room", "_room_of_all", "_room_of_peer", "_running", "are_cancelled")
 
-    def __init__(self, server: Server) -> None:
-        limits = server.limits
+    def __init__(self, session: Session) -> None:
+        limits = session.server.limits
         self.are_cancelled = False
         self._room = Semaphore(min(WINDOW, limits.max_in_flight, limits.max_calls))
-        self._room_of_all = server.item_slots
+        self._room_of_peer = session.item_slots
+        self._room_of_all = session.server.item_slots
         self._running: dict[int, Running | None] = {}
         self._none_runs = Event()
 
     def take(self, index: int) -> None:
         """Wait until there is room for one more, and let this one have it until it has ``ended``."""
         self._room.acquire()
+        self._room_of_peer.acquire()
         self._room_of_all.acquire()
         self._running[index] = None
 
@@ -52,6 +54,7 @@ class Items:
         """Another one may have its room."""
         del self._running[index]
         self._room.release()
+        self._room_of_peer.release()
         self._room_of_all.release()
         if not self._running:
             self._none_runs.set()

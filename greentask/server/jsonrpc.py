@@ -135,7 +135,7 @@ class RpcBatch:
         self._messages = messages
         self._responses: dict[int, bytes] = {}
         self._held = 0  # bytes of them
-        self._requests = Items(session.server)
+        self._requests = Items(session)
         self._is_too_much = False
 
     def run(self, why_not: CallError | None) -> None:

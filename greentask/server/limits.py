@@ -50,8 +50,8 @@ class Limits:
         Of these from one IPv4 address or IPv6 network (/64); a further one is closed at once. 0: any number, for
         behind a proxy, and on this machine, many peers share an address. Unix sockets have none.
     max_in_flight
-        Calls in flight on one connection; the reader waits with the next one until another is answered. Where
-        streams are among them, the grants that they wait for may come behind it, and it is refused (``Overloaded``).
+        Calls in flight on one connection, and as many items of its batches that run; further ones wait. Where streams
+        are among them, the grants that they wait for may come behind a further one, which is ``Overloaded``.
     max_calls
         Calls in flight in the whole server; further ones are refused with ``Overloaded``. As many items of batches
         run at once; further ones wait.

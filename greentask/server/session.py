@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
+from gevent.lock import Semaphore
 
 from ..errors import CallError, Draining, InvalidMessage, Overloaded
 from ..hub.steps import run_in_turns
@@ -73,6 +74,7 @@ class Session:
         "_in_order",
         "_is_full",
         "_is_last",
+        "_item_slots",
         "_size",
         "_speaks_rpc",
         "_streams",
@@ -94,6 +96,7 @@ class Session:
         self._unclaimed = 0  # of them, those of a line that is being read
         self._is_full = False  # waiting until another call may be in flight
         self._is_last = False  # nothing more is read
+        self._item_slots: Semaphore | None = None  # where it has sent a batch
         self._changed = Event()  # set when a call ends, and when the connection breaks
         self._draining = False
         self._asked = False  # a line has come
@@ -262,6 +265,13 @@ class Session:
     def is_in_flight(self, key: Any) -> bool:
         """Whether something is, under that id."""
         return key in self._by_id
+
+    @property
+    def item_slots(self) -> Semaphore:
+        """Of all its batches, for the items that run: whoever doesn't read leaves room for those of others."""
+        if self._item_slots is None:
+            self._item_slots = Semaphore(self.server.limits.max_in_flight)
+        return self._item_slots
 
     @property
     def held(self) -> int:
