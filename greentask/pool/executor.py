@@ -42,9 +42,9 @@ T = TypeVar("T")
 
 # By name, for it is above us: what the processes run, and how their errors are read.
 _HANDLER = "greentask.tasks.work:make_handler"
-# What they have to know of the program, of all that multiprocessing tells its processes.
 # Python takes it from a main module that has come to its end, while threads and what was submitted still go on.
 _FILE: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
+# What they have to know of the program, of all that multiprocessing tells its processes.
 _PROGRAM = ("init_main_from_name", "init_main_from_path", "sys_argv", "authkey")
 
 

@@ -785,19 +785,21 @@ with Pool(1) as pool:
     assert run_source(program) == ["32"]
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
-        "    pool = Pool(1)\n    futures = [pool.submit(say, number) for number in range(3)]\n",
-        "    import threading\n"
-        "    def work():\n"
-        "        import sys, time\n"
-        "        while hasattr(sys.modules['__main__'], '__file__'):\n            time.sleep(0.01)\n"
-        "        with Pool(1) as pool:\n            list(pool.map(say, range(3)))\n"
-        "    threading.Thread(target=work).start()\n",
-    ],
-    ids=["at once", "before its threads"],
+AT_ONCE = "    pool = Pool(1)\n    futures = [pool.submit(say, number) for number in range(3)]\n"
+BEFORE_ITS_THREADS = (
+    "    import threading\n"
+    "    def work():\n"
+    "        import sys, time\n"
+    "        while hasattr(sys.modules['__main__'], '__file__'):\n            time.sleep(0.01)\n"
+    "        with Pool(1) as pool:\n            list(pool.map(say, range(3)))\n"
+    "    threading.Thread(target=work).start()\n"
 )
+ENDING = {"at once": AT_ONCE}
+if sys.version_info < (3, 12):  # from then on Python starts no thread any more by that time, nor a pool's
+    ENDING["before its threads"] = BEFORE_ITS_THREADS
+
+
+@pytest.mark.parametrize("program", ENDING.values(), ids=ENDING.keys())
 def test_a_script_that_ends_has_its_own_functions_run(tmp_path: Path, program: str) -> None:
     """Python takes the file's name from a main module that has come to its end."""
     script = tmp_path / "script.py"

@@ -5,6 +5,7 @@ import select
 import socket
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -129,7 +130,14 @@ def test_unread_answers_of_all_connections_are_bounded(
         assert server.call("greentask.ping") == "pong"
         assert server.memory() < memory + 2 * MOST
     wait_until(lambda: sent_away(server) > before)
-    assert server.call("length", "x" * 3 * MB) == 3 * MB
+    # Which of them don't read is known after a while, and nobody may have as much as this before.
+    wait_until(lambda: is_let_in(server), "an honest call is let in")
+
+
+def is_let_in(server: RunningServer) -> bool:
+    with server.connect() as peer, suppress(ConnectionError):
+        return peer.ask({"function": "length", "args": ["x" * 3 * MB]}) == {"result": 3 * MB}
+    return False
 
 
 # ---- Lines whose calls are in flight
