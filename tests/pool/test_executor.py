@@ -993,6 +993,8 @@ def app(environ, start_response):
         "2",
         "-b",
         f"127.0.0.1:{port}",
+        "--graceful-timeout",
+        "5",  # gunicorn's gevent worker misses a signal that comes while it starts, and is killed after that
         *preload,
         "web:app",
     ]
