@@ -83,6 +83,7 @@ class Processes:
         self._estimates = Estimates()
         self._dispatching = False
         self._silence: Any = None  # the timer that looks for processes that have gone silent
+        self._looks_every = 0.0  # seconds
         self._mending = Mending(self._loop if is_main_thread() else None, partial(mend, self))
         self._closed = False
         self._pid = current_pid()
@@ -111,9 +112,7 @@ class Processes:
         if self._closed or self._pid != current_pid():
             return
         self._closed = True
-        if self._silence is not None:
-            self._silence.stop()
-            self._silence.close()
+        self._look_every(0.0)
         self._mending.end()
         waiting = self._take_waiting()
         for process in self._population.members.values():
@@ -265,8 +264,7 @@ class Processes:
             else:
                 self._send(call, estimate, process)
         if len(process.calls) > 1 and self._silence is None:
-            self._silence = self._loop.timer(_SILENCE, _SILENCE)
-            self._silence.start(self._look_for_silence)
+            self._look_every(_SILENCE)
 
     def _is_over(self, call: PoolCall) -> bool:
         """Whether it is not to be sent: it is too late, or nobody wants it, any more or for now."""
@@ -331,19 +329,29 @@ class Processes:
 
     def _look_for_silence(self) -> None:
         """Ask back what waits behind calls that turn out to be long, or could run at once elsewhere."""
-        now, any_ahead = time.monotonic(), False
+        now, longest = time.monotonic(), -1.0
         for process in self._population.members.values():
             if len(process.calls) > 1:
-                any_ahead = True
                 # Where nobody is idle it would come back, and the process had to wait for it after its call.
                 expected = 0.0 if self._idle else process.calls[0].estimate
+                longest = max(longest, expected)
                 if not process.asked_back and now - process.heard >= expected + _SILENCE:
                     process.ask_back()
                     self._population.nudge(process)
-        if not any_ahead:
+        self._look_every(longest + _SILENCE if longest >= 0 else 0.0)
+
+    def _look_every(self, seconds: float) -> None:
+        """About so often, for each look wakes us; 0: not any more."""
+        if self._silence is not None:
+            if seconds and 0.5 < seconds / self._looks_every < 2:
+                return
             self._silence.stop()
             self._silence.close()
             self._silence = None
+        if seconds:
+            self._looks_every = seconds
+            self._silence = self._loop.timer(seconds, seconds)
+            self._silence.start(self._look_for_silence)
 
     # ---- Time and cancellation
 
