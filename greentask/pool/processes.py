@@ -31,6 +31,7 @@ from .calls import Listener, PoolCall
 from .child import CANCELLED, OUT_OF_TIME
 from .cpus import processors
 from .frames import MOST_ITEMS, PROGRESS, Body
+from .looks import Looks
 from .mending import mend
 from .population import Population
 from .process import Process
@@ -82,8 +83,7 @@ class Processes:
         self._idle: OrderedDict[int, Process] = OrderedDict()  # slot -> process without a call
         self._estimates = Estimates()
         self._dispatching = False
-        self._silence: Any = None  # the timer that looks for processes that have gone silent
-        self._looks_every = 0.0  # seconds
+        self._looks = Looks(self._loop)  # for processes that have gone silent
         self._mending = Mending(self._loop if is_main_thread() else None, partial(mend, self))
         self._closed = False
         self._pid = current_pid()
@@ -112,7 +112,7 @@ class Processes:
         if self._closed or self._pid != current_pid():
             return
         self._closed = True
-        self._look_every(0.0)
+        self._looks.take(self._look_for_silence, 0.0)
         self._mending.end()
         waiting = self._take_waiting()
         for process in self._population.members.values():
@@ -263,8 +263,8 @@ class Processes:
                 self._waiting.pop(call.token, None)
             else:
                 self._send(call, estimate, process)
-        if len(process.calls) > 1 and self._silence is None:
-            self._look_every(_SILENCE)
+        if len(process.calls) > 1 and not self._looks.are_taken:
+            self._looks.take(self._look_for_silence, _SILENCE)
 
     def _is_over(self, call: PoolCall) -> bool:
         """Whether it is not to be sent: it is too late, or nobody wants it, any more or for now."""
@@ -338,20 +338,7 @@ class Processes:
                 if not process.asked_back and now - process.heard >= expected + _SILENCE:
                     process.ask_back()
                     self._population.nudge(process)
-        self._look_every(longest + _SILENCE if longest >= 0 else 0.0)
-
-    def _look_every(self, seconds: float) -> None:
-        """About so often, for each look wakes us; 0: not any more."""
-        if self._silence is not None:
-            if seconds and 0.5 < seconds / self._looks_every < 2:
-                return
-            self._silence.stop()
-            self._silence.close()
-            self._silence = None
-        if seconds:
-            self._looks_every = seconds
-            self._silence = self._loop.timer(seconds, seconds)
-            self._silence.start(self._look_for_silence)
+        self._looks.take(self._look_for_silence, longest + _SILENCE if longest >= 0 else 0.0)
 
     # ---- Time and cancellation
 
@@ -471,8 +458,7 @@ class Processes:
 
         The calls are the parent's, and so it is for the parent to say when they are out of time.
         """
-        if self._silence is not None:
-            self._silence.stop()
+        self._looks.abandon()
         self._mending.end()
         for call in (*self._waiting.values(), *self._held.values()):
             call.stop_timer()

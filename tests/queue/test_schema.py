@@ -21,7 +21,7 @@ from greentask.queue.ids import id_text
 from greentask.queue.schema import _STEPS, APPLICATION_ID, VERSION, _prepare, check_file, open_file
 from greentask.queue.sqlite import SQLiteQueue
 from support.programs import environment
-from support.queues import FakeClock, HolderServer, message, transact
+from support.queues import FakeClock, HolderServer, message, older, transact
 
 
 def refusal(path: Path) -> str:
@@ -125,12 +125,7 @@ def test_a_file_of_the_first_version_is_brought_to_this_one(path: Path) -> None:
 
 @pytest.mark.parametrize("version", range(1, VERSION))
 def test_what_is_in_a_file_of_any_older_version_runs(path: Path, clock: FakeClock, version: int) -> None:
-    with closing(sqlite3.connect(path)) as old:
-        old.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        for step in _STEPS[:version]:
-            old.executescript(step)
-        old.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        old.execute(f"PRAGMA user_version = {version}")
+    with older(path, version) as old:
         old.execute("INSERT INTO lane VALUES (4, 'add')")
         ids = range(1, 8)
         waits, scheduled, at, runs, dead, done, keyed = ids
@@ -150,7 +145,6 @@ def test_what_is_in_a_file_of_any_older_version_runs(path: Path, clock: FakeCloc
             [(one, b"{}") for one in (scheduled, dead)],
         )
         old.execute("INSERT INTO forget VALUES (?, ?)", (clock.wall + 1000, done))
-        old.commit()
     path.with_name("tasks.db-servers").touch()  # as its servers left it
     server = HolderServer(path, clock)
     store = server.store

@@ -136,16 +136,24 @@ class Taker:
         self.queue.settle(delivery, Ending(how, body, delay))  # type: ignore[arg-type]
 
 
-def make_older(path: Path, version: int = VERSION - 1) -> None:
-    """The file of a server of an older version, which is holder 77."""
+@contextmanager
+def older(path: Path, version: int) -> Iterator[sqlite3.Connection]:
+    """A new file of an older version, in which something may be put."""
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         for step in _STEPS[:version]:
             db.executescript(step)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {version}")
-        db.execute("INSERT INTO holder VALUES (77, 3, 'pid 1')")
+        yield db
         db.commit()
+
+
+def make_older(path: Path, version: int = VERSION - 1) -> None:
+    """The file of a server of an older version, which is holder 77."""
+    with older(path, version) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("INSERT INTO holder VALUES (77, 3, 'pid 1')")
 
 
 def version_of(path: Path) -> int:
